@@ -1,0 +1,210 @@
+"""The seams to the outside: time, chance, bus, store, disk and processes, as Protocols and one object.
+
+Production and simulation differ in the `World` that they are given and nowhere else.  Everything that reads a
+clock, draws a number, opens a file, starts a process or talks to another part of the cloud does it through here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now_s(self) -> float:
+        """Seconds since the Unix epoch, UTC.  May step; use it for stamps, never for durations."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds that never go back, for durations and deadlines within one process."""
+        ...
+
+    async def sleep(self, duration_s: float) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ran to its end."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProcessRef:
+    """A process, once: the start time tells it from a later one that got the same pid."""
+
+    pid: int
+    started_ticks: int
+    """Field 22 of /proc/PID/stat."""
+
+
+class Runner(Protocol):
+    """Starts programs from argument lists (never through a shell)."""
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run to the end; kill and raise TimeoutError after `timeout_s`; raise FileNotFoundError if absent."""
+        ...
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> ProcessRef:
+        """Start a program in a session of its own that outlives us, stdout and stderr appended to `log_path`."""
+        ...
+
+    def alive(self, process: ProcessRef) -> bool: ...
+
+    async def kill(self, process: ProcessRef, signal: int) -> None:
+        """Send the signal if it is still that process; already gone is fine."""
+        ...
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run a blocking call on a bounded pool of threads (password hashing, checksums)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stat:
+    size_bytes: int
+    modified_s: float
+    is_directory: bool
+
+
+class FileWriter(Protocol):
+    async def write(self, data: bytes | memoryview) -> None: ...
+
+    async def sync(self) -> None:
+        """Return when everything written so far is on stable storage."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """Files with stated durability.  What was not synced may be lost or torn by a power cut, also when renamed."""
+
+    async def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
+        """Raise FileNotFoundError if absent.  Shorter than `length` at the end of the file."""
+        ...
+
+    def stream(
+        self, path: Path, *, offset: int = 0, length: int | None = None, chunk_bytes: int = 1 << 18
+    ) -> AsyncIterator[bytes]: ...
+
+    async def create(self, path: Path, *, append: bool = False) -> FileWriter:
+        """Open for writing, made if absent, emptied unless `append`; parent directories are made."""
+        ...
+
+    async def write_synced(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        """Replace the file so that after any crash it is the old one or the new one, whole."""
+        ...
+
+    async def rename_synced(self, source: Path, target: Path) -> None:
+        """Rename over the target, and sync the target's directory."""
+        ...
+
+    async def remove(self, path: Path) -> None:
+        """Remove a file, or a directory with all in it; already gone is fine."""
+        ...
+
+    async def make_directory(self, path: Path) -> None: ...
+
+    async def names(self, path: Path) -> Sequence[str]:
+        """Names in a directory, sorted; none if it is absent."""
+        ...
+
+    async def stat(self, path: Path) -> Stat | None: ...
+
+    async def free_bytes(self, path: Path) -> int: ...
+
+
+Handler = Callable[[bytes], Awaitable[bytes]]
+Listener = Callable[[str, bytes], Awaitable[None]]
+
+
+class Subscription(Protocol):
+    async def stop(self) -> None: ...
+
+
+class Bus(Protocol):
+    """Hints and questions, never the truth: at most once, unordered, bounded.
+
+    Subjects are dotted words; in `listen` a `*` stands for one word and a final `>` for the rest.
+    """
+
+    async def publish(self, subject: str, body: bytes = b"") -> None:
+        """Tell whoever listens now.  Never blocks on a listener, never raises because nobody hears."""
+        ...
+
+    async def listen(self, subject: str, listener: Listener) -> Subscription: ...
+
+    async def ask(self, subject: str, body: bytes, *, timeout_s: float) -> bytes:
+        """Ask one answerer; raise Unavailable when none answers in time."""
+        ...
+
+    async def answer(self, subject: str, handler: Handler) -> Subscription:
+        """Answer questions; several answerers of one subject share them."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Transaction(Protocol):
+    """What a transaction function may do.  It is plain, never awaits, and may be run again from the start."""
+
+    @property
+    def now_s(self) -> float: ...
+
+    def execute(self, statement: Any, parameters: Any = None) -> Any:
+        """Run a SQLAlchemy Core statement; returns its result (rows fetched, `rowcount` valid)."""
+        ...
+
+    def after_commit(self, hint: Callable[[], None]) -> None:
+        """Call when, and only when, this transaction has committed.  Hints only: it may be lost with the process."""
+        ...
+
+
+class Store(Protocol):
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Run the function in a transaction; returns after the commit is durable.
+
+        An exception of the function rolls it back and is raised here.  The engine may run the function more than
+        once (serialization conflicts); only the last run counts.
+        """
+        ...
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run the function on one consistent snapshot, which holds every write acknowledged before."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class World:
+    """All of the outside that a part of the cloud may touch."""
+
+    clock: Clock
+    dice: Random
+    bus: Bus
+    store: Store
+    disk: Disk
+    run: Runner
