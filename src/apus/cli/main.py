@@ -29,7 +29,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """A cloud operating system in one package."""
 
@@ -41,4 +43,3 @@ def run() -> None:
     except CloudError as error:
         typer.secho(f"apus: {error.shown}", fg=typer.colors.RED, err=True)
         sys.exit(1)
-

@@ -81,7 +81,9 @@ def parse_settings(raw: dict[str, Any], source: str) -> Settings:
     allowed = ("auto", "flat", "user", "simulated")
     if settings.network not in allowed:
         raise Invalid(
-            "settings.network", f"{source}: network is {settings.network!r}; allowed: {', '.join(allowed)}.", field="network"
+            "settings.network",
+            f"{source}: network is {settings.network!r}; allowed: {', '.join(allowed)}.",
+            field="network",
         )
     return settings
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from apus.kernel.errors import CloudError, Unavailable
+from apus.kernel.log import get_logger
 from apus.kernel.world import Handler, Listener, Subscription
 from apus.platform.bus_local import LocalBus
 
-_log: Final = structlog.get_logger("apus.bus")
+_log: Final = get_logger("apus.bus")
 _RETRY_S: Final = 0.1
 _FRAME_MAX: Final = 16 << 20
 _encode = msgspec.msgpack.Encoder().encode

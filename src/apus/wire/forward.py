@@ -13,7 +13,9 @@ from typing import Any
 import httptools
 
 _IDLE_MAX = 32
-_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"})
+_HOP = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"}
+)
 
 
 class _Answer:
