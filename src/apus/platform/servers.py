@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import sysconfig
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ async def start_postgres(directory: Path, port: int, run: Runner, *, listen: str
     found = _running(directory, run)
     if found is not None:
         return found
+    _check_free("postgres", listen, port)
     programs = _postgres_programs()
     data = directory / "data"
     as_other = await _not_as_root(run)
@@ -87,6 +89,7 @@ async def start_nats(directory: Path, port: int, run: Runner, *, listen: str = "
     found = _running(directory, run)
     if found is not None:
         return found
+    _check_free("nats", listen, port)
     token = _secret(directory / "token")
     settings = directory / "nats.conf"
     settings.write_text(f'listen: "{listen}:{port}"\nauthorization {{ token: "{token}" }}\n')
@@ -143,6 +146,18 @@ def _running(directory: Path, run: Runner) -> Server | None:
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return server if run.alive(server.process) else None
+
+
+def _check_free(name: str, host: str, port: int) -> None:
+    """Else whoever has the port would answer for the server that we start."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Unavailable(
+                "servers.port_taken", f"{name} cannot listen on {host}:{port}: {error.strerror}"
+            ) from error
 
 
 def _secret(path: Path) -> str:
