@@ -84,8 +84,10 @@ class LocalBus:
     async def publish(self, subject: str, body: bytes = b"") -> None:
         check_subject(subject)
         check_body(body)
-        if self._closed:
-            return
+        self.offer(subject, body)
+
+    def offer(self, subject: str, body: bytes) -> None:
+        """Put the message before each listener that wants it.  A closed bus has none."""
         for ear in self.ears:
             if hears(ear.pattern, subject):
                 ear.offer(subject, body)
@@ -140,7 +142,8 @@ class LocalBus:
         if self._closed:
             raise Unavailable("bus.closed", "the bus is closed: this process is stopping")
 
-    async def close(self) -> None:
+    def kill(self) -> list[asyncio.Task[Any]]:
+        """Close without waiting for the end of the tasks, which are returned."""
         self._closed = True
         self.ears.clear()
         self.answerers.clear()
@@ -148,4 +151,7 @@ class LocalBus:
         tasks = [task for task in self._tasks if task is not current]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
+
+    async def close(self) -> None:
+        await asyncio.gather(*self.kill(), return_exceptions=True)
