@@ -11,12 +11,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final, TypeVar
 
-import sqlalchemy
-
 from apus.kernel.errors import Unavailable
+from apus.kernel.sql import Schema
 from apus.kernel.world import Clock, Transaction
 from apus.platform.store_sqlite import SqliteStore
-from apus.platform.transaction import CoreTransaction
+from apus.platform.transaction import SqlTransaction
 from apus.sim.life import Life
 from apus.sim.trace import Trace
 
@@ -56,8 +55,8 @@ class SimStore:
         self._database, self._node, self._clock = database, node, clock
         self._life = life or Life(node)
 
-    async def create_schema(self, metadata: sqlalchemy.MetaData) -> None:
-        await self._database.engine.create_schema(metadata)
+    async def create_schema(self, schema: Schema) -> None:
+        await self._database.engine.create_schema(schema)
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         await self._reach()
@@ -102,10 +101,9 @@ class SimStore:
         except _RunAgain:
             self._database.trace.note("store ran again", self._node)
 
-    def _transaction(self, tx: Transaction) -> CoreTransaction:
+    def _transaction(self, tx: Transaction) -> SqlTransaction:
         """With this machine's time, and with hints that only this process hears, when it hears of the commit."""
-        assert isinstance(tx, CoreTransaction)
-        return CoreTransaction(tx.connection, self._clock.now_s())
+        return SqlTransaction("sqlite", tx.execute, self._clock.now_s())
 
     async def _reach(self) -> None:
         await self._delay()
