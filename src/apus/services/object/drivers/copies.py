@@ -27,6 +27,7 @@ from apus.services.object.drivers.trailer import (
     unseal,
     verify_block,
 )
+from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.logic.merge import digest_of, fingerprint
 from apus.services.object.model import (
     BLOCK_BYTES,
@@ -59,13 +60,7 @@ class FileCopies:
     async def store(self, place: Place, head: Head, data: bytes) -> None:
         assert len(data) == head.size_bytes and len(head.checksums) == 4 * blocks_of(len(data))
         await self._fence.check(0 if head.gone else len(data) + TAIL_BYTES)
-        async with self._alone(place):
-            before = await self._head(place)
-            if before is not None and before.stamp >= head.stamp:
-                return
-            with _trouble(self._fence):
-                await self._disk.write_synced(self._path(place), data + seal(_bare(head)))
-            await self._replaced(place, before, head)
+        await unbroken(self._store(place, _bare(head), data))
 
     async def begin(self, place: Place) -> FileCopyWriter:
         await self._fence.check(BLOCK_BYTES)
@@ -81,16 +76,7 @@ class FileCopies:
             await file.write(seal(_bare(head)))
             await file.sync()
             await file.close()
-        async with self._alone(place):
-            before = await self._head(place)
-            if before is not None and before.stamp >= head.stamp:
-                await self.discard(path)
-                return
-            with _trouble(self._fence):
-                target = self._path(place)
-                await self._disk.make_directory(target.parent)
-                await self._disk.rename_synced(path, target)
-            await self._replaced(place, before, head)
+        await unbroken(self._move_in(place, _bare(head), path))
 
     async def discard(self, path: Path) -> None:
         with _trouble(self._fence):
@@ -98,13 +84,7 @@ class FileCopies:
 
     async def describe(self, place: Place, meta: Meta) -> None:
         await self._fence.check()
-        async with self._alone(place):
-            before = await self._head(place)
-            if before is None or before.stamp != meta.of or before.version[1] >= meta.stamp:
-                return
-            with _trouble(self._fence):
-                await self._disk.write_synced(self._meta_path(place), msgspec.json.encode(meta))
-            self._learn(place, before, msgspec.structs.replace(before, meta=meta))
+        await unbroken(self._describe(place, meta))
 
     async def head(self, place: Place) -> Head | None:
         await self._fence.check()
@@ -155,14 +135,7 @@ class FileCopies:
 
     async def drop(self, place: Place, version: tuple[str, str]) -> None:
         await self._fence.check()
-        async with self._alone(place):
-            before = await self._head(place)
-            if before is None or before.version != version:
-                return
-            with _trouble(self._fence):
-                await self._disk.remove(self._path(place))
-                await self._disk.remove(self._meta_path(place))
-            self._learn(place, before, None)
+        await unbroken(self._drop(place, version))
 
     async def parts(self) -> Sequence[int]:
         await self._fence.check()
@@ -196,11 +169,56 @@ class FileCopies:
             self._digests[part] = digest_of(found.items())
         return found
 
+    def forget(self) -> None:
+        """What was known of this drive may be another drive's."""
+        self._changes += 1
+        self._known.clear()
+        self._digests.clear()
+
     async def clear_uploads(self) -> None:
         """What a crash left half written; called before the first upload."""
         with _trouble(self._fence):
             await self._disk.remove(self._root / "tmp")
             await self._disk.make_directory(self._root / "tmp")
+
+    async def _store(self, place: Place, head: Head, data: bytes) -> None:
+        async with self._alone(place):
+            before = await self._head(place)
+            if before is None or before.stamp < head.stamp:
+                with _trouble(self._fence):
+                    await self._disk.write_synced(self._path(place), data + seal(head))
+                await self._replaced(place, before, head)
+
+    async def _move_in(self, place: Place, head: Head, path: Path) -> None:
+        async with self._alone(place):
+            before = await self._head(place)
+            if before is not None and before.stamp >= head.stamp:
+                await self.discard(path)
+                return
+            with _trouble(self._fence):
+                await self._disk.rename_synced(path, self._path(place))
+            await self._replaced(place, before, head)
+
+    async def _describe(self, place: Place, meta: Meta) -> None:
+        async with self._alone(place):
+            before = await self._head(place)
+            if before is None or before.stamp < meta.of:
+                raise DriveTrouble(errno.ENOENT, "the version to describe is not here")
+            if before.stamp > meta.of or before.version[1] >= meta.stamp:
+                return
+            with _trouble(self._fence):
+                await self._disk.write_synced(self._meta_path(place), msgspec.json.encode(meta))
+            self._learn(place, before, msgspec.structs.replace(before, meta=meta))
+
+    async def _drop(self, place: Place, version: tuple[str, str]) -> None:
+        async with self._alone(place):
+            before = await self._head(place)
+            if before is None or before.version != version:
+                return
+            with _trouble(self._fence):
+                await self._disk.remove(self._path(place))
+                await self._disk.remove(self._meta_path(place))
+            self._learn(place, before, None)
 
     # Below, the caller holds the lock of the place.
 
@@ -263,7 +281,7 @@ class FileCopies:
         if before is not None and before.meta is not None:
             with _trouble(self._fence):
                 await self._disk.remove(self._meta_path(place))
-        self._learn(place, before, _bare(head))
+        self._learn(place, before, head)
 
     def _learn(self, place: Place, before: Head | None, after: Head | None) -> None:
         """The place has changed on disk."""
@@ -287,7 +305,7 @@ class FileCopies:
             found = await self._head(place)
             if found is None or found.stamp != head.stamp:
                 raise ReplacedCopy(errno.ESTALE, "another version took its place") from error
-            await self._put_aside(place)
+            await unbroken(self._put_aside(place))
         raise CorruptCopy(errno.EIO, f"{place.hash}: {error}") from error
 
     async def _put_aside(self, place: Place) -> None:

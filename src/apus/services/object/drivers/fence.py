@@ -40,9 +40,7 @@ async def format_drive(world: World, root: Path, identity: DriveIdentity) -> Non
 
 
 class Fence:
-    def __init__(
-        self, world: World, root: Path, identity: DriveIdentity, reserve_bytes: int = RESERVE_BYTES
-    ) -> None:
+    def __init__(self, world: World, root: Path, identity: DriveIdentity, reserve_bytes: int = RESERVE_BYTES) -> None:
         self._world, self._root, self._identity, self._reserve = world, root, identity, reserve_bytes
         self._looked_s = -1e9
         self._free_bytes = 0

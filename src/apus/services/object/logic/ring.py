@@ -60,9 +60,7 @@ def part_of(path_hash_hex: str, part_power: int) -> int:
     return int(path_hash_hex[:8], 16) >> (32 - part_power)
 
 
-def rebalance(
-    drives: Sequence[DriveSpec], *, part_power: int, replicas: int, previous: Ring | None = None
-) -> Ring:
+def rebalance(drives: Sequence[DriveSpec], *, part_power: int, replicas: int, previous: Ring | None = None) -> Ring:
     """A ring over these drives, as near as may be to the previous one."""
     assert 0 <= part_power <= PART_POWER_MAX and replicas >= 1
     assert len({drive.id for drive in drives}) == len(drives), "drive ids repeat"
@@ -72,8 +70,7 @@ def rebalance(
     copies = min(replicas, len(usable))
     quota = _quotas(list(usable.values()), parts, copies)
     table = [
-        [name for name in previous.table[part] if name in usable][:copies] if previous else []
-        for part in range(parts)
+        [name for name in previous.table[part] if name in usable][:copies] if previous else [] for part in range(parts)
     ]
     load = dict.fromkeys(usable, 0)
     for row in table:
@@ -121,9 +118,9 @@ def _fill_holes(
                 (drive for drive in usable.values() if drive.id not in row),
                 key=lambda drive: (
                     load[drive.id] >= math.ceil(quota[drive.id]),
-                    _nearness(drive, own),  # noqa: B023  (used at once)
+                    _nearness(drive, own),
                     (load[drive.id] + 1) / quota[drive.id],
-                    _shuffle(part, drive.id),  # noqa: B023
+                    _shuffle(part, drive.id),
                 ),
             )
             row.append(best.id)
@@ -163,7 +160,7 @@ def _level(
             if not takers:
                 continue
             own = [usable[name] for name in table[part] if name != giver]
-            taker = min(takers, key=lambda name: (_nearness(usable[name], own), excess(name), name))  # noqa: B023
+            taker = min(takers, key=lambda name: (_nearness(usable[name], own), excess(name), name))
             table[part][table[part].index(giver)] = taker
             load[giver] -= 1
             load[taker] += 1
