@@ -132,11 +132,11 @@ async def open_store(
         for drive in drives
     ]
     cluster = Cluster(world, layout.ring, {drive.id: drive for drive in opened}, layout.secret.encode(), node)
-    for drive in opened:
+    for local in opened:
         try:
-            await drive.start()
+            await local.start()
         except OSError as error:
-            cluster.failed(drive, error)
+            cluster.failed(local, error)
     service = Objects(cluster)
     return ObjectStore(
         service,
