@@ -273,7 +273,7 @@ class _Upload:
             except OSError:
                 continue  # the drive clears it when it comes back
 
-    async def _on_each(self, act: "_WriterAct") -> None:
+    async def _on_each(self, act: _WriterAct) -> None:
         names = list(self._writers)
         done = await asyncio.gather(*(act(self._writers[name]) for name in names), return_exceptions=True)
         for name, outcome in zip(names, done, strict=True):
@@ -297,7 +297,7 @@ class _WriterAct(Protocol):
 
 
 async def _strides(data: AsyncIterator[bytes], announced: int | None) -> AsyncIterator[bytes]:
-    """The body in pieces of STRIDE_BYTES, the last one shorter.  Raise TooLarge past the limit or the announced size."""
+    """The body in pieces of STRIDE_BYTES, the last one shorter.  Raise TooLarge past what was announced."""
     limit = OBJECT_BYTES_MAX if announced is None else min(announced, OBJECT_BYTES_MAX)
     parts, held, size = list[bytes](), 0, 0
     async for chunk in data:

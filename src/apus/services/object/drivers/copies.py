@@ -58,7 +58,8 @@ class FileCopies:
         self._uploads = 0
 
     async def store(self, place: Place, head: Head, data: bytes) -> None:
-        assert len(data) == head.size_bytes and len(head.checksums) == 4 * blocks_of(len(data))
+        assert len(data) == head.size_bytes
+        assert len(head.checksums) == 4 * blocks_of(len(data))
         await self._fence.check(0 if head.gone else len(data) + TAIL_BYTES)
         await unbroken(self._store(place, _bare(head), data))
 

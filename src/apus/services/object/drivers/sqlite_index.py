@@ -99,7 +99,7 @@ class IndexFile:
         return page(ask, self._scan)
 
     def rows(self, after: str, limit: int) -> list[Row]:
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE name > ? ORDER BY name LIMIT ?", (after, limit))
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE name > ? ORDER BY name LIMIT ?", (after, limit))  # noqa: S608  (names of our own columns)
         return [_row(values) for values in found]
 
     def reclaim(self, before: str) -> bool:
@@ -127,7 +127,7 @@ class IndexFile:
         if kept is None:
             return
         digest = rows = size = 0
-        for values in self._db.execute(f"SELECT {_COLUMNS} FROM entry"):
+        for values in self._db.execute(f"SELECT {_COLUMNS} FROM entry"):  # noqa: S608  (names of our own columns)
             row = _row(values)
             digest ^= fingerprint(row.name, row.version)
             if not row.gone:
@@ -152,11 +152,11 @@ class IndexFile:
             if not row.gone:
                 rows, size, objects = rows + 1, size + row.size_bytes, objects + row.count
         self._db.executemany(
-            f"INSERT OR REPLACE INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (names of our own columns)
             [(r.name, r.stamp, r.told, int(r.gone), r.size_bytes, r.count, r.etag, r.content_type) for r in fresh],
         )
         head = msgspec.structs.replace(head, rows=rows, size_bytes=size, objects=objects)
-        assert rows >= 0 and size >= 0 and objects >= 0
+        assert min(rows, size, objects) >= 0
         self._db.execute(
             "INSERT INTO head (id, account, container, made, gone, fields, rows, size_bytes, objects, digest)"
             " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, '0') ON CONFLICT (id) DO UPDATE SET made = excluded.made,"
@@ -175,7 +175,7 @@ class IndexFile:
         for at in range(0, len(names), LOOKUPS_AT_ONCE):
             some = names[at : at + LOOKUPS_AT_ONCE]
             marks = ", ".join("?" * len(some))
-            for values in self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE name IN ({marks})", some):
+            for values in self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE name IN ({marks})", some):  # noqa: S608  (names of our own columns)
                 yield _row(values)
 
     def _set_digest(self, change: int) -> None:
@@ -185,7 +185,7 @@ class IndexFile:
 
     def _scan(self, window: Window, limit: int) -> list[Row]:
         above = ">=" if window.inclusive else ">"
-        statement = f"SELECT {_COLUMNS} FROM entry WHERE gone = 0 AND name {above} ?"
+        statement = f"SELECT {_COLUMNS} FROM entry WHERE gone = 0 AND name {above} ?"  # noqa: S608  (names of our own columns)
         values: list[str | int] = [window.low]
         if window.high:
             statement += " AND name < ?"

@@ -43,7 +43,7 @@ class Ring(msgspec.Struct, frozen=True):
         return self.table[part]
 
     def handoffs(self, part: int) -> tuple[str, ...]:
-        """All other drives that take data, the farthest from the primaries first, in an order of this partition's own."""
+        """All other drives that take data, the farthest first, in an order of this partition's own."""
         by_id = {drive.id: drive for drive in self.drives}
         own = [by_id[name] for name in self.table[part]]
         others = [drive for drive in self.drives if drive.id not in self.table[part] and drive.weight > 0]
@@ -62,7 +62,8 @@ def part_of(path_hash_hex: str, part_power: int) -> int:
 
 def rebalance(drives: Sequence[DriveSpec], *, part_power: int, replicas: int, previous: Ring | None = None) -> Ring:
     """A ring over these drives, as near as may be to the previous one."""
-    assert 0 <= part_power <= PART_POWER_MAX and replicas >= 1
+    assert 0 <= part_power <= PART_POWER_MAX
+    assert replicas >= 1
     assert len({drive.id for drive in drives}) == len(drives), "drive ids repeat"
     assert previous is None or previous.part_power == part_power, "the part power grows by its own way"
     usable = {drive.id: drive for drive in drives if drive.weight > 0}
