@@ -78,7 +78,9 @@ def rebalance(drives: Sequence[DriveSpec], *, part_power: int, replicas: int, pr
         for name in row:
             load[name] += 1
     forced = _fill_holes(table, usable, load, quota, copies)
-    _level(table, usable, load, quota, frozen=forced if previous else set())
+    moved = _level(table, usable, load, quota, frozen=forced if previous else set())
+    while moved and not previous:  # a new ring is levelled to its end, an old one a step at a time
+        moved = _level(table, usable, load, quota, frozen=set())
     return Ring(part_power, replicas, tuple(drives), tuple(tuple(row) for row in table))
 
 
@@ -136,12 +138,13 @@ def _level(
     load: dict[str, int],
     quota: dict[str, float],
     frozen: set[int],
-) -> None:
-    """Move copies from drives above their share to those below it, one of a partition at most."""
+) -> int:
+    """Move copies from drives above their share to those below it, one of a partition at most; how many moved."""
 
     def excess(name: str) -> float:
         return load[name] - quota[name]
 
+    moved = 0
     holders: dict[str, list[int]] = {name: [] for name in usable}
     for part, row in enumerate(table):
         for name in row:
@@ -166,6 +169,8 @@ def _level(
             load[giver] -= 1
             load[taker] += 1
             frozen.add(part)
+            moved += 1
+    return moved
 
 
 def _crowding(row: list[str], name: str, usable: dict[str, DriveSpec]) -> tuple[int, int, int]:
