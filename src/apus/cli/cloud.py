@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +19,8 @@ import typer
 from apus.cli.places import Cloud, StateDir, cloud_at
 from apus.kernel.errors import Conflict, Invalid, Unavailable
 from apus.kernel.settings import Settings, dump_settings, load_settings
+from apus.node.secrets import write_private
 
-PROCESSES = {"control": "control,compute,network", "object": "object"}
 START_TIMEOUT_S = 120.0
 
 
@@ -49,9 +49,10 @@ def up(
         raise Conflict("cli.running", f"The cloud in {cloud.state_dir} runs already; `apus status` shows it.")
     for taken in (settings.port, settings.objects_at):
         _check_port(settings.bind, taken)
-    supervisor = _spawn_supervisor(cloud, _processes(settings))
+    processes = _processes(settings)
+    supervisor = _spawn_supervisor(cloud, processes)
     try:
-        _show_stages(cloud, supervisor, began_s)
+        _show_stages(cloud, supervisor, processes, began_s)
     except BaseException:
         _terminate(supervisor)
         raise
@@ -85,7 +86,7 @@ def _settle(cloud: Cloud, **options: Any) -> Settings:
     settings = msgspec.structs.replace(settings, **given)
     if settings.network not in ("auto", "flat", "user", "simulated"):
         raise Invalid("cli.network", f"--network is {settings.network!r}; allowed: auto, flat, user, simulated.")
-    _write_private(cloud.settings_path, dump_settings(settings))
+    write_private(cloud.settings_path, dump_settings(settings))
     return settings
 
 
@@ -114,8 +115,7 @@ def _check_port(bind: str, port: int) -> None:
 def _spawn_supervisor(cloud: Cloud, processes: dict[str, str]) -> int:
     """Start the supervisor in a session of its own.  Returns its pid."""
     (cloud.state_dir / "log").mkdir(exist_ok=True, mode=0o700)
-    ready = cloud.state_dir / "run" / "ready.json"
-    ready.unlink(missing_ok=True)
+    (cloud.state_dir / "run" / "stages.jsonl").unlink(missing_ok=True)
     argv = [sys.executable, "-m", "apus.node.supervisor", str(cloud.state_dir)]
     argv += [f"{name}={roles}" for name, roles in processes.items()]
     log = os.open(cloud.log_path("supervisor"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -132,8 +132,9 @@ def _spawn_supervisor(cloud: Cloud, processes: dict[str, str]) -> int:
     return pid
 
 
-def _stages(cloud: Cloud, supervisor: int) -> Iterator[tuple[str, float]]:
+def _stages(cloud: Cloud, supervisor: int, processes: Iterable[str]) -> Iterator[tuple[str, float]]:
     """Stages as the processes report them in run/stages.jsonl: (what, seconds since the process began)."""
+    waited_for = set(processes)
     path = cloud.state_dir / "run" / "stages.jsonl"
     seen = 0
     end_s = time.monotonic() + START_TIMEOUT_S
@@ -141,8 +142,12 @@ def _stages(cloud: Cloud, supervisor: int) -> Iterator[tuple[str, float]]:
         lines = path.read_text().splitlines() if path.exists() else []
         for line in lines[seen:]:
             stage = json.loads(line)
-            yield stage["stage"], stage["at_s"]
-            if stage["stage"] == "ready":
+            if stage["stage"] != "ready":
+                yield stage["stage"], stage["at_s"]
+                continue
+            waited_for.discard(stage["process"])
+            if not waited_for:
+                yield "ready", stage["at_s"]
                 return
         seen = len(lines)
         if os.waitpid(supervisor, os.WNOHANG)[0]:
@@ -153,9 +158,9 @@ def _stages(cloud: Cloud, supervisor: int) -> Iterator[tuple[str, float]]:
     raise Unavailable("cli.late", f"The cloud did not answer within {START_TIMEOUT_S:g} s: " + " / ".join(tail))
 
 
-def _show_stages(cloud: Cloud, supervisor: int, began_s: float) -> None:
+def _show_stages(cloud: Cloud, supervisor: int, processes: Iterable[str], began_s: float) -> None:
     tty = sys.stdout.isatty()
-    for stage, _ in _stages(cloud, supervisor):
+    for stage, _ in _stages(cloud, supervisor, processes):
         passed_s = time.monotonic() - began_s
         mark = typer.style("●", fg=typer.colors.GREEN) if tty else "-"
         typer.echo(f"{mark} {passed_s:6.2f} s  {stage}")
@@ -258,14 +263,3 @@ def logs(
         while follow:
             line = log.readline()
             typer.echo(line, nl=False) if line else time.sleep(0.2)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, readable by the owner alone."""
-    part = path.with_suffix(".part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
