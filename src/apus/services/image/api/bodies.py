@@ -38,8 +38,8 @@ FIELDS: Final[Mapping[str, tuple[str, Any]]] = {
     "visibility": ("visibility", Visibility),
     "protected": ("protected", bool),
     "os_hidden": ("hidden", bool),
-    "disk_format": ("disk_format", Literal[(*DISK_FORMATS, None)]),  # type: ignore[valid-type]
-    "container_format": ("container_format", Literal[(*CONTAINER_FORMATS, None)]),  # type: ignore[valid-type]
+    "disk_format": ("disk_format", Literal[(*DISK_FORMATS, None)]),
+    "container_format": ("container_format", Literal[(*CONTAINER_FORMATS, None)]),
     "min_disk": ("min_disk_gib", Gib),
     "min_ram": ("min_memory_mib", Gib),
     "tags": ("tags", list[Name]),

@@ -120,7 +120,7 @@ SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "members": {
         "name": "members",
         "properties": {"members": {"type": "array", "items": _MEMBER}, "schema": {"type": "string"}},
-    },  # fmt: skip
+    },
     "task": _TASK,
     "tasks": _collection("tasks", _TASK),
 }
