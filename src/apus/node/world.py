@@ -17,6 +17,7 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.bus_unix import UnixBus, UnixHub
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
+from apus.platform.migrations import migrate
 from apus.platform.process import LocalRunner
 
 T = TypeVar("T")
@@ -55,17 +56,21 @@ class Opened:
 async def open_world(state_dir: Path, settings: Settings, *, with_store: bool) -> Opened:
     """Raise Unavailable when the store or the bus cannot be used."""
     clock = SystemClock()
+    dice = Random(int.from_bytes(os.urandom(32), "big"))  # noqa: S311 - ids; secrets come from `secrets`
     bus, hub, joined = await _open_bus(state_dir, settings, is_hub=with_store)
-    store: Store = await _open_store(state_dir, settings, clock) if with_store else NoStore()
-    dice = Random(int.from_bytes(os.urandom(32), "big"))
+    store: Store = await _open_store(state_dir, settings, clock, dice) if with_store else NoStore()
     return Opened(World(clock, dice, bus, store, LocalDisk(), LocalRunner()), hub, joined)
 
 
-async def _open_bus(state_dir: Path, settings: Settings, *, is_hub: bool) -> tuple[Bus, UnixHub | None, UnixBus | None]:
+async def _open_bus(
+    state_dir: Path, settings: Settings, *, is_hub: bool
+) -> tuple[Bus, UnixHub | None, UnixBus | None]:
     if settings.bus_url:
         from apus.platform.bus_nats import NatsBus
 
-        return await NatsBus.connect(settings.bus_url), None, None
+        bus = NatsBus(settings.bus_url, name=settings.node)
+        await bus.open()
+        return bus, None, None
     path = state_dir / "run" / "bus.sock"
     if is_hub:
         local = LocalBus()
@@ -76,16 +81,17 @@ async def _open_bus(state_dir: Path, settings: Settings, *, is_hub: bool) -> tup
     return joined, None, joined
 
 
-async def _open_store(state_dir: Path, settings: Settings, clock: SystemClock) -> Store:
+async def _open_store(state_dir: Path, settings: Settings, clock: SystemClock, dice: Random) -> Store:
+    store: Store
     if settings.store_url:
         from apus.platform.store_postgres import PostgresStore
 
-        return await PostgresStore.open(settings.store_url, clock, metadata)
-    from apus.platform.migrations import migrate
-    from apus.platform.store_sqlite import SqliteStore
+        store = PostgresStore(settings.store_url, clock, dice)
+    else:
+        from apus.platform.store_sqlite import SqliteStore
 
-    directory = state_dir / "store"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    store = SqliteStore(directory / "apus.sqlite", clock)
+        directory = state_dir / "store"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = SqliteStore(directory / "apus.sqlite", clock)
     await migrate(store, metadata)
     return store

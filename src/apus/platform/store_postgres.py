@@ -22,7 +22,7 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.sql import Rows, Schema, Taken
 from apus.kernel.world import Clock, Transaction
-from apus.platform.migrations import SCHEMA_LOCK, migrate
+from apus.platform.migrations import SCHEMA_LOCK
 from apus.platform.plain import plainly, wait_for
 from apus.platform.transaction import UNCOUNTED, Parameters, SqlTransaction, give
 
@@ -90,23 +90,12 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
 class PostgresStore:
     """`url` is `postgresql://user:password@host:port/database`.  Connects when first used, and again when it must."""
 
-    def __init__(self, url: str, clock: Clock, dice: Random | None = None) -> None:
-        self._clock, self._dice = clock, dice or Random()
+    def __init__(self, url: str, clock: Clock, dice: Random) -> None:
+        self._clock, self._dice = clock, dice
         self._place = urlsplit(url).netloc.rpartition("@")[2]
         self._connections = _Connections(url)
         self._in_line = asyncio.Lock()
         self._closed = False
-
-    @classmethod
-    async def open(cls, url: str, clock: Clock, schema: Schema) -> PostgresStore:
-        """With the schema of this release.  Raise Unavailable or Conflict with the reason."""
-        store = cls(url, clock)
-        try:
-            await migrate(store, schema)
-        except BaseException:
-            await store.close()
-            raise
-        return store
 
     async def create_schema(self, schema: Schema) -> None:
         """Create the tables that are not there yet."""
