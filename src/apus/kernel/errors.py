@@ -16,9 +16,7 @@ class CloudError(Exception):
     retry: ClassVar[bool] = False
     """May the same call succeed later, unchanged?"""
 
-    def __init__(
-        self, code: str, shown: str, *, hidden: str = "", details: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, code: str, shown: str, *, hidden: str = "", details: Mapping[str, Any] | None = None) -> None:
         super().__init__(shown)
         self.code, self.shown, self.hidden = code, shown, hidden
         self.details: Mapping[str, Any] = details or {}

@@ -1,0 +1,211 @@
+"""Files on the local disk, with the durability that the `Disk` Protocol states.
+
+All that may wait for the disk runs on a bounded pool of threads: one slow drive must not stop the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from apus.kernel.world import Stat
+
+T = TypeVar("T")
+
+THREADS_MAX = 16
+"""More than a drive's queue can use well; the rest wait in line."""
+_TEMPORARY = ".apus-writing"
+"""Suffix of a file on its way to be another.  Nobody is shown it; found later, it is the rest of a crash."""
+_writings = itertools.count()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable, which syncing the files does not."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and its parents, each name durable in the one above."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
+
+
+class LocalFileWriter:
+    def __init__(self, disk: LocalDisk, handle: int) -> None:
+        self._disk = disk
+        self._handle = handle
+
+    async def write(self, data: bytes | memoryview) -> None:
+        handle = self._open_handle()
+
+        def write_all() -> None:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+
+        await self._disk.in_thread(write_all)
+
+    async def sync(self) -> None:
+        handle = self._open_handle()
+        await self._disk.in_thread(lambda: os.fdatasync(handle))
+
+    async def close(self) -> None:
+        if self._handle >= 0:
+            handle, self._handle = self._handle, -1
+            await self._disk.in_thread(lambda: os.close(handle))
+
+    def _open_handle(self) -> int:
+        if self._handle < 0:
+            raise ValueError("the file is closed")
+        return self._handle
+
+
+class LocalDisk:
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS_MAX, "apus-disk")
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+
+    async def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
+        def read() -> bytes:
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                return _read_full(file.fileno(), length)
+
+        return await self.in_thread(read)
+
+    async def stream(
+        self, path: Path, *, offset: int = 0, length: int | None = None, chunk_bytes: int = 1 << 18
+    ) -> AsyncIterator[bytes]:
+        file = await self.in_thread(lambda: path.open("rb", buffering=0))
+        try:
+            handle, left = file.fileno(), length
+            await self.in_thread(lambda: file.seek(offset))
+            while left is None or left > 0:
+                wanted = chunk_bytes if left is None else min(chunk_bytes, left)
+                chunk = await self.in_thread(lambda wanted=wanted: _read_full(handle, wanted))  # type: ignore[misc]
+                if not chunk:
+                    return
+                left = None if left is None else left - len(chunk)
+                yield chunk
+        finally:
+            file.close()
+
+    async def create(self, path: Path, *, append: bool = False) -> LocalFileWriter:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+
+        def create() -> int:
+            make_directories(path.parent)
+            made = not path.exists()
+            handle = os.open(path, flags, 0o600)
+            if made:
+                sync_directory(path.parent)
+            return handle
+
+        return LocalFileWriter(self, await self.in_thread(create))
+
+    async def write_synced(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        def write() -> None:
+            make_directories(path.parent)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_writings)}{_TEMPORARY}")
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            try:
+                os.fchmod(handle, mode)
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                os.fsync(handle)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(handle)
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+
+        await self.in_thread(write)
+
+    async def rename_synced(self, source: Path, target: Path) -> None:
+        def rename() -> None:
+            make_directories(target.parent)
+            os.replace(source, target)
+            sync_directory(target.parent)
+
+        await self.in_thread(rename)
+
+    async def remove(self, path: Path) -> None:
+        def remove() -> None:
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return
+            except (IsADirectoryError, PermissionError):
+                if path.is_symlink() or not path.is_dir():
+                    raise
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(path)
+
+        await self.in_thread(remove)
+
+    async def make_directory(self, path: Path) -> None:
+        await self.in_thread(lambda: make_directories(path))
+
+    async def names(self, path: Path) -> Sequence[str]:
+        def names() -> list[str]:
+            try:
+                return sorted(name for name in os.listdir(path) if not name.endswith(_TEMPORARY))
+            except FileNotFoundError:
+                return []
+
+        return await self.in_thread(names)
+
+    async def stat(self, path: Path) -> Stat | None:
+        def look() -> Stat | None:
+            try:
+                found = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return Stat(found.st_size, found.st_mtime, stat.S_ISDIR(found.st_mode))
+
+        return await self.in_thread(look)
+
+    async def free_bytes(self, path: Path) -> int:
+        def free() -> int:
+            found = os.statvfs(path)
+            return found.f_bavail * found.f_frsize
+
+        return await self.in_thread(free)
+
+
+def _read_full(handle: int, length: int | None) -> bytes:
+    """Up to `length` bytes, short only at the end of the file."""
+    parts: list[bytes] = []
+    left = length
+    while left is None or left > 0:
+        part = os.read(handle, 1 << 20 if left is None else min(left, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        left = None if left is None else left - len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,240 @@
+"""The API of a service as one table: routes, and what a handler is given and gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from apus.kernel.caller import Caller
+from apus.kernel.errors import Invalid, TooLarge
+from apus.kernel.limits import BODY_MAX_BYTES
+from apus.wire.versions import Version
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.  `body` is encoded as JSON unless it is bytes; `stream` sends chunks as they come."""
+
+    body: Any = None
+    status: int | None = None
+    """The route's own status when None."""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stream: AsyncIterator[bytes] | None = None
+    content_type: str | None = None
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its body was whole."""
+
+
+class ApiRequest:
+    """One request, decoded as far as its route says."""
+
+    __slots__ = (
+        "_queries", "_receive", "body", "caller", "headers", "params", "raw_path", "raw_query", "request_id",
+        "route", "scope", "service", "version",
+    )  # fmt: skip
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, headers: Mapping[str, str], request_id: str) -> None:
+        self.scope, self._receive, self.headers, self.request_id = scope, receive, headers, request_id
+        self.raw_path: str = scope["raw_path"].decode("ascii", "replace")
+        self.raw_query: str = scope["query_string"].decode("ascii", "replace")
+        self.params: dict[str, str] = {}
+        self.body: Any = None
+        self.service: Any = None
+        self.version: Version | None = None
+        self.route: Route = NO_ROUTE
+        self.caller: Caller | None = None
+        self._queries: list[tuple[str, str]] | None = None
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
+
+    @property
+    def who(self) -> Caller:
+        """The caller of a route that is not public."""
+        assert self.caller is not None, "a public route has no caller"
+        return self.caller
+
+    @property
+    def queries(self) -> Sequence[tuple[str, str]]:
+        """All query parameters, in order, repeated ones included."""
+        if self._queries is None:
+            self._queries = parse_qsl(self.raw_query, keep_blank_values=True)
+        return self._queries
+
+    def query(self, name: str, default: str | None = None) -> str | None:
+        """The last value of this parameter."""
+        for key, value in reversed(self.queries):
+            if key == name:
+                return value
+        return default
+
+    @property
+    def base_url(self) -> str:
+        """How the client reached us, without a path: http://127.0.0.1:8774."""
+        host = self.headers.get("host")
+        if not host:
+            address, port = self.scope.get("server") or ("127.0.0.1", 80)
+            host = f"{address}:{port}"
+        return f"{self.scope.get('scheme', 'http')}://{host}"
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body as it comes.  Raise ClientGone when it ends early."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            if chunk:
+                yield chunk
+            if not message.get("more_body", False):
+                return
+
+    async def read(self, limit_bytes: int = BODY_MAX_BYTES) -> bytes:
+        """The whole body; raise TooLarge past the limit."""
+        parts, size = [], 0
+        async for chunk in self.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                raise TooLarge("wire.body_too_large", f"The request body is larger than {limit_bytes} bytes.")
+            parts.append(chunk)
+        return b"".join(parts)
+
+
+Handler = Callable[[ApiRequest], Awaitable[Reply]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route:
+    """One line of a service's table."""
+
+    method: str
+    path: str
+    """Below the service's prefix; `{name}` is one segment, a last `{name:path}` the rest."""
+    to: Handler
+    may: str | None
+    """The action in the service's policy table; None: the handler asks the policy itself."""
+    takes: Any = None
+    """The msgspec type of the JSON body, envelope included; None: no JSON body (it may be a stream)."""
+    status: int = 200
+    name: str = ""
+    """The operation, for version changes and documents; the handler's name unless given."""
+    since: Version | None = None
+    until: Version | None = None
+    """The last version that still has this route."""
+    replies: Any = None
+    """The msgspec type or documentation class of the reply, for documents."""
+
+    @property
+    def operation(self) -> str:
+        return self.name or getattr(self.to, "__name__", "")
+
+
+async def _nowhere(request: ApiRequest) -> Reply:
+    raise AssertionError("a request without a route is never handled")
+
+
+NO_ROUTE: Final = Route("", "", _nowhere, None)
+
+
+class _Node:
+    __slots__ = ("below", "rest", "routes", "variable")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Node] = {}
+        self.variable: _Node | None = None
+        self.rest: dict[str, list[tuple[Route, tuple[str, ...]]]] = {}
+        self.routes: dict[str, list[tuple[Route, tuple[str, ...]]]] = {}
+
+
+class Router:
+    """Finds a route by walking the path's segments: the cost is the path's length, not the number of routes."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._root = _Node()
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        node, names = self._root, []
+        target = None
+        for segment in route.path.split("/")[1:]:
+            if segment.startswith("{") and segment.endswith(":path}"):
+                names.append(segment[1:-6])
+                target = node.rest
+                break
+            if segment.startswith("{"):
+                names.append(segment[1:-1])
+                node.variable = node.variable or _Node()
+                node = node.variable
+            else:
+                node = node.below.setdefault(segment, _Node())
+        target = node.routes if target is None else target
+        target.setdefault(route.method, []).append((route, tuple(names)))
+
+    def find(self, method: str, raw_path: str) -> tuple[Sequence[tuple[Route, dict[str, str]]], Sequence[str]]:
+        """Routes for this method (several when versions differ), and the methods that the path has at all.
+
+        `raw_path` is still percent-encoded and begins with '/', or is empty.
+        """
+        segments = raw_path.split("/")[1:]
+        found = self._walk(self._root, segments, 0, ())
+        if found is None:
+            return (), ()
+        methods, values = found
+        chosen = methods.get(method) or (methods.get("GET") if method == "HEAD" else None) or []
+        routes = [(route, dict(zip(names, values, strict=True))) for route, names in chosen]
+        return routes, sorted(methods)
+
+    def _walk(
+        self, node: _Node, segments: Sequence[str], at: int, values: tuple[str, ...]
+    ) -> tuple[dict[str, list[tuple[Route, tuple[str, ...]]]], tuple[str, ...]] | None:
+        if at == len(segments):
+            return (node.routes, values) if node.routes else None
+        segment = segments[at]
+        below = node.below.get(segment)
+        if below is not None:
+            found = self._walk(below, segments, at + 1, values)
+            if found is not None:
+                return found
+        if node.variable is not None and segment:
+            found = self._walk(node.variable, segments, at + 1, (*values, unquote(segment)))
+            if found is not None:
+                return found
+        if node.rest:
+            return node.rest, (*values, unquote("/".join(segments[at:])))
+        return None
+
+
+def decode_body(data: bytes, type_: Any) -> Any:
+    """Decode and validate JSON; raise Invalid naming the field, what was expected and what was given."""
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except msgspec.ValidationError as error:
+        raise invalid_body(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid("wire.malformed", f"The request body is not valid JSON: {error}.") from error
+
+
+def convert_body(value: Any, type_: Any) -> Any:
+    """The same for a body that is already decoded."""
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise invalid_body(error) from error
+
+
+def invalid_body(error: msgspec.ValidationError) -> Invalid:
+    """`Expected `int`, got `str` - at `$.server.min_count`` names the field that is wrong."""
+    what, _, where = str(error).partition(" - at ")
+    field = where.strip("`").removeprefix("$").lstrip(".") or None
+    place = f"Invalid input for field/attribute {field}" if field else "Invalid request body"
+    return Invalid("wire.invalid_body", f"{place}: {what.replace('`', '')}.", field=field)

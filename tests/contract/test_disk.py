@@ -1,0 +1,138 @@
+"""What every disk does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apus.kernel.world import Disk
+from apus.platform.disk import LocalDisk
+
+Story = Callable[[Disk, Path], Awaitable[None]]
+
+
+@pytest.fixture(params=["local"])
+def on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], None]:
+    def run(story: Story) -> None:
+        disk: Any = LocalDisk()
+        asyncio.run(story(disk, tmp_path))  # type: ignore[arg-type]
+
+    return run
+
+
+async def streamed(disk: Disk, path: Path, **how: int) -> list[bytes]:
+    return [chunk async for chunk in disk.stream(path, **how)]
+
+
+def test_what_is_written_is_read(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        path = root / "deep" / "down" / "file"
+        writer = await disk.create(path)
+        await writer.write(b"0123")
+        await writer.write(memoryview(b"456789"))
+        await writer.sync()
+        await writer.close()
+        await writer.close()
+        assert await disk.read(path) == b"0123456789"
+        assert await disk.read(path, offset=3, length=4) == b"3456"
+        assert await disk.read(path, offset=8, length=4) == b"89"
+        assert await disk.read(path, offset=20) == b""
+        assert await streamed(disk, path, chunk_bytes=4) == [b"0123", b"4567", b"89"]
+        assert await streamed(disk, path, offset=1, length=5, chunk_bytes=4) == [b"1234", b"5"]
+        with pytest.raises(ValueError):
+            await writer.write(b"too late")
+
+    on_disk(story)
+
+
+def test_create_empties_and_append_goes_on(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        for append, word, expected in (
+            (False, b"one", b"one"),
+            (True, b"two", b"onetwo"),
+            (False, b"x", b"x"),
+        ):
+            writer = await disk.create(root / "file", append=append)
+            await writer.write(word)
+            await writer.close()
+            assert await disk.read(root / "file") == expected
+
+    on_disk(story)
+
+
+def test_write_synced_replaces(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        path = root / "some" / "state.json"
+        await disk.write_synced(path, b"1" * 100_000)
+        await disk.write_synced(path, b"2")
+        assert await disk.read(path) == b"2"
+        assert await disk.names(path.parent) == ["state.json"]
+        await asyncio.gather(*(disk.write_synced(path, str(n).encode() * 1000) for n in range(10, 30)))
+        body = await disk.read(path)
+        assert body == body[:2] * 1000  # one of them, whole
+
+    on_disk(story)
+
+
+def test_rename_moves_over_the_target(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        await disk.write_synced(root / "a", b"a")
+        await disk.write_synced(root / "b", b"b")
+        await disk.rename_synced(root / "a", root / "b")
+        assert await disk.read(root / "b") == b"a"
+        assert await disk.stat(root / "a") is None
+        await disk.rename_synced(root / "b", root / "new" / "c")
+        assert await disk.read(root / "new" / "c") == b"a"
+        with pytest.raises(FileNotFoundError):
+            await disk.rename_synced(root / "a", root / "d")
+
+    on_disk(story)
+
+
+def test_directories_names_and_stat(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        await disk.make_directory(root / "d" / "e")
+        await disk.make_directory(root / "d" / "e")
+        await disk.write_synced(root / "d" / "z", b"12345")
+        await disk.write_synced(root / "d" / "a", b"")
+        assert await disk.names(root / "d") == ["a", "e", "z"]
+        assert await disk.names(root / "nothing") == []
+        found = await disk.stat(root / "d" / "z")
+        assert found is not None
+        assert (found.size_bytes, found.is_directory) == (5, False)
+        found = await disk.stat(root / "d" / "e")
+        assert found is not None
+        assert found.is_directory
+        assert await disk.stat(root / "nothing") is None
+        assert await disk.stat(root / "d" / "z" / "below a file") is None
+        assert await disk.free_bytes(root) > 0
+
+    on_disk(story)
+
+
+def test_remove_takes_all_and_does_not_mind(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        await disk.write_synced(root / "d" / "e" / "f", b"1")
+        await disk.write_synced(root / "file", b"1")
+        await disk.remove(root / "d")
+        await disk.remove(root / "d")
+        await disk.remove(root / "file")
+        assert await disk.stat(root / "d" / "e" / "f") is None
+        assert await disk.stat(root / "d") is None
+        assert await disk.stat(root / "file") is None
+
+    on_disk(story)
+
+
+def test_what_is_absent_is_file_not_found(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            await disk.read(root / "nothing")
+        with pytest.raises(FileNotFoundError):
+            await streamed(disk, root / "nothing")
+
+    on_disk(story)
