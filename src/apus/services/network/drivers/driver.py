@@ -127,8 +127,8 @@ class TapPlug(Plug, frozen=True, tag="tap"):
 class UserPlug(Plug, frozen=True, tag="user"):
     netdev: str
     """The argument of QEMU's `-netdev user,id=…`, after the id."""
-    ssh_port: int | None = None
-    """The loopback port of the host that leads to the guest's port 22."""
+    host_forwards: tuple[str, ...] = ()
+    """The `hostfwd` rules that are among them: a loopback port of the host leads to the guest's port 22."""
 
 
 class Capabilities(Spec, frozen=True):

@@ -34,7 +34,10 @@ class _Request:
         self.body = bytearray()
         self.head_bytes = 0
         self.complete = False
-        self.keep_alive = False
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("a second request before the answer to the first")
 
     def on_url(self, url: bytes) -> None:
         self.head_bytes += len(url)
@@ -64,9 +67,7 @@ class MetadataServer:
 
         return await asyncio.start_server(connected, sock=listener, limit=MAX_HEAD_BYTES)
 
-    async def _connection(
-        self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connection(self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks = self._open.setdefault(network_id, set())
         task = asyncio.current_task()
         assert task is not None
@@ -99,13 +100,11 @@ class MetadataServer:
             elif not request.complete:
                 return
             else:
-                keep_alive = parser.should_keep_alive()
+                keep_alive = parser.get_http_version() == "1.1" and request.headers.get("connection") != "close"
                 method = parser.get_method().decode("ascii")
                 body = bytes(request.body)
                 try:
-                    reply = await self._handle(
-                        network_id, remote_ip, method, request.path, request.headers, body
-                    )
+                    reply = await self._handle(network_id, remote_ip, method, request.path, request.headers, body)
                 except Exception:  # the edge of HTTP: a guest never sees our fault, only that there is one
                     keep_alive, reply = False, _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
             writer.write(_rendered(reply, keep_alive, head_only=method_is_head(parser)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ class Commands:
             where = ["-n", namespace] if namespace else []
             await self._checked(["ip", *where, "-batch", "-"], "\n".join(lines) + "\n")
 
+    async def absent(self, devices: Collection[str], namespaces: Collection[str]) -> None:
+        """What goes by itself meanwhile (a guest ends, its namespace takes a link along) is as good."""
+        links, spaces = present_links(), present_namespaces()
+        lines = [f"link delete {device}" for device in devices if device in links]
+        lines += [f"netns delete {namespace}" for namespace in namespaces if namespace in spaces]
+        if not lines:
+            return
+        argv = ["ip", "-force", "-batch", "-"]
+        done = await self._run.run(argv, stdin="".join(f"{line}\n" for line in lines).encode(), timeout_s=_TIMEOUT_S)
+        left = sorted((set(devices) & present_links()) | (set(namespaces) & present_namespaces()))
+        if left:
+            said = done.stderr.decode(errors="replace")
+            raise Unavailable("network.not_removed", f"{', '.join(left)} cannot be removed from the host", hidden=said)
+
     async def nft(self, rules: str, *, namespace: str | None = None) -> None:
         """One transaction: all of it or nothing."""
         where = ["nsenter", f"--net={netns.NAMESPACES / namespace}"] if namespace else []
@@ -48,13 +63,9 @@ class Commands:
         try:
             done = await self._run.run(argv, stdin=stdin.encode(), timeout_s=_TIMEOUT_S)
         except FileNotFoundError:
-            raise Unavailable(
-                "network.program_missing", f"the program {argv[0]!r} is not installed"
-            ) from None
+            raise Unavailable("network.program_missing", f"the program {argv[0]!r} is not installed") from None
         except TimeoutError:
-            raise Unavailable(
-                "network.program_hangs", f"{argv[0]!r} did not end within {_TIMEOUT_S:g} s"
-            ) from None
+            raise Unavailable("network.program_hangs", f"{argv[0]!r} did not end within {_TIMEOUT_S:g} s") from None
         if done.exit_code != 0:
             said = done.stderr.decode(errors="replace").strip()
             first = said.splitlines()[0] if said else f"exit code {done.exit_code}"
@@ -75,19 +86,11 @@ class Commands:
             links=present_links(),
             namespaces=present_namespaces(),
             addresses=_addresses(addresses),
-            routes=tuple(
-                (r["dst"], r.get("dev", "?")) for r in routes if r.get("dst", "default") != "default"
-            ),
+            routes=tuple((r["dst"], r.get("dev", "?")) for r in routes if r.get("dst", "default") != "default"),
         )
-
-    def found_names(self) -> FoundHost:
-        """Only which links and namespaces there are: no program needs to run for it."""
-        return FoundHost(links=present_links(), namespaces=present_namespaces(), addresses={})
 
     async def found_namespace(self, namespace: str) -> FoundNamespace:
-        return FoundNamespace(
-            addresses=_addresses(await self._json(["ip", "-n", namespace, "-j", "address", "show"]))
-        )
+        return FoundNamespace(addresses=_addresses(await self._json(["ip", "-n", namespace, "-j", "address", "show"])))
 
 
 def _addresses(shown: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
@@ -134,4 +137,16 @@ def process_with_config(pid_file: Path, config: Path) -> ProcessRef | None:
     return ProcessRef(pid=pid, started_ticks=int(stat.rpartition(")")[2].split()[19]))
 
 
-RELOAD, STOP = int(signal.SIGHUP), int(signal.SIGTERM)
+def ended(pid: int, *, within_s: float) -> bool:
+    """Wait, blocking, for the end of a process that need not be our child."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], within_s)[0])
+    finally:
+        os.close(handle)
+
+
+RELOAD, STOP, KILL = int(signal.SIGHUP), int(signal.SIGTERM), int(signal.SIGKILL)

@@ -1,7 +1,9 @@
-"""What dnsmasq is told of a network: one fixed configuration, and three files that it reads again on SIGHUP.
+"""What dnsmasq is told of a network: one fixed configuration, and two files that it reads again on SIGHUP.
 
-Ports come and go by the re-read files; only a change of the subnets restarts it.  Nobody without a reservation gets
-an address (`static` ranges, unknown ignored).
+Ports come and go by the re-read files; only a change of the subnets, or of a port's own options, restarts it.  Those
+are tied to the MAC in the configuration and not by a tag in the file of hosts: dnsmasq 2.86 to 2.90 links a variable
+of its stack into the tags of a host that it answered, and dies of freeing it at the next SIGHUP.
+Nobody without a reservation gets an address (`static` ranges, unknown ignored).
 """
 
 from __future__ import annotations
@@ -37,7 +39,6 @@ _VALUE = re.compile(r"[\x20-\x7e]{0,255}")
 class DnsmasqFiles(msgspec.Struct, frozen=True):
     config: str
     hosts: str
-    options: str
     names: str
 
 
@@ -55,7 +56,6 @@ def files(network: NetworkSpec, directory: Path, upstream: tuple[str, ...]) -> D
     return DnsmasqFiles(
         config="\n".join(_config(network, directory, domain, upstream)) + "\n",
         hosts="".join(line + "\n" for r in network.reservations for line in host_lines(r, network)),
-        options="".join(option_line(r, o) + "\n" for r in network.reservations for o in r.options),
         names="".join(line + "\n" for r in network.reservations for line in name_lines(r, domain)),
     )
 
@@ -81,7 +81,6 @@ def _config(network: NetworkSpec, directory: Path, domain: str, upstream: tuple[
         f"pid-file={directory}/dnsmasq.pid",
         f"dhcp-leasefile={directory}/leases",
         f"dhcp-hostsfile={directory}/hosts",
-        f"dhcp-optsfile={directory}/options",
         f"addn-hosts={directory}/names",
         f"dhcp-option-force=option:mtu,{network.mtu}",
     ]
@@ -92,6 +91,8 @@ def _config(network: NetworkSpec, directory: Path, domain: str, upstream: tuple[
         lines += ["enable-ra", f"ra-param=gw,mtu:{network.mtu},0,{1800 if _routes_ipv6(network) else 0}"]
     for subnet in network.subnets:
         lines += _subnet_lines(subnet)
+    for reservation in network.reservations:
+        lines += option_lines(reservation)
     return lines
 
 
@@ -101,11 +102,7 @@ def _routes_ipv6(network: NetworkSpec) -> bool:
 
 def _subnet_lines(subnet: SubnetSpec) -> list[str]:
     cidr, tag = checked_cidr(subnet.cidr), f"s{short(subnet.id)}"
-    return (
-        _subnet6_lines(subnet, tag)
-        if isinstance(cidr, ipaddress.IPv6Network)
-        else _subnet4_lines(subnet, tag)
-    )
+    return _subnet6_lines(subnet, tag) if isinstance(cidr, ipaddress.IPv6Network) else _subnet4_lines(subnet, tag)
 
 
 def _subnet4_lines(subnet: SubnetSpec, tag: str) -> list[str]:
@@ -122,9 +119,7 @@ def _subnet4_lines(subnet: SubnetSpec, tag: str) -> list[str]:
     if served_by and not (subnet.gateway_here and subnet.gateway_ip):
         routes.append((f"{METADATA_IPV4}/32", served_by))
     if routes and subnet.gateway_ip:
-        routes.append(
-            ("0.0.0.0/0", subnet.gateway_ip)
-        )  # with option 121 a client ignores option 3 (RFC 3442)
+        routes.append(("0.0.0.0/0", subnet.gateway_ip))  # with option 121 a client ignores option 3 (RFC 3442)
     if routes:
         lines.append(head + "option:classless-static-route," + ",".join(f"{to},{via}" for to, via in routes))
     return lines
@@ -153,7 +148,7 @@ def host_lines(reservation: Reservation, network: NetworkSpec) -> list[str]:
     ips = [checked_ip(ip) for ip in reservation.ips]
     four = [str(ip) for ip in ips if ip.version == 4]
     six = [f"[{ip}]" for ip in ips if ip.version == 6]
-    head = [checked_mac(reservation.mac), f"set:p{short(reservation.port_id)}"]
+    head = [checked_mac(reservation.mac)]
     tail = [checked_hostname(reservation.hostname)] if reservation.hostname else []
     tail.append(f"{int(reservation.lease_s)}s")
     if not four:
@@ -161,16 +156,22 @@ def host_lines(reservation: Reservation, network: NetworkSpec) -> list[str]:
     return [",".join([*head, ip, *six, *tail]) for ip in four]
 
 
-def option_line(reservation: Reservation, option: DhcpOption) -> str:
-    kind = "option" if option.ip_version == 4 else "option6"
+def option_lines(reservation: Reservation) -> list[str]:
+    if not reservation.options:
+        return []
+    tag = f"p{short(reservation.port_id)}"
+    lines = [f"dhcp-mac=set:{tag},{checked_mac(reservation.mac)}"]
+    return lines + [f"dhcp-option-force=tag:{tag},{_option(option)}" for option in reservation.options]
+
+
+def _option(option: DhcpOption) -> str:
     if not (option.name in OPTION_NAMES or (option.name.isascii() and option.name.isdigit())):
-        raise Invalid(
-            "network.bad_dhcp_option", f"{option.name!r} is not a DHCP option that can be set", field="name"
-        )
+        raise Invalid("network.bad_dhcp_option", f"{option.name!r} is not a DHCP option that can be set", field="name")
     if not _VALUE.fullmatch(option.value):
         raise Invalid("network.bad_dhcp_option", "a DHCP option's value is printable text", field="value")
+    kind = "option" if option.ip_version == 4 else "option6"
     name = option.name if option.name.isdigit() and kind == "option" else f"{kind}:{option.name}"
-    return f"tag:p{short(reservation.port_id)},{name},{option.value}"
+    return f"{name},{option.value}"
 
 
 def name_lines(reservation: Reservation, domain: str) -> list[str]:

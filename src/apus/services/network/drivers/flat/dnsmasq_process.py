@@ -7,7 +7,7 @@ from pathlib import Path
 from apus.kernel.world import Disk, ProcessRef, Runner
 from apus.services.network.drivers.driver import NetworkSpec
 from apus.services.network.drivers.flat import netns
-from apus.services.network.drivers.flat.commands import RELOAD, STOP, process_with_config
+from apus.services.network.drivers.flat.commands import KILL, RELOAD, STOP, ended, process_with_config
 from apus.services.network.drivers.flat.dnsmasq import (
     DnsmasqFiles,
     files,
@@ -18,9 +18,7 @@ from apus.services.network.drivers.flat.dnsmasq import (
 
 
 class DnsmasqProcess:
-    def __init__(
-        self, run: Runner, disk: Disk, directory: Path, namespace: str, upstream: tuple[str, ...]
-    ) -> None:
+    def __init__(self, run: Runner, disk: Disk, directory: Path, namespace: str, upstream: tuple[str, ...]) -> None:
         self._run, self._disk, self._directory, self._namespace = run, disk, directory, namespace
         self._upstream = upstream
         self._process: ProcessRef | None = None
@@ -34,9 +32,7 @@ class DnsmasqProcess:
         process = self._find()
         told = self._told or await self._read()
         leases = await self._text("leases")
-        restart = (
-            process is None or told.config != wanted.config or leased_elsewhere(leases, network.reservations)
-        )
+        restart = process is None or told.config != wanted.config or leased_elsewhere(leases, network.reservations)
         if restart and process is not None:
             await self._end(process)
         if wanted != told:
@@ -80,15 +76,9 @@ class DnsmasqProcess:
     async def _end(self, process: ProcessRef) -> None:
         """Ended for sure, for the next one needs its ports."""
         await self._run.kill(process, STOP)
-        for _ in range(200):
-            if not self._run.alive(process):
-                break
-            await self._pause()
-        else:
-            await self._run.kill(process, 9)
-
-    async def _pause(self) -> None:
-        await self._run.in_thread(lambda: None)
+        if not await self._run.in_thread(lambda: ended(process.pid, within_s=2)):
+            await self._run.kill(process, KILL)
+            await self._run.in_thread(lambda: ended(process.pid, within_s=2))
 
     async def _text(self, name: str) -> str:
         try:
@@ -100,7 +90,6 @@ class DnsmasqProcess:
         return DnsmasqFiles(
             config=await self._text("dnsmasq.conf"),
             hosts=await self._text("hosts"),
-            options=await self._text("options"),
             names=await self._text("names"),
         )
 
@@ -109,7 +98,6 @@ class DnsmasqProcess:
         for name, old, new in (
             ("dnsmasq.conf", told.config, wanted.config),
             ("hosts", told.hosts, wanted.hosts),
-            ("options", told.options, wanted.options),
             ("names", told.names, wanted.names),
         ):
             if old != new or self._told is None:

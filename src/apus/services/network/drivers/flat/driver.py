@@ -110,9 +110,7 @@ class FlatDriver:
         daemon = self._daemons.get(wanted.id)
         if daemon is None:
             directory = self._directory / short(wanted.id)
-            daemon = DnsmasqProcess(
-                self._run, self._disk, directory, self._names.namespace(wanted.id), self._upstream
-            )
+            daemon = DnsmasqProcess(self._run, self._disk, directory, self._names.namespace(wanted.id), self._upstream)
             self._daemons[wanted.id] = daemon
         await daemon.ensure(wanted)
         self._networks[wanted.id] = wanted
@@ -120,10 +118,7 @@ class FlatDriver:
     async def _ensure_links(self, wanted: NetworkSpec) -> None:
         found = await self._commands.found_host()
         promised = [
-            ip
-            for id, held in self._links.items()
-            if id != wanted.id
-            for ip in (held.host_ip, held.namespace_ip)
+            ip for id, held in self._links.items() if id != wanted.id for ip in (held.host_ip, held.namespace_ip)
         ]
         link = plan.uplink(wanted, self._names, found, promised)
         if link is None:
@@ -131,9 +126,7 @@ class FlatDriver:
         else:
             self._links[wanted.id] = link
         via_ip_layer = self._tracking is Tracking.IP_LAYER
-        await self._commands.ip(
-            plan.host_commands(wanted, self._names, found, link, self._physical, via_ip_layer)
-        )
+        await self._commands.ip(plan.host_commands(wanted, self._names, found, link, self._physical, via_ip_layer))
         zone = self._zone(wanted.id)
         rules = ruleset.network_rules(self._names, wanted.id, zone, self._tracking)
         await self._commands.nft(ruleset.text(rules))
@@ -153,9 +146,7 @@ class FlatDriver:
             return
         namespace = self._names.namespace(network_id)
         listeners = await self._run.in_thread(lambda: netns.inside(namespace, _metadata_sockets))
-        self._servers[network_id] = [
-            await self._serve_metadata(network_id, listener) for listener in listeners
-        ]
+        self._servers[network_id] = [await self._serve_metadata(network_id, listener) for listener in listeners]
 
     def _zone(self, network_id: str) -> int:
         return link_index(self._names.bridge(network_id)) & 0xFFFF or 0xFFFF
@@ -178,8 +169,7 @@ class FlatDriver:
         directory = self._directory / key
         await DnsmasqProcess(self._run, self._disk, directory, f"{prefix}n{key}", ()).stop()
         devices = [f"{prefix}{kind}{key}" for kind in "tgvb"]
-        found = self._commands.found_names()
-        await self._commands.ip(plan.absent_commands(devices, [f"{prefix}n{key}"], found))
+        await self._commands.absent(devices, [f"{prefix}n{key}"])
         await self._commands.nft(ruleset.text(ruleset.network_absent_rules(self._names, key, self._tracking)))
         await self._disk.remove(directory)
 
@@ -190,9 +180,7 @@ class FlatDriver:
         if not (present and known == wanted):
             bridge = self._names.bridge(wanted.network_id)
             if not link_exists(bridge):
-                raise Conflict(
-                    "network.network_not_here", f"network {wanted.network_id} is not on this host yet"
-                )
+                raise Conflict("network.network_not_here", f"network {wanted.network_id} is not on this host yet")
             self._ports.pop(wanted.id, None)
             rules = ruleset.port_rules(self._names, wanted, self._zone(wanted.network_id), self._tracking)
             await self._commands.nft(ruleset.text(rules))
@@ -205,8 +193,7 @@ class FlatDriver:
         await self._port_gone(short(port_id))
 
     async def _port_gone(self, key: str) -> None:
-        found = self._commands.found_names()
-        await self._commands.ip(plan.absent_commands([f"{self._names.prefix}p{key}"], [], found))
+        await self._commands.absent([f"{self._names.prefix}p{key}"], [])
         await self._commands.nft(ruleset.text(ruleset.port_absent_rules(self._names, key, self._tracking)))
 
     async def update_sets(self, sets: Sequence[AddressSet]) -> None:
@@ -265,15 +252,11 @@ class FlatDriver:
         self._links.clear()
         self._daemons.clear()
         for key in await self._disk.names(self._directory):
-            daemon = DnsmasqProcess(
-                self._run, self._disk, self._directory / key, f"{self._names.prefix}n{key}", ()
-            )
+            daemon = DnsmasqProcess(self._run, self._disk, self._directory / key, f"{self._names.prefix}n{key}", ())
             await daemon.stop()
-        found = self._commands.found_names()
-        devices = sorted(name for name in found.links if self._names.owns(name))
-        namespaces = sorted(name for name in found.namespaces if self._names.owns(name))
-        # one end of a veth takes the other along; both are in the list only for links within the host
-        await self._commands.ip(plan.absent_commands(devices, namespaces, found))
+        devices = sorted(name for name in present_links() if self._names.owns(name))
+        namespaces = sorted(name for name in present_namespaces() if self._names.owns(name))
+        await self._commands.absent(devices, namespaces)
         await self._commands.nft(ruleset.text(ruleset.sweep_rules(self._names)))
         await self._disk.remove(self._directory)
 

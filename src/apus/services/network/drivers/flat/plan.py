@@ -31,9 +31,7 @@ class FoundNamespace(msgspec.Struct, frozen=True):
     addresses: Mapping[str, tuple[str, ...]] = {}
 
 
-def uplink(
-    network: NetworkSpec, names: Names, found: FoundHost, promised: Collection[str]
-) -> TransitLink | None:
+def uplink(network: NetworkSpec, names: Names, found: FoundHost, promised: Collection[str]) -> TransitLink | None:
     """The link to the outside: the one that is there, else a free one; none for a network that needs none."""
     if not (network.nat or network.host_reachable):
         return None
@@ -71,15 +69,13 @@ def host_commands(
     if link is None:
         return lines + ([f"link delete {transit}"] if transit in found.links else [])
     if transit not in found.links:
-        lines.append(f"link add {transit} type veth peer name up netns {namespace}")
+        lines.append(f"link add {transit} type veth peer name uplink netns {namespace}")
     lines.append(f"address replace {link.host_ip}/30 dev {transit}")
     lines.append(f"link set {transit} addrgenmode none up")
     return lines + _route_commands(network, transit, found, link)
 
 
-def _physical_commands(
-    network: NetworkSpec, names: Names, found: FoundHost, physical: Mapping[str, str]
-) -> list[str]:
+def _physical_commands(network: NetworkSpec, names: Names, found: FoundHost, physical: Mapping[str, str]) -> list[str]:
     segment = network.physical_network
     if segment is None:
         return []
@@ -103,9 +99,7 @@ def _physical_commands(
         return [f"link set {device} master {bridge} up"]
     tagged = names.vlan(network.id)
     lines = (
-        []
-        if tagged in found.links
-        else [f"link add link {device} name {tagged} type vlan id {int(network.vlan_id)}"]
+        [] if tagged in found.links else [f"link add link {device} name {tagged} type vlan id {int(network.vlan_id)}"]
     )
     return [*lines, f"link set {device} up", f"link set {tagged} master {bridge} addrgenmode none up"]
 
@@ -134,23 +128,22 @@ def _overlap(one: Cidr, other: Cidr) -> bool:
 
 def namespace_commands(network: NetworkSpec, found: FoundNamespace, link: TransitLink | None) -> list[str]:
     """Inside the network's namespace: its addresses on the bridge, and the way out."""
-    wanted = [f"{METADATA_IPV4}/32", f"{METADATA_IPV6}/64"]
+    wanted: list[str] = []
     for subnet in network.subnets:
         ip = own_ip(subnet)
         if ip:
             wanted.append(f"{checked_ip(ip)}/{checked_cidr(subnet.cidr).prefixlen}")
+    wanted += [f"{METADATA_IPV4}/32", f"{METADATA_IPV6}/64"]  # last: the first is what our own packets come from
     stale = [a for a in found.addresses.get("gw", ()) if a not in wanted and not a.startswith("fe80:")]
     lines = ["link set lo up", f"link set gw mtu {int(network.mtu)} up"]
     lines += [f"address delete {address} dev gw" for address in stale]
     present = found.addresses.get("gw", ())
     lines += [
-        f"address add {a} dev gw{' nodad' if ':' in a else ''}"
-        for a in dict.fromkeys(wanted)
-        if a not in present
+        f"address add {a} dev gw{' nodad' if ':' in a else ''}" for a in dict.fromkeys(wanted) if a not in present
     ]
     if link is not None:
-        lines.append(f"address replace {link.namespace_ip}/30 dev up")
-        lines += ["link set up addrgenmode none up", f"route replace default via {link.host_ip} dev up"]
+        lines.append(f"address replace {link.namespace_ip}/30 dev uplink")
+        lines += ["link set uplink addrgenmode none up", f"route replace default via {link.host_ip} dev uplink"]
     return lines
 
 
@@ -164,8 +157,3 @@ def port_commands(port: PortSpec, names: Names, present: bool) -> list[str]:
     attach = f"master {names.bridge(port.network_id)} alias port:{port.id}:{port.network_id}"
     return [*lines, f"link set {device} addrgenmode none mtu {int(port.mtu)} {attach} {state}"]
 
-
-def absent_commands(devices: Collection[str], namespaces: Collection[str], found: FoundHost) -> list[str]:
-    """Links first, so that their names are free at once; a namespace's own ends go with it."""
-    lines = [f"link delete {device}" for device in devices if device in found.links]
-    return lines + [f"netns delete {namespace}" for namespace in namespaces if namespace in found.namespaces]

@@ -44,9 +44,7 @@ class Tracking(enum.Enum):
         return f"meta mark and {_BITS:#x} == {_BROKEN:#x}"
 
 
-PROBE_BRIDGE_TRACKING = (
-    "add table bridge {table}\nadd chain bridge {table} f\nadd rule bridge {table} f ct state new\n"
-)
+PROBE_BRIDGE_TRACKING = "add table bridge {table}\nadd chain bridge {table} f\nadd rule bridge {table} f ct state new\n"
 
 
 def table_name(names: Names) -> str:
@@ -80,12 +78,8 @@ def host_rules(names: Names, tracking: Tracking, guest_ports: Sequence[int]) -> 
     lines += _chain(
         "bridge", table, "check_source", ["iifname vmap @source"], "type filter hook prerouting priority -300"
     )
-    lines += _chain(
-        "bridge", table, "check_leave", ["iifname vmap @leave"], "type filter hook forward priority -210"
-    )
-    lines += _chain(
-        "bridge", table, "check_enter", ["oifname vmap @enter"], "type filter hook forward priority -205"
-    )
+    lines += _chain("bridge", table, "check_leave", ["iifname vmap @leave"], "type filter hook forward priority -210")
+    lines += _chain("bridge", table, "check_enter", ["oifname vmap @enter"], "type filter hook forward priority -205")
     no_guest_to_host = [f"iifname {names.any_of(kind)} drop" for kind in "pgv"]
     lines += _chain("bridge", table, "to_host", no_guest_to_host, "type filter hook input priority -200")
     family = "bridge" if tracking is Tracking.BRIDGE else "inet"
@@ -109,9 +103,7 @@ def host_rules(names: Names, tracking: Tracking, guest_ports: Sequence[int]) -> 
     to_host = [f"iifname {transit} ct state established,related accept"]
     to_host += [f"iifname {transit} meta l4proto {{ icmp, ipv6-icmp }} accept"]
     if guest_ports:
-        to_host.append(
-            f"iifname {transit} tcp dport {{ {', '.join(str(int(p)) for p in guest_ports)} }} accept"
-        )
+        to_host.append(f"iifname {transit} tcp dport {{ {', '.join(str(int(p)) for p in guest_ports)} }} accept")
     to_host.append(f"iifname {transit} drop")
     return lines + _chain("inet", table, "host_services", to_host, "type filter hook input priority 0")
 
@@ -129,9 +121,7 @@ def network_rules(names: Names, network_id: str, zone: int, tracking: Tracking) 
         members = [names.gateway(network_id), names.vlan(network_id)]
     chain = f"z_{short(network_id)}"
     lines = _chain(family, table, chain, [f"ct zone set {zone}"])
-    return lines + [
-        f'add element {family} {table} zone {{ "{device}" : jump {chain} }}' for device in members
-    ]
+    return lines + [f'add element {family} {table} zone {{ "{device}" : jump {chain} }}' for device in members]
 
 
 def network_absent_rules(names: Names, key: str, tracking: Tracking) -> list[str]:
@@ -362,13 +352,11 @@ def namespace_rules(network: NetworkSpec, host_ip: str | None) -> list[str]:
     ]
     through = ["ct state established,related accept"]
     if network.nat and guests_v4:
-        through.append(
-            f'iifname "gw" oifname "up" ip saddr {{ {", ".join(collapsed(guests_v4, 4))} }} accept'
-        )
+        through.append(f'iifname "gw" oifname "uplink" ip saddr {{ {", ".join(collapsed(guests_v4, 4))} }} accept')
     if network.host_reachable and host_ip:
-        through.append(f'iifname "up" oifname "gw" ip saddr {checked_ip(host_ip)} accept')
+        through.append(f'iifname "uplink" oifname "gw" ip saddr {checked_ip(host_ip)} accept')
     lines = ["add table inet apus"]
     lines += _chain("inet", "apus", "services", services, "type filter hook input priority 0")
     lines += _chain("inet", "apus", "through", [*through, "drop"], "type filter hook forward priority 0")
-    masquerade = ['oifname "up" masquerade']
+    masquerade = ['oifname "uplink" masquerade']
     return lines + _chain("inet", "apus", "to_outside", masquerade, "type nat hook postrouting priority 100")
