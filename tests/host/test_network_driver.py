@@ -1,4 +1,4 @@
-"""One contract for the network drivers, on the simulated one and on the real one; then real traffic through the latter."""
+"""One contract for the network drivers, simulated and real; then real traffic through the real one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def tcp_in(port: int, *, cidrs: tuple[str, ...] = (), group: str | None = None) 
     )
 
 
-def port_spec(network: NetworkSpec, number: int, *rules: SecurityRule, ip: str | None = None, **more: object) -> PortSpec:
+def port_spec(
+    network: NetworkSpec, number: int, *rules: SecurityRule, ip: str | None = None, **more: object
+) -> PortSpec:
     fields: dict[str, object] = {
         "id": new_id(),
         "network_id": network.id,
@@ -258,7 +260,9 @@ class TestTraffic:
         async def story() -> None:
             async with bench("flat") as b:
                 network = network_spec()
-                server = port_spec(network, 5, tcp_in(80), tcp_in(81, group="friends"), tcp_in(82, cidrs=("10.9.0.7/32",)))
+                server = port_spec(
+                    network, 5, tcp_in(80), tcp_in(81, group="friends"), tcp_in(82, cidrs=("10.9.0.7/32",))
+                )
                 client, friend = port_spec(network, 6), port_spec(network, 7)
                 await b.driver.ensure_network(with_reservations(network, server, client, friend))
                 one, two, three = [await b.guest(port) for port in (server, client, friend)]

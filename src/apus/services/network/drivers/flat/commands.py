@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from apus.kernel.errors import Unavailable
+from apus.kernel.errors import CloudError, Unavailable
 from apus.kernel.world import ProcessRef, Runner
 from apus.services.network.drivers.flat import netns
 from apus.services.network.drivers.flat.plan import FoundHost, FoundNamespace
@@ -24,6 +24,8 @@ _LINKS = Path("/sys/class/net")
 class Commands:
     def __init__(self, run: Runner) -> None:
         self._run = run
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._committer: asyncio.Task[None] | None = None
 
     async def ip(self, lines: Sequence[str], *, namespace: str | None = None) -> None:
         if lines:
@@ -44,10 +46,41 @@ class Commands:
             said = done.stderr.decode(errors="replace")
             raise Unavailable("network.not_removed", f"{', '.join(left)} cannot be removed from the host", hidden=said)
 
-    async def nft(self, rules: str, *, namespace: str | None = None) -> None:
-        """One transaction: all of it or nothing."""
-        where = ["nsenter", f"--net={netns.NAMESPACES / namespace}"] if namespace else []
-        await self._checked([*where, "nft", "-f", "-"], rules)
+    async def nft(self, rules: str) -> None:
+        """One transaction: all of it or nothing.
+
+        What arrives while another one commits goes together in the next, as each waits for the kernel's readers of
+        the old rules (10 ms and more), however much it changes.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rules, done))
+        if self._committer is None:
+            self._committer = asyncio.create_task(self._commit_waiting())
+        await done
+
+    async def _commit_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                await self._checked(["nft", "-f", "-"], "".join(rules for rules, _ in batch))
+                outcomes: list[CloudError | None] = [None] * len(batch)
+            except CloudError as error:
+                # one of them is refused: each alone, so that only that one is told
+                outcomes = [error] if len(batch) == 1 else [await self._refusal(rules) for rules, _ in batch]
+            for (_, done), outcome in zip(batch, outcomes, strict=True):
+                if not done.done():
+                    done.set_exception(outcome) if outcome else done.set_result(None)
+        self._committer = None
+
+    async def _refusal(self, rules: str) -> CloudError | None:
+        try:
+            await self._checked(["nft", "-f", "-"], rules)
+        except CloudError as error:
+            return error
+        return None
+
+    async def nft_inside(self, namespace: str, rules: str) -> None:
+        await self._checked(["nsenter", f"--net={netns.NAMESPACES / namespace}", "nft", "-f", "-"], rules)
 
     async def nft_would_take(self, rules: str) -> bool:
         done = await self._run.run(["nft", "-c", "-f", "-"], stdin=rules.encode(), timeout_s=_TIMEOUT_S)

@@ -135,7 +135,7 @@ class FlatDriver:
         namespace, link = self._names.namespace(wanted.id), self._links.get(wanted.id)
         found = await self._commands.found_namespace(namespace)
         rules = ruleset.namespace_rules(wanted, link.host_ip if link else None)
-        await self._commands.nft(ruleset.text(rules), namespace=namespace)
+        await self._commands.nft_inside(namespace, ruleset.text(rules))
         await self._run.in_thread(lambda: netns.inside(namespace, _prepare_namespace))
         await self._commands.ip(plan.namespace_commands(wanted, found, link), namespace=namespace)
         if wanted.nat:

@@ -156,4 +156,3 @@ def port_commands(port: PortSpec, names: Names, present: bool) -> list[str]:
     state = "up" if port.admin_state_up else "down"
     attach = f"master {names.bridge(port.network_id)} alias port:{port.id}:{port.network_id}"
     return [*lines, f"link set {device} addrgenmode none mtu {int(port.mtu)} {attach} {state}"]
-

@@ -308,7 +308,7 @@ def permission(rule: SecurityRule) -> list[str]:
     remotes: list[str] = []
     if rule.remote_cidrs:
         cidrs = collapsed(rule.remote_cidrs, version)
-        if f"{'0.0.0.0' if version == 4 else '::'}/0" in cidrs:
+        if cidrs and cidrs[0].endswith("/0"):
             remotes.append(f"meta protocol {family}")
         elif cidrs:
             remotes.append(f"{field} {{ {', '.join(cidrs)} }}")
