@@ -12,9 +12,8 @@ import itertools
 from collections.abc import Coroutine
 from typing import Any
 
-import structlog
-
 from apus.kernel.errors import Unavailable
+from apus.kernel.log import get_logger
 from apus.kernel.world import Handler, Listener
 from apus.platform.subjects import check_subject, hears
 
@@ -23,7 +22,7 @@ PENDING_MAX = 10_000
 QUESTIONS_MAX = 1_000
 """Questions in work at once; an asker beyond it hears Unavailable and asks again."""
 
-log = structlog.get_logger("apus.bus")
+log = get_logger("apus.bus")
 
 
 class _Ear:

@@ -13,18 +13,18 @@ from random import Random
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 
 from apus.kernel import policy
 from apus.kernel.caller import Caller
 from apus.kernel.errors import CloudError, Invalid, NotFound, Unauthenticated
 from apus.kernel.ids import new_id
+from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
 from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body
 from apus.wire.versions import Version, VersionChain, text_of
 
-_log: Final = structlog.get_logger("apus.http")
+_log: Final = get_logger("apus.http")
 _encode = msgspec.json.Encoder().encode
 
 Message = MutableMapping[str, Any]
