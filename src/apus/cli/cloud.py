@@ -263,5 +263,3 @@ def logs(
         while follow:
             line = log.readline()
             typer.echo(line, nl=False) if line else time.sleep(0.2)
-
-

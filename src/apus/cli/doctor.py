@@ -69,7 +69,9 @@ def _programs(cloud: Cloud) -> Iterator[Finding]:
         if shutil.which(program, path=path):
             yield Finding(program, GOOD, f"is there, for {use}")
         else:
-            yield Finding(program, verdict, f"is missing: without it there is no {use}", mend=f"apt-get install {package}")
+            yield Finding(
+                program, verdict, f"is missing: without it there is no {use}", mend=f"apt-get install {package}"
+            )
 
 
 def _python(cloud: Cloud) -> Iterator[Finding]:
@@ -84,7 +86,9 @@ def _rights(cloud: Cloud) -> Iterator[Finding]:
     if os.geteuid() == 0:
         yield Finding("rights", GOOD, "root: bridges, taps and namespaces can be made")
     else:
-        yield Finding("rights", NOTE, "not root: servers get QEMU's user-mode network", mend="sudo apus up --network flat")
+        yield Finding(
+            "rights", NOTE, "not root: servers get QEMU's user-mode network", mend="sudo apus up --network flat"
+        )
     if os.path.exists("/dev/net/tun"):
         yield Finding("tun", GOOD, "/dev/net/tun is there")
     else:

@@ -28,7 +28,9 @@ def list_hosts(
     try:
         found = cloud.get("/apus/v1/hosts", token=cloud.admin_token())["hosts"]
     except OSError as error:
-        raise Unavailable("cli.no_answer", f"{cloud.url()} does not answer ({error}); `apus doctor` looks why.") from error
+        raise Unavailable(
+            "cli.no_answer", f"{cloud.url()} does not answer ({error}); `apus doctor` looks why."
+        ) from error
     if format == "json":
         typer.echo(json.dumps(found, indent=2))
         return
@@ -39,7 +41,9 @@ def list_hosts(
     for title in ("host", "zone", "up", "enabled", "vCPU", "memory MiB", "disk GiB"):
         table.add_column(title)
     for host in found:
-        shares = [f"{host['used'].get(kind, 0)}/{host['capacity'].get(kind, 0)}" for kind in ("VCPU", "MEMORY_MB", "DISK_GB")]
+        shares = [
+            f"{host['used'].get(kind, 0)}/{host['capacity'].get(kind, 0)}" for kind in ("VCPU", "MEMORY_MB", "DISK_GB")
+        ]
         up = "[green]up[/]" if host["up"] else "[red]silent[/]"
         table.add_row(host["name"], host["availability_zone"], up, str(host["enabled"]), *shares)
     Console().print(table)

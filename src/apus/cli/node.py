@@ -25,7 +25,9 @@ def node(
     name: Annotated[str | None, typer.Option(help="This node's name; the host's unless given.")] = None,
     store: Annotated[str | None, typer.Option(help="postgresql://… (control nodes).")] = None,
     join: Annotated[str | None, typer.Option(help="nats://…: the bus of the cloud.")] = None,
-    control_url: Annotated[str | None, typer.Option(help="http://…: the APIs (nodes without the control role).")] = None,
+    control_url: Annotated[
+        str | None, typer.Option(help="http://…: the APIs (nodes without the control role).")
+    ] = None,
     bind: Annotated[str | None, typer.Option(help="Address of the APIs.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the APIs.")] = None,
     network: Annotated[str | None, typer.Option(help="flat | user | simulated | auto")] = None,

@@ -1,6 +1,6 @@
 """One process of a node: opens its world, wires the parts that its roles ask for, runs them until told to stop.
 
-    python -m apus.node.main STATE_DIR --roles control,compute,network --name control
+python -m apus.node.main STATE_DIR --roles control,compute,network --name control
 """
 
 from __future__ import annotations
