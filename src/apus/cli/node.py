@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from apus.node.secrets import write_private
 from apus.cli.places import StateDir, cloud_at
 from apus.kernel.settings import Settings, dump_settings, load_settings
+from apus.node.secrets import write_private
 
 
 def register(app: typer.Typer) -> None:

@@ -50,6 +50,7 @@ async def _run(state_dir: Path, roles: frozenset[str], name: str, stages: Stages
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     node = await wire(state_dir, load_settings(state_dir / "apus.toml"), roles, stages)
+    failed = False
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part, name=part_name) for part_name, part in node.parts()]
@@ -63,10 +64,10 @@ async def _run(state_dir: Path, roles: frozenset[str], name: str, stages: Stages
                 task.cancel()
     except* CloudError as errors:
         _log.error("a part failed", why=[str(error) for error in errors.exceptions])
-        return 1
+        failed = True
     finally:
         await node.close()
-    return 0
+    return int(failed)
 
 
 async def _begin(node: Node, stages: Stages) -> None:

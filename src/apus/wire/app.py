@@ -16,7 +16,7 @@ import msgspec
 
 from apus.kernel import policy
 from apus.kernel.caller import Caller
-from apus.kernel.errors import CloudError, Invalid, NotFound, Unauthenticated
+from apus.kernel.errors import CloudError, NotFound, Unauthenticated
 from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
@@ -177,8 +177,8 @@ class App:
         if api.versions is None or request.version is None:
             return decode_body(data, route.takes)
         raw = decode_body(data, Any)
-        if not isinstance(raw, dict):
-            raise Invalid("wire.invalid_body", "Invalid request body: an object is expected.")
+        if not isinstance(raw, dict):  # no version of a versioned API changes the shape of a list
+            return convert_body(raw, route.takes)
         return convert_body(api.versions.upgrade(raw, route.operation, request.version), route.takes)
 
     def _fault(self, api: Api, request: ApiRequest, error: CloudError) -> Reply:

@@ -57,6 +57,11 @@ class FlowRunner:
         """Make a saga runnable here.  Old versions stay registered until no row uses them."""
         self._sagas[saga.name, saga.version] = (saga, deps)
 
+    def saga_of(self, flow: Flow) -> Saga | None:
+        """What the flow's steps are, if they are known here."""
+        found = self._sagas.get((flow.saga, flow.version))
+        return None if found is None else found[0]
+
     # ------------------------------------------------------------------ what services call, inside transactions
     def start(
         self,
