@@ -20,22 +20,14 @@ Text = Annotated[str, Meta(max_length=255)]
 
 class Attributes(msgspec.Struct, forbid_unknown_fields=True):
     def given(self) -> dict[str, Any]:
-        """Attribute -> value of those that were given, nested ones as plain values."""
-        return {
+        """Attribute -> value of those that were given, nested ones as plain values; `tenant_id` is an old name."""
+        fields = {
             name: msgspec.to_builtins(value)
             for name in self.__struct_fields__
             if (value := getattr(self, name)) is not UNSET
         }
-
-
-class _Owned(Attributes):
-    project_id: Text | UnsetType = UNSET
-    tenant_id: Text | UnsetType = UNSET
-
-    def given(self) -> dict[str, Any]:
-        fields = super().given()
         tenant = fields.pop("tenant_id", None)
-        return {**({"project_id": tenant} if tenant else {}), **fields}
+        return {"project_id": tenant, **fields} if tenant else fields
 
 
 class NetworkUpdate(Attributes):
@@ -50,7 +42,9 @@ class NetworkUpdate(Attributes):
     port_security: bool | UnsetType = msgspec.field(default=UNSET, name="port_security_enabled")
 
 
-class NetworkCreate(NetworkUpdate, _Owned):
+class NetworkCreate(NetworkUpdate):
+    project_id: Text | UnsetType = UNSET
+    tenant_id: Text | UnsetType = UNSET
     provider_type: str | UnsetType = msgspec.field(default=UNSET, name="provider:network_type")
     physical_network: str | UnsetType | None = msgspec.field(default=UNSET, name="provider:physical_network")
     vlan_id: int | UnsetType | None = msgspec.field(default=UNSET, name="provider:segmentation_id")
@@ -82,7 +76,9 @@ class SubnetUpdate(Attributes):
     dns_publish_fixed_ip: bool | UnsetType = UNSET
 
 
-class SubnetCreate(SubnetUpdate, _Owned, kw_only=True):
+class SubnetCreate(SubnetUpdate, kw_only=True):
+    project_id: Text | UnsetType = UNSET
+    tenant_id: Text | UnsetType = UNSET
     network_id: Text
     ip_version: int = 4
     cidr: Text | UnsetType | None = UNSET
@@ -131,13 +127,10 @@ class PortUpdate(Attributes):
         return fields
 
 
-class PortCreate(PortUpdate, _Owned, kw_only=True):
+class PortCreate(PortUpdate, kw_only=True):
+    project_id: Text | UnsetType = UNSET
+    tenant_id: Text | UnsetType = UNSET
     network_id: Text
-
-    def given(self) -> dict[str, Any]:
-        return (
-            {**PortUpdate.given(self), **_Owned.given(self)} if self.tenant_id is not UNSET else PortUpdate.given(self)
-        )
 
 
 class GroupUpdate(Attributes):
@@ -146,13 +139,17 @@ class GroupUpdate(Attributes):
     stateful: bool | UnsetType = UNSET
 
 
-class GroupCreate(_Owned, kw_only=True):
+class GroupCreate(Attributes, kw_only=True):
+    project_id: Text | UnsetType = UNSET
+    tenant_id: Text | UnsetType = UNSET
     name: Name
     description: Description | UnsetType = UNSET
     stateful: bool | UnsetType = UNSET
 
 
-class RuleCreate(_Owned, kw_only=True):
+class RuleCreate(Attributes, kw_only=True):
+    project_id: Text | UnsetType = UNSET
+    tenant_id: Text | UnsetType = UNSET
     security_group_id: Text
     direction: Literal["ingress", "egress"]
     ethertype: Text | None = None
