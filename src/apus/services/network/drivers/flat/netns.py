@@ -47,11 +47,11 @@ def inside(namespace: str, work: Callable[[], T]) -> T:
 def listening_socket(ip: str, port: int, device: str) -> socket.socket:
     """A TCP socket of this namespace; link-local addresses are taken on the device."""
     if ":" in ip:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         address: tuple[str, int] | tuple[str, int, int, int] = (ip, port, 0, socket.if_nametoindex(device))
     else:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         address = (ip, port)
     try:
