@@ -221,6 +221,11 @@ def parked_on(tx: Transaction, wake_key: str) -> Sequence[Flow]:
     return [_flow(row) for row in tx.execute(statement)]
 
 
+def waiting_flow(tx: Transaction, id: str) -> Sequence[Flow]:
+    """The flow, if it is parked: none or one."""
+    return [_flow(row) for row in tx.execute(_by_id.where(_c.state == FlowState.WAITING.value), {"id_": id})]
+
+
 def take_flow(tx: Transaction, flow: Flow, owner: str, lease_until_s: float) -> Flow | None:
     """Lease a flow, raising its epoch; None when another runner was quicker."""
     taken = msgspec.structs.replace(
