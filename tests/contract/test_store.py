@@ -91,23 +91,16 @@ def test_what_is_written_is_read(open_store: OpenStore) -> None:
 
 def test_the_value_of_the_function_is_returned_with_the_count_of_rows(open_store: OpenStore) -> None:
     async def story(store: Store) -> None:
-        await store.write(
-            lambda tx: tx.execute(THING.insert(), [{"id": f"a{n}", "number": n} for n in range(5)])
-        )
+        await store.write(lambda tx: tx.execute(THING.insert(), [{"id": f"a{n}", "number": n} for n in range(5)]))
         raised = await store.write(
             lambda tx: tx.execute(THING.update().where(THING.c.number >= 2).values(number=9)).rowcount
         )
         assert raised == 3
         returned = await store.write(
-            lambda tx: (
-                tx.execute(THING.delete().where(THING.c.number == 9).returning(THING.c.id)).scalars().all()
-            )
+            lambda tx: tx.execute(THING.delete().where(THING.c.number == 9).returning(THING.c.id)).scalars().all()
         )
         assert sorted(returned) == ["a2", "a3", "a4"]
-        assert (
-            await store.read(lambda tx: tx.execute(sa.select(sa.func.count()).select_from(THING)).scalar())
-            == 2
-        )
+        assert await store.read(lambda tx: tx.execute(sa.select(sa.func.count()).select_from(THING)).scalar()) == 2
 
     with_store(open_store, story)
 
@@ -147,9 +140,7 @@ def test_of_many_at_once_only_the_failing_ones_fail(open_store: OpenStore) -> No
                 assert str(result) == str(number)
             else:
                 assert result == number
-        count = await store.read(
-            lambda tx: tx.execute(sa.select(sa.func.count()).select_from(THING)).scalar()
-        )
+        count = await store.read(lambda tx: tx.execute(sa.select(sa.func.count()).select_from(THING)).scalar())
         assert count == 40
 
     with_store(open_store, story)
@@ -207,11 +198,7 @@ def test_large_values_come_back_whole(open_store: OpenStore) -> None:
         assert row["number"] == 2**62
         many = [{"id": f"m{n}", "number": n} for n in range(3000)]
         await store.write(lambda tx: tx.execute(THING.insert(), many))
-        some = (
-            sa.select(sa.func.count())
-            .select_from(THING)
-            .where(THING.c.id.in_([f"m{n}" for n in range(2000)]))
-        )
+        some = sa.select(sa.func.count()).select_from(THING).where(THING.c.id.in_([f"m{n}" for n in range(2000)]))
         assert await store.read(lambda tx: tx.execute(some).scalar()) == 2000
 
     with_store(open_store, story)

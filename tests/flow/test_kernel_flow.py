@@ -231,7 +231,9 @@ def test_failures_after_the_pivot_and_of_undos_are_visible_as_stuck_and_can_be_r
             stuck = await node.end(flow.id)
             assert stuck.state is FlowState.STUCK
             assert "point of no return" in str(stuck.reason)
-            node.runner.register(dataclasses.replace(away, steps=(*away.steps[:2], Step("tidy", do=nothing))), node.deps)
+            node.runner.register(
+                dataclasses.replace(away, steps=(*away.steps[:2], Step("tidy", do=nothing))), node.deps
+            )
             await node.runner.resume(flow.id)
             assert (await node.end(flow.id)).state is FlowState.SUCCEEDED
         failing = dataclasses.replace(TOY, steps=(Step("a", do=nothing, undo=_bug), Step("b", do=_refuse)))

@@ -71,7 +71,7 @@ class RecordTable(Generic[R]):
             *(sa.UniqueConstraint(*names, name=f"uq_{name}_{'_'.join(names)}") for names in unique),
             *(sa.Index(f"ix_{name}_{'_'.join(names)}", *names) for names in indexes),
         )
-        self._decode = msgspec.json.Decoder(record).decode
+        self.decode = self._decode = msgspec.json.Decoder(record).decode
         c = self.table.c
         self._insert = self.table.insert()
         self._by_id = sa.select(c.body).where(c.id == sa.bindparam("id_"))

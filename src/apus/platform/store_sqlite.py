@@ -141,9 +141,7 @@ class SqliteStore:
 
     def _open(self, *, read_only: bool = False) -> sqlalchemy.Connection:
         name = ":memory:" if self._path is None else str(self._path)
-        raw = sqlite3.connect(
-            name, timeout=0, isolation_level=None, check_same_thread=False, factory=_Connection
-        )
+        raw = sqlite3.connect(name, timeout=0, isolation_level=None, check_same_thread=False, factory=_Connection)
         raw.execute("PRAGMA foreign_keys=ON")
         raw.execute("PRAGMA synchronous=FULL")
         if self._path is not None:
@@ -280,9 +278,7 @@ class SqliteStore:
         cause = getattr(error, "orig", error)
         reason = _BROKEN.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, str(cause))
         place = "in memory" if self._path is None else f"at {self._path}"
-        return Unavailable(
-            "store.unavailable", f"the database {place} cannot be used: {reason}", hidden=str(cause)
-        )
+        return Unavailable("store.unavailable", f"the database {place} cannot be used: {reason}", hidden=str(cause))
 
     @staticmethod
     def _end(raw: sqlite3.Connection, how: str) -> None:
