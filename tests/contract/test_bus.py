@@ -11,16 +11,24 @@ import pytest
 
 from apus.kernel.errors import Unavailable
 from apus.platform.bus_local import PENDING_MAX, LocalBus
-from apus.platform.subjects import hears
+from apus.platform.bus_nats import NatsBus
+from apus.platform.subjects import BODY_BYTES_MAX, hears
 
 OpenBus = Callable[[], AbstractAsyncContextManager[Any]]
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", pytest.param("nats", marks=pytest.mark.nats)])
 def open_bus(request: pytest.FixtureRequest) -> OpenBus:
+    url = request.getfixturevalue("nats").url if request.param == "nats" else ""
+
     @asynccontextmanager
     async def open_it() -> AsyncIterator[Any]:
-        bus = LocalBus()
+        bus: Any
+        if url:
+            bus = NatsBus(url)
+            await bus.open()
+        else:
+            bus = LocalBus()
         try:
             yield bus
         finally:
@@ -201,6 +209,10 @@ def test_wrong_subjects_are_refused(open_bus: OpenBus) -> None:
                 await bus.publish(wrong)
         with pytest.raises(ValueError):
             await bus.listen("a.>.b", Heard())
+        with pytest.raises(ValueError):
+            await bus.publish("a", b"x" * (BODY_BYTES_MAX + 1))
+        with pytest.raises(ValueError):
+            await bus.ask("a", b"x" * (BODY_BYTES_MAX + 1), timeout_s=1)
 
     with_bus(open_bus, story)
 

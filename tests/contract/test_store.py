@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ import sqlalchemy as sa
 from apus.kernel.errors import Conflict, Unavailable
 from apus.kernel.world import Store, Transaction
 from apus.platform.clock import SystemClock
+from apus.platform.store_postgres import PostgresStore
 from apus.platform.store_sqlite import SqliteStore
 
 METADATA = sa.MetaData()
@@ -39,13 +42,18 @@ BY_ID = sa.select(THING).where(THING.c.id == sa.bindparam("key"))
 OpenStore = Callable[[], AbstractAsyncContextManager[Any]]
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", pytest.param("postgres", marks=pytest.mark.postgres)])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
     """Opens a store with the schema in it; of a file or a server, each opening sees the same data."""
+    url = request.getfixturevalue("new_database") if request.param == "postgres" else ""
 
     @asynccontextmanager
     async def open_it() -> AsyncIterator[Any]:
-        store = SqliteStore(tmp_path / "store.db" if request.param == "file" else None, SystemClock())
+        store: Any
+        if url:
+            store = PostgresStore(url, SystemClock(), Random(1))
+        else:
+            store = SqliteStore(tmp_path / "store.db" if request.param == "file" else None, SystemClock())
         await store.create_schema(METADATA)
         try:
             yield store
@@ -189,6 +197,22 @@ def test_a_second_row_of_one_key_is_an_integrity_error(open_store: OpenStore) ->
     with_store(open_store, story)
 
 
+def test_a_function_may_not_go_on_after_a_failed_statement(open_store: OpenStore) -> None:
+    async def story(store: Store) -> None:
+        await store.write(put("a", 1))
+
+        def swallow(tx: Transaction) -> None:
+            put("b", 1)(tx)
+            with contextlib.suppress(sa.exc.IntegrityError):
+                put("a", 2)(tx)
+
+        with pytest.raises(RuntimeError, match="let its error out"):
+            await store.write(swallow)
+        assert await store.read(number_of("b")) is None
+
+    with_store(open_store, story)
+
+
 def test_large_values_come_back_whole(open_store: OpenStore) -> None:
     async def story(store: Store) -> None:
         body = os.urandom(8 << 20)
@@ -252,7 +276,9 @@ def test_a_closed_store_says_so(open_store: OpenStore) -> None:
 WRITER = """
 import asyncio, sys
 from pathlib import Path
+from random import Random
 from apus.platform.clock import SystemClock
+from apus.platform.store_postgres import PostgresStore
 from apus.platform.store_sqlite import SqliteStore
 from tests.contract.test_store import METADATA, put
 

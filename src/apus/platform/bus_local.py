@@ -16,7 +16,7 @@ import structlog
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.world import Handler, Listener
-from apus.platform.subjects import check_subject, hears
+from apus.platform.subjects import check_body, check_subject, hears
 
 PENDING_MAX = 10_000
 """Messages one listener may be behind; beyond it the oldest go, as a scan will find what they hinted at."""
@@ -83,6 +83,7 @@ class LocalBus:
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
         check_subject(subject)
+        check_body(body)
         if self._closed:
             return
         for ear in self.ears:
@@ -105,6 +106,7 @@ class LocalBus:
 
     async def ask(self, subject: str, body: bytes, *, timeout_s: float) -> bytes:
         check_subject(subject)
+        check_body(body)
         self._check_open()
         fitting = [answerer for answerer in self.answerers if hears(answerer.subject, subject)]
         if not fitting:
@@ -125,7 +127,9 @@ class LocalBus:
     async def _handle(self, answerer: _Answerer, subject: str, body: bytes) -> bytes | None:
         self._questions += 1
         try:
-            return await answerer.handler(body)
+            reply = await answerer.handler(body)
+            check_body(reply)
+            return reply
         except Exception:
             log.exception("an answerer failed", subject=subject)
             return None

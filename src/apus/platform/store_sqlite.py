@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy
-import structlog
 from sqlalchemy.pool import StaticPool
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.world import Clock, Transaction
+from apus.platform.transaction import CoreTransaction, give
 
 T = TypeVar("T")
 
@@ -53,8 +53,6 @@ _BROKEN = {
     sqlite3.SQLITE_CORRUPT: "it is damaged: move it away, and restore it from a backup",
     sqlite3.SQLITE_NOMEM: "there is no memory left",
 }
-
-log = structlog.get_logger("apus.store")
 
 
 class _Lost(Exception):
@@ -86,28 +84,6 @@ class _Cursor(sqlite3.Cursor):
 class _Connection(sqlite3.Connection):
     def cursor(self, factory: Any = _Cursor) -> Any:
         return super().cursor(factory)
-
-
-class SqliteTransaction:
-    def __init__(self, connection: sqlalchemy.Connection, now_s: float) -> None:
-        self._connection = connection
-        self._now_s = now_s
-        self.hints: list[Callable[[], None]] = []
-
-    @property
-    def now_s(self) -> float:
-        return self._now_s
-
-    @property
-    def connection(self) -> sqlalchemy.Connection:
-        """For `MetaData.create_all` and Alembic alone."""
-        return self._connection
-
-    def execute(self, statement: Any, parameters: Any = None) -> Any:
-        return self._connection.execute(statement, parameters)
-
-    def after_commit(self, hint: Callable[[], None]) -> None:
-        self.hints.append(hint)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -159,14 +135,14 @@ class SqliteStore:
         """Create the tables that are not there yet."""
 
         def create(tx: Transaction) -> None:
-            assert isinstance(tx, SqliteTransaction)
+            assert isinstance(tx, CoreTransaction)
             metadata.create_all(tx.connection)
 
         await self.write(create)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         self._check_open()
-        tx = SqliteTransaction(self._read_on, self._clock.now_s())
+        tx = CoreTransaction(self._read_on, self._clock.now_s())
         try:
             self._raw_read.execute("BEGIN")
             try:
@@ -255,10 +231,11 @@ class SqliteStore:
             raise
 
     def _run_one(self, waiting: _Waiting) -> None:
-        tx = SqliteTransaction(self._write_on, self._clock.now_s())
+        tx = CoreTransaction(self._write_on, self._clock.now_s())
         self._raw.execute("SAVEPOINT one")
         try:
             waiting.value = waiting.work(tx)
+            tx.check_whole()
             waiting.hints = tx.hints
         except Exception as error:
             if not self._raw.in_transaction:
@@ -305,11 +282,7 @@ class SqliteStore:
 
 def _answer(waiting: _Waiting) -> None:
     """Hints first, so that a caller who goes on finds them given."""
-    for hint in waiting.hints:
-        try:
-            hint()
-        except Exception:
-            log.exception("a hint after a commit failed")
+    give(waiting.hints)
     if waiting.answer.done():
         return
     if waiting.error is not None:
