@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from apus.kernel import limits
 from apus.kernel.caller import Caller
@@ -22,10 +21,11 @@ from apus.kernel.flow import log as flow_log
 from apus.kernel.flow.log import Flow, FlowState, LogEntry, Mark, Superseded
 from apus.kernel.flow.step import PENDING, Effect, Run, Saga, Step, Wait
 from apus.kernel.ids import new_id
+from apus.kernel.log import get_logger
 from apus.kernel.record import encode
 from apus.kernel.world import Transaction, World
 
-_log: Final = structlog.get_logger("apus.flow")
+_log: Final = get_logger("apus.flow")
 _replace = msgspec.structs.replace
 
 
@@ -58,6 +58,11 @@ class FlowRunner:
     def register(self, saga: Saga, deps: Any) -> None:
         """Make a saga runnable here.  Old versions stay registered until no row uses them."""
         self._sagas[saga.name, saga.version] = (saga, deps)
+
+    def saga_of(self, flow: Flow) -> Saga | None:
+        """What the flow's steps are, if they are known here."""
+        found = self._sagas.get((flow.saga, flow.version))
+        return None if found is None else found[0]
 
     # ------------------------------------------------------------------ what services call, inside transactions
     def start(
@@ -218,7 +223,7 @@ class FlowRunner:
         while True:
             self._look.clear()
             try:
-                await self._take(lambda tx, now_s: flow_log.due_flows(tx, now_s, self.owner, limits.FLOWS_AT_ONCE_MAX))
+                await self._take(lambda tx, now_s: flow_log.due_flows(tx, now_s, limits.FLOWS_AT_ONCE_MAX))
             except Unavailable as error:
                 _log.warning("flow scan put off", why=str(error))
             with contextlib.suppress(TimeoutError):

@@ -43,7 +43,7 @@ class UpdateServer(msgspec.Struct, frozen=True, kw_only=True):
     """Fields left UNSET stay as they are."""
 
     name: str | msgspec.UnsetType = msgspec.UNSET
-    description: str | None | msgspec.UnsetType = msgspec.UNSET
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
     hostname: str | msgspec.UnsetType = msgspec.UNSET
     access_ipv4: str | msgspec.UnsetType = msgspec.UNSET
     access_ipv6: str | msgspec.UnsetType = msgspec.UNSET

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from apus.kernel.record import changed
 from apus.kernel.table import RecordTable
 from apus.kernel.world import Transaction
@@ -57,21 +55,22 @@ ACTIONS: Final = RecordTable(
     "compute_action", Action, columns=("server_id", "request_id", "started_at_s"), indexes=(("server_id",),)
 )
 
-_i = INCARNATIONS.table.c
-_s = SERVERS.table.c
-_newest_seq = sa.select(sa.func.max(_i.seq)).where(_i.host == sa.bindparam("host"))
-_usage = sa.select(
-    sa.func.count(), sa.func.coalesce(sa.func.sum(_s.vcpus), 0), sa.func.coalesce(sa.func.sum(_s.memory_mib), 0)
-).where(_s.project_id == sa.bindparam("project_id"), _s.deleted.is_(False))
+_NEWEST_SEQ: Final = "SELECT max(seq) FROM compute_incarnation WHERE host = :host"
+_USAGE: Final = (
+    "SELECT count(*), coalesce(sum(vcpus), 0), coalesce(sum(memory_mib), 0) FROM compute_server"
+    " WHERE project_id = :project_id AND deleted = :no"
+)
+_WANTED_SINCE: Final = "SELECT body FROM compute_incarnation WHERE host = :host AND seq > :since ORDER BY seq"
 
 
 def next_seq(tx: Transaction, host: str) -> int:
-    return int(tx.execute(_newest_seq, {"host": host}).scalar() or 0) + 1
+    return int(tx.execute(_NEWEST_SEQ, {"host": host}).scalar() or 0) + 1
 
 
 def usage(tx: Transaction, project_id: str) -> tuple[int, int, int]:
     """Servers, vCPUs and MiB of memory of a project: counted from the rows, so it cannot be wrong."""
-    row = tx.execute(_usage, {"project_id": project_id}).first()
+    row = tx.execute(_USAGE, {"project_id": project_id, "no": False}).first()
+    assert row is not None, "an aggregate has a row"
     return int(row[0]), int(row[1]), int(row[2])
 
 
@@ -158,6 +157,6 @@ def end_actions(
 
 def wanted_since(tx: Transaction, host: str, since: int, limit: int) -> Sequence[Incarnation]:
     """What changed for a host after `since`, oldest first; of everything (0) not what is over."""
-    statement = sa.select(_i.body).where(_i.host == host, _i.seq > since).order_by(_i.seq).limit(limit)
-    rows = [INCARNATIONS.decode(body) for (body,) in tx.execute(statement)]
+    found = tx.execute(f"{_WANTED_SINCE} LIMIT {int(limit)}", {"host": host, "since": since})
+    rows = [INCARNATIONS.decode(body) for (body,) in found]
     return rows if since else [row for row in rows if not row.gone]

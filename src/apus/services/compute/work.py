@@ -33,7 +33,12 @@ class Work:
 
     async def report(self, host: str, found: Sequence[Found], complete: bool) -> None:
         if found:
-            await self._world.store.write(lambda tx: [self._take_in(tx, host, item) for item in found])
+
+            def work(tx: Transaction) -> None:
+                for item in found:
+                    self._take_in(tx, host, item)
+
+            await self._world.store.write(work)
 
     def _take_in(self, tx: Transaction, host: str, found: Found) -> None:
         incarnation = INCARNATIONS.get(tx, found.id)

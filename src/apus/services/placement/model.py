@@ -1,51 +1,58 @@
-"""What placement keeps: hosts (resource providers), claims (allocations), and how claims were decided."""
+"""Placement's own records.  A provider's `used` is raised and lowered in the transaction that writes the allocation,
+so claims can never exceed the inventory, whatever the interleaving."""
 
 from __future__ import annotations
 
 from apus.kernel.record import Record
-from apus.services.placement.contract import Inventory, Need, Refusal
+from apus.services.placement.contract import Explanation, Inventory
 
 
-class HostRow(Record, frozen=True, kw_only=True):
-    """A host, or a provider that somebody made through the API.  Its generation is the one that claims check."""
+class Provider(Record, frozen=True, kw_only=True):
+    """What has inventory: mostly a host."""
 
     name: str
-    availability_zone: str = "nova"
     inventories: dict[str, Inventory] = {}
     used: dict[str, int] = {}
-    """Kept in the transaction of each claim; a class without claims is absent."""
     traits: tuple[str, ...] = ()
     aggregates: tuple[str, ...] = ()
     parent_id: str | None = None
-    is_host: bool = False
-    """Reported by an agent; only such are chosen for servers."""
+    root_id: str = ""
+    availability_zone: str = "nova"
     enabled: bool = True
     disabled_reason: str | None = None
+    is_host: bool = False
+    """Reported by an agent; others are made through the API and take no servers."""
 
 
-class ClaimRow(Record, frozen=True, kw_only=True):
-    """What one consumer holds; its id is the consumer's."""
+class Allocation(Record, frozen=True, kw_only=True):
+    """What one consumer holds of one provider."""
 
-    host_id: str
-    """The provider that holds most of it: the server's host."""
-    allocations: dict[str, dict[str, int]]
-    """Provider id -> class -> amount."""
-    project_id: str | None = None
-    user_id: str | None = None
-    consumer_type: str | None = None
-
-
-class ExplanationRow(Record, frozen=True, kw_only=True):
-    project_id: str | None
-    at_s: float
-    need: Need
-    hosts_seen: int
-    chosen: str | None
-    refusals: tuple[Refusal, ...] = ()
-    would_fit: str | None = None
+    consumer_id: str
+    provider_id: str
+    provider_name: str
+    resources: dict[str, int]
+    project_id: str
+    user_id: str
+    consumer_type: str = "INSTANCE"
+    consumer_generation: int = 1
 
 
-class NameRow(Record, frozen=True, kw_only=True):
-    """A trait or a resource class of the operator's own (CUSTOM_*); its id is its name."""
+class Heartbeat(Record, frozen=True, kw_only=True):
+    """When a host was last heard.  Apart from the provider, whose generation it must not raise."""
 
-    kind: str
+    heard_at_s: float
+
+
+class Decision(Record, frozen=True, kw_only=True):
+    """The explanation of a consumer's newest claim."""
+
+    made_at_s: float
+    explanation: Explanation
+
+
+class ResourceClass(Record, frozen=True, kw_only=True):
+    """A custom class; the id is its name."""
+
+
+class Trait(Record, frozen=True, kw_only=True):
+    """A custom trait; the id is its name."""

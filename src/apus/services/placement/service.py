@@ -1,275 +1,303 @@
-"""Placement: the only scheduler.  Chooses on a snapshot in memory, checks at the commit, tries again on conflict."""
+"""Placement: the only scheduler.  Chooses on a snapshot in memory, checks at the commit, and says why not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from apus.kernel.errors import Conflict, NoRoom, NotFound
+from apus.kernel.errors import NoRoom, NotFound, Unavailable
+from apus.kernel.events import emit
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
-from apus.services.placement import store
-from apus.services.placement.contract import Claim, Explanation, Host, HostReport, Need, Refusal
-from apus.services.placement.logic.choose import Choice, choose
-from apus.services.placement.logic.snapshot import Snapshot
-from apus.services.placement.model import ClaimRow, ExplanationRow, HostRow
-from apus.services.placement.store import CLAIMS, EXPLANATIONS, HOSTS
+from apus.services.placement.contract import Claim, Explanation, Host, HostReport, Need
+from apus.services.placement.model import Allocation, Decision, Heartbeat, Provider
+from apus.services.placement.store import ALLOCATIONS, DECISIONS, HEARTBEATS, PROVIDERS
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from apus.services.placement.logic.choose import Choice, HostTable
 
-TRIES_MAX: Final = 10
-"""Each lost race means that another claim was committed; ten in a row mean that there is next to no room."""
-SILENT_AFTER_S: Final = 60.0
-"""Several heartbeats: a host not heard for so long gets no new server."""
+SILENT_S: Final = 60.0
+"""A host that was not heard for this long takes no new servers; what it has stays."""
+TRIES_MAX: Final = 8
+"""Claims that lost the race for a host; each loss is news about that host, so few are ever needed."""
+DECISIONS_KEPT_S: Final = 14 * 86400.0
+CHANGED: Final = "placement.changed"
+
+
+class _Full(Exception):
+    """The host chosen on the snapshot is fuller than the snapshot says."""
+
+    def __init__(self, host: Provider | None) -> None:
+        self.host = host
 
 
 class Placement:
+    """Implements `PlacementService`."""
+
     def __init__(self, world: World) -> None:
         self._world = world
-        self._snapshot: Snapshot | None = None
-        self._heard: dict[str, float] = {}
+        self._table: HostTable | None = None
 
-    # ------------------------------------------------------------------ the contract
+    async def follow(self) -> None:
+        """Hear of changes that other processes made."""
+        await self._world.bus.listen(CHANGED, self._forget)
+
+    def forget(self) -> None:
+        """The snapshot is old: the next claim reads anew."""
+        self._table = None
+
+    async def _forget(self, subject: str, body: bytes) -> None:
+        if body != self._mark:
+            self.forget()
+
+    @property
+    def _mark(self) -> bytes:
+        return str(id(self)).encode()
+
+    # ------------------------------------------------------------------ claims
     async def claim(self, consumer_id: str, need: Need, project_id: str, user_id: str, avoid: Sequence[str]) -> Claim:
-        held = await self._world.store.read(lambda tx: self._held(tx, consumer_id))
-        if held is not None:
-            return held
-        held_by = await self._held_by((*need.same_host_as, *need.different_host_from))
+        from apus.services.placement.logic.choose import choose
+
+        fresh = False
         for _ in range(TRIES_MAX):
-            snapshot = await self.snapshot()
-            choice = choose(need, snapshot, self._world.dice, avoid=avoid, held_by=held_by, silent=self._silent())
-            if choice.host is None:
-                await self._refuse(consumer_id, project_id, need, choice)
-            host = choice.host
-            assert host is not None
-            snapshot.reserve(host.id, need.resources)
+            if self._table is None:
+                await self._load()
+                fresh = True
+            table = self._table
+            assert table is not None
+            same, different = await self._hosts_of(need.same_host_as), await self._hosts_of(need.different_host_from)
+            silent_before_s = self._world.clock.now_s() - SILENT_S
+            choice = choose(
+                table,
+                need,
+                self._world.dice,
+                silent_before_s=silent_before_s,
+                avoid=avoid,
+                same=same,
+                different=different,
+            )
+            if choice.host is None and not fresh:
+                self._table = None  # the snapshot may be old: look once more before saying no
+                continue
             try:
-                return await self._commit(consumer_id, need, project_id, user_id, choice, host)
-            except (Conflict, NotFound):
-                await self.refresh([host.id])
-        raise NoRoom(
-            "placement.contended",
-            f"Others were quicker {TRIES_MAX} times in a row: there is next to no room left.",
-        )
+                return await self._commit(consumer_id, need, choice, project_id, user_id, len(table.hosts))
+            except _Full as full:
+                if full.host is None or not table.note(full.host):
+                    self._table = None
+        raise Unavailable("placement.busy", "The hosts fill up faster than one could be claimed; try again.")
 
     async def _commit(
-        self, consumer_id: str, need: Need, project_id: str, user_id: str, choice: Choice, host: HostRow
+        self, consumer_id: str, need: Need, choice: Choice, project_id: str, user_id: str, hosts_seen: int
     ) -> Claim:
-        row = ClaimRow(
-            id=consumer_id,
-            host_id=host.id,
-            allocations={host.id: need.resources},
+        explanation = Explanation(
+            subject_id=consumer_id,
             project_id=project_id,
-            user_id=user_id,
-            consumer_type="INSTANCE",
-        )
-
-        def work(tx: Transaction) -> tuple[Claim, dict[str, HostRow]]:
-            held = self._held(tx, consumer_id)
-            if held is not None:
-                return held, {}
-            now = HOSTS.require(tx, host.id)
-            if not now.enabled or now.traits != host.traits:
-                raise Conflict("placement.host_changed", f"The host {host.name} is not as it was when it was chosen.")
-            after = store.replace_claim(tx, consumer_id, row)
-            store.explain(tx, self._explanation(tx, consumer_id, project_id, need, choice))
-            return Claim(consumer_id=consumer_id, host=host.name, host_id=host.id, resources=need.resources), after
-
-        claim, after = await self._world.store.write(work)
-        self._take_in(after)
-        return claim
-
-    async def _refuse(self, consumer_id: str, project_id: str, need: Need, choice: Choice) -> None:
-        """Keep the explanation, and raise NoRoom with it."""
-
-        def work(tx: Transaction) -> None:
-            store.explain(tx, self._explanation(tx, consumer_id, project_id, need, choice))
-            store.forget_old_explanations(tx)
-
-        await self._world.store.write(work)
-        turned = "; ".join(f"{item.filter} turned away {item.hosts} ({item.hint})" for item in choice.refusals)
-        fit = f" What would have fitted: {choice.would_fit}." if choice.would_fit else ""
-        raise NoRoom(
-            "placement.no_room",
-            f"No valid host was found. {choice.hosts_seen} hosts were looked at: {turned or 'there is none'}.{fit}",
-            details={
-                "hosts_seen": choice.hosts_seen,
-                "refusals": [{"filter": r.filter, "hosts": r.hosts, "hint": r.hint} for r in choice.refusals],
-                "would_fit": choice.would_fit,
-            },
-        )
-
-    def _explanation(
-        self, tx: Transaction, consumer_id: str, project_id: str, need: Need, choice: Choice
-    ) -> ExplanationRow:
-        return ExplanationRow(
-            id=consumer_id,
-            project_id=project_id,
-            at_s=tx.now_s,
+            at_s=self._world.clock.now_s(),
             need=need,
-            hosts_seen=choice.hosts_seen,
+            hosts_seen=hosts_seen,
             chosen=choice.host.name if choice.host else None,
             refusals=choice.refusals,
             would_fit=choice.would_fit,
         )
+        claimed: list[Provider] = []
+
+        def work(tx: Transaction) -> Claim | None:
+            claimed.clear()
+            known = ALLOCATIONS.first(tx, consumer_id=consumer_id)
+            if known is not None:
+                return _claim_of(known)
+            keep_decision(tx, explanation)
+            if choice.host is None:
+                return None
+            host = PROVIDERS.get(tx, choice.host.id)
+            if host is None or not host.enabled or not fits(host, need.resources):
+                raise _Full(host)
+            claimed.append(PROVIDERS.put(tx, changed(host, used=added(host.used, need.resources))))
+            allocation = Allocation(
+                id=f"{consumer_id}:{host.id}",
+                consumer_id=consumer_id,
+                provider_id=host.id,
+                provider_name=host.name,
+                resources=need.resources,
+                project_id=project_id,
+                user_id=user_id,
+            )
+            ALLOCATIONS.insert(tx, allocation)
+            return _claim_of(allocation)
+
+        claim = await self._world.store.write(work)
+        if claim is None:
+            raise refused(explanation)
+        for host in claimed:
+            await self._note(host)
+        return claim
 
     async def release(self, consumer_id: str) -> None:
-        self._take_in(await self._world.store.write(lambda tx: store.replace_claim(tx, consumer_id, None)))
+        def work(tx: Transaction) -> list[Provider]:
+            return release_in(tx, consumer_id)
 
+        for host in await self._world.store.write(work):
+            await self._note(host)
+
+    async def _note(self, host: Provider) -> None:
+        if self._table is not None and not self._table.note(host):
+            self._table = None
+        await self._world.bus.publish(CHANGED, self._mark)
+
+    async def _load(self) -> None:
+        from apus.services.placement.logic.choose import HostTable
+
+        def work(tx: Transaction) -> HostTable:
+            hosts = [provider for provider in PROVIDERS.find(tx) if provider.is_host]
+            hosts.sort(key=lambda host: host.name)
+            return HostTable(hosts, {beat.id: beat.heard_at_s for beat in HEARTBEATS.find(tx)})
+
+        self._table = await self._world.store.read(work)
+
+    async def _hosts_of(self, consumers: Sequence[str]) -> frozenset[str]:
+        if not consumers:
+            return frozenset()
+        held = await self._world.store.read(lambda tx: ALLOCATIONS.find(tx, consumer_id=list(consumers)))
+        return frozenset(allocation.provider_id for allocation in held)
+
+    # ------------------------------------------------------------------ hosts
     async def report_host(self, report: HostReport) -> None:
-        def work(tx: Transaction) -> HostRow:
-            store.heard(tx, report.host)
-            known = HOSTS.get(tx, report.host_id)
+        def work(tx: Transaction) -> None:
+            known = PROVIDERS.get(tx, report.host_id)
+            fields: dict[str, Any] = {
+                "name": report.host,
+                "inventories": report.inventories,
+                "traits": report.traits,
+                "availability_zone": report.availability_zone,
+                "is_host": True,
+            }
             if known is None:
-                known = HOSTS.insert(tx, HostRow(id=report.host_id, name=report.host, is_host=True))
-            new = changed(
-                known,
-                name=report.host,
-                availability_zone=report.availability_zone,
-                inventories=report.inventories,
-                traits=tuple(sorted({*report.traits, *(t for t in known.traits if t.startswith("CUSTOM_"))})),
-                is_host=True,
-            )
-            return known if new == known else HOSTS.put(tx, new)
+                PROVIDERS.insert(tx, Provider(id=report.host_id, root_id=report.host_id, **fields))
+                emit(tx, "placement.host.joined", report.host_id, None, host=report.host)
+            elif any(getattr(known, name) != value for name, value in fields.items()):
+                PROVIDERS.put(tx, changed(known, **fields))
+            beat(tx, report.host_id)
 
-        self._take_in({report.host_id: await self._world.store.write(work)})
-        self._heard[report.host] = self._world.clock.now_s()
+        await self._world.store.write(work)
+        self._table = None
+        await self._world.bus.publish(CHANGED, self._mark)
 
     async def host_heard(self, host: str) -> None:
-        await self._world.store.write(lambda tx: store.heard(tx, host))
-        self._heard[host] = self._world.clock.now_s()
+        def work(tx: Transaction) -> str | None:
+            known = PROVIDERS.first(tx, name=host)
+            if known is not None:
+                beat(tx, known.id)
+            return None if known is None else known.id
+
+        heard = await self._world.store.write(work)
+        if heard is None:
+            raise NotFound("placement.no_host", f"There is no host {host}: it should report itself first.")
+        if self._table is not None and heard in self._table.place:
+            self._table.heard_at_s[self._table.place[heard]] = self._world.clock.now_s()
 
     async def hosts(self) -> Sequence[Host]:
-        def work(tx: Transaction) -> list[Host]:
-            heard = store.heard_at(tx)
+        def work(tx: Transaction) -> Sequence[Host]:
+            heard = {item.id: item.heard_at_s for item in HEARTBEATS.find(tx)}
+            hosts = sorted((item for item in PROVIDERS.find(tx) if item.is_host), key=lambda item: item.name)
             return [
                 Host(
-                    id=row.id,
-                    name=row.name,
-                    availability_zone=row.availability_zone,
-                    inventories=row.inventories,
-                    used=row.used,
-                    traits=row.traits,
-                    enabled=row.enabled,
-                    disabled_reason=row.disabled_reason,
-                    heard_at_s=heard.get(row.name, 0.0),
+                    id=host.id,
+                    name=host.name,
+                    availability_zone=host.availability_zone,
+                    inventories=host.inventories,
+                    used=host.used,
+                    traits=host.traits,
+                    enabled=host.enabled,
+                    disabled_reason=host.disabled_reason,
+                    heard_at_s=heard.get(host.id, 0.0),
                 )
-                for row in sorted(HOSTS.find(tx), key=lambda row: row.name)
-                if row.is_host
+                for host in hosts
             ]
 
         return await self._world.store.read(work)
 
     async def enable_host(self, host: str, enabled: bool, reason: str | None) -> None:
-        def work(tx: Transaction) -> HostRow:
-            row = HOSTS.first(tx, name=host)
-            if row is None:
-                raise NotFound("placement.host_not_found", f"There is no host {host}.")
-            return HOSTS.put(tx, changed(row, enabled=enabled, disabled_reason=None if enabled else reason))
+        def work(tx: Transaction) -> None:
+            known = PROVIDERS.first(tx, name=host)
+            if known is None or not known.is_host:
+                raise NotFound("placement.no_host", f"There is no host {host}.")
+            PROVIDERS.put(tx, changed(known, enabled=enabled, disabled_reason=None if enabled else reason))
+            emit(tx, f"placement.host.{'enabled' if enabled else 'disabled'}", known.id, None, host=host, reason=reason)
 
-        row = await self._world.store.write(work)
-        self._take_in({row.id: row})
+        await self._world.store.write(work)
+        self._table = None
+        await self._world.bus.publish(CHANGED, self._mark)
 
     async def claims(self) -> Sequence[Claim]:
-        def work(tx: Transaction) -> list[Claim]:
-            names = {row.id: row.name for row in HOSTS.find(tx)}
-            return [_claim(row, names.get(row.host_id, "")) for row in CLAIMS.find(tx)]
-
-        return await self._world.store.read(work)
+        return [_claim_of(item) for item in await self._world.store.read(lambda tx: ALLOCATIONS.find(tx))]
 
     async def explain(self, subject_id: str) -> Explanation | None:
-        row = await self._world.store.read(lambda tx: EXPLANATIONS.get(tx, subject_id))
-        if row is None:
-            return None
-        return Explanation(
-            subject_id=row.id,
-            project_id=row.project_id,
-            at_s=row.at_s,
-            need=row.need,
-            hosts_seen=row.hosts_seen,
-            chosen=row.chosen,
-            refusals=row.refusals,
-            would_fit=row.would_fit,
-        )
-
-    # ------------------------------------------------------------------ for the API room
-    async def change(self, work: Callable[[Transaction], tuple[T, dict[str, HostRow]]]) -> T:
-        """Run a change of providers; what it returns beside its result is taken into the snapshot."""
-        result, after = await self._world.store.write(work)
-        self._take_in(after)
-        return result
-
-    async def read(self, work: Callable[[Transaction], T]) -> T:
-        return await self._world.store.read(work)
-
-    def dropped(self, host_id: str) -> None:
-        if self._snapshot is not None:
-            self._snapshot.drop(host_id)
-
-    async def snapshot(self) -> Snapshot:
-        """The view in memory.  Other nodes' changes come with `refresh` (a loop calls it, and every conflict)."""
-        if self._snapshot is None:
-            await self.refresh()
-        assert self._snapshot is not None
-        return self._snapshot
-
-    async def refresh(self, host_ids: Sequence[str] | None = None) -> None:
-        """Read again: these hosts, or all."""
-
-        def work(tx: Transaction) -> tuple[list[HostRow], Mapping[str, float]]:
-            where = {} if host_ids is None else {"id": list(host_ids)}
-            return HOSTS.find(tx, **where), {} if host_ids is not None else store.heard_at(tx)
-
-        rows, heard = await self._world.store.read(work)
-        if host_ids is None or self._snapshot is None:
-            self._snapshot = Snapshot(rows)
-            self._heard.update(heard)
-            return
-        found = {row.id: row for row in rows}
-        for host_id in host_ids:
-            self._snapshot.drop(host_id) if host_id not in found else self._snapshot.put(found[host_id])
-
-    # ------------------------------------------------------------------ inside
-    def _take_in(self, rows: Mapping[str, HostRow]) -> None:
-        if self._snapshot is not None:
-            for row in rows.values():
-                self._snapshot.put(row)
-
-    def _silent(self) -> frozenset[str]:
-        late_s = self._world.clock.now_s() - SILENT_AFTER_S
-        return frozenset(name for name, at_s in self._heard.items() if at_s < late_s)
-
-    def _held(self, tx: Transaction, consumer_id: str) -> Claim | None:
-        row = CLAIMS.get(tx, consumer_id)
-        if row is None:
-            return None
-        return _claim(row, HOSTS.require(tx, row.host_id).name)
-
-    async def _held_by(self, consumers: Sequence[str]) -> dict[str, str]:
-        if not consumers:
-            return {}
-        rows = await self._world.store.read(lambda tx: CLAIMS.find(tx, id=list(consumers)))
-        return {row.id: row.host_id for row in rows}
+        decision = await self._world.store.read(lambda tx: DECISIONS.get(tx, subject_id))
+        return None if decision is None else decision.explanation
 
 
-class RefreshLoop:
-    """Takes in what other nodes changed, and who fell silent."""
-
-    name = "placement-refresh"
-    period_s = 10.0
-
-    def __init__(self, placement: Placement) -> None:
-        self._placement = placement
-
-    async def keys(self) -> Sequence[str]:
-        return ("all",)
-
-    async def settle(self, key: str) -> None:
-        await self._placement.refresh()
+def fits(provider: Provider, resources: dict[str, int]) -> bool:
+    """Whether the provider, as it is now, can take this as well."""
+    for name, amount in resources.items():
+        inventory = provider.inventories.get(name)
+        if inventory is None or provider.used.get(name, 0) + amount > inventory.capacity:
+            return False
+        if not inventory.min_unit <= amount <= inventory.max_unit or amount % inventory.step_size:
+            return False
+    return True
 
 
-def _claim(row: ClaimRow, host: str) -> Claim:
-    return Claim(consumer_id=row.id, host=host, host_id=row.host_id, resources=row.allocations.get(row.host_id, {}))
+def added(used: dict[str, int], resources: dict[str, int], sign: int = 1) -> dict[str, int]:
+    total = {**used}
+    for name, amount in resources.items():
+        total[name] = total.get(name, 0) + sign * amount
+        assert total[name] >= 0, f"more {name} given back than was held"
+    return {name: amount for name, amount in total.items() if amount}
 
 
-__all__ = ["Placement", "Refusal", "RefreshLoop"]
+def release_in(tx: Transaction, consumer_id: str) -> list[Provider]:
+    """Give back all that the consumer holds, in the caller's transaction; returns the providers as they are now."""
+    providers = []
+    for allocation in ALLOCATIONS.find(tx, consumer_id=consumer_id):
+        provider = PROVIDERS.require(tx, allocation.provider_id)
+        providers.append(PROVIDERS.put(tx, changed(provider, used=added(provider.used, allocation.resources, -1))))
+        ALLOCATIONS.delete(tx, allocation.id)
+    return providers
+
+
+def keep_decision(tx: Transaction, explanation: Explanation) -> None:
+    """The newest explanation per consumer; old ones go when new ones come, so the table stays bounded."""
+    DECISIONS.delete(tx, explanation.subject_id)
+    DECISIONS.insert(tx, Decision(id=explanation.subject_id, made_at_s=tx.now_s, explanation=explanation))
+    tx.execute("DELETE FROM placement_decision WHERE made_at_s < :before", {"before": tx.now_s - DECISIONS_KEPT_S})
+
+
+def beat(tx: Transaction, host_id: str) -> None:
+    HEARTBEATS.delete(tx, host_id)
+    HEARTBEATS.insert(tx, Heartbeat(id=host_id, heard_at_s=tx.now_s))
+
+
+def refused(explanation: Explanation) -> NoRoom:
+    """`No host fits: of 12 hosts, MEMORY_MB refused 9 (…), …`: the answer to the operator's first question."""
+    counts = "; ".join(f"{refusal.filter} refused {refusal.hosts} ({refusal.hint})" for refusal in explanation.refusals)
+    fit = f" What would have fitted: {explanation.would_fit}." if explanation.would_fit else ""
+    seen = f"of {explanation.hosts_seen} hosts, {counts}" if explanation.hosts_seen else "the cloud has no hosts yet"
+    return NoRoom(
+        "placement.no_room",
+        f"No host fits: {seen}.{fit}",
+        details={
+            "refusals": [
+                {"filter": item.filter, "hosts": item.hosts, "hint": item.hint} for item in explanation.refusals
+            ],
+            "would_fit": explanation.would_fit,
+        },
+    )
+
+
+def _claim_of(allocation: Allocation) -> Claim:
+    return Claim(
+        consumer_id=allocation.consumer_id,
+        host=allocation.provider_name,
+        host_id=allocation.provider_id,
+        resources=allocation.resources,
+    )

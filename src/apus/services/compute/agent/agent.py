@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 
 from apus.kernel.errors import CloudError, NotFound, Unavailable
+from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.compute.agent.guests import Guests, State
 from apus.services.compute.agent.journal import Entry, Journal
@@ -23,7 +23,7 @@ from apus.services.compute.contract import Found, HostWork, Power, Wish
 from apus.services.compute.kicks import wanted_subject
 from apus.services.placement.contract import HostReport
 
-_log: Final = structlog.get_logger("apus.agent")
+_log: Final = get_logger("apus.agent")
 
 AT_ONCE_MAX: Final = 16
 """Guests being started or stopped at the same time on one host."""

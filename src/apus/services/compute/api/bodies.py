@@ -103,7 +103,7 @@ class CreateServerBody(Strict, frozen=True):
 
 class ServerChanges(Strict, frozen=True):
     name: Name | UnsetType = UNSET
-    description: Annotated[str, Meta(max_length=255)] | None | UnsetType = UNSET
+    description: Annotated[str, Meta(max_length=255)] | UnsetType | None = UNSET
     hostname: str | UnsetType = UNSET
     accessIPv4: str | UnsetType = UNSET  # noqa: N815
     accessIPv6: str | UnsetType = UNSET  # noqa: N815
@@ -354,7 +354,7 @@ def _personality(files: Sequence[FileItem]) -> dict[str, str]:
     return {file.path: file.contents for file in files}
 
 
-def _hostname(field: str, name: str | None | UnsetType) -> str | None:
+def _hostname(field: str, name: str | UnsetType | None) -> str | None:
     if name is None or name is UNSET:
         return None
     assert isinstance(name, str)

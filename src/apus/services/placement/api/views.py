@@ -1,26 +1,27 @@
-"""Providers, inventories and candidates as Placement shows them, in version 1.39."""
+"""Replies of the Placement API, as the newest microversion shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from apus.services.placement.contract import Inventory
-from apus.services.placement.logic.snapshot import Snapshot
-from apus.services.placement.model import ClaimRow, HostRow
-
-_PARTS: Final = ("inventories", "usages", "aggregates", "traits", "allocations")
+from apus.services.placement.model import Allocation, Provider
 
 
-def provider_view(row: HostRow) -> dict[str, Any]:
-    here = f"/placement/resource_providers/{row.id}"
+def provider_view(provider: Provider, prefix: str) -> dict[str, Any]:
+    href = f"{prefix}/resource_providers/{provider.id}"
+    below = ("inventories", "usages", "aggregates", "traits", "allocations")
     return {
-        "uuid": row.id,
-        "name": row.name,
-        "generation": row.generation,
-        "parent_provider_uuid": row.parent_id,
-        "root_provider_uuid": row.parent_id or row.id,
-        "links": [{"rel": "self", "href": here}, *({"rel": part, "href": f"{here}/{part}"} for part in _PARTS)],
+        "uuid": provider.id,
+        "name": provider.name,
+        "generation": provider.generation,
+        "parent_provider_uuid": provider.parent_id,
+        "root_provider_uuid": provider.root_id or provider.id,
+        "links": [
+            {"rel": "self", "href": href},
+            *({"rel": name, "href": f"{href}/{name}"} for name in below),
+        ],
     }
 
 
@@ -35,49 +36,44 @@ def inventory_view(inventory: Inventory) -> dict[str, Any]:
     }
 
 
-def inventories_view(row: HostRow) -> dict[str, Any]:
+def inventories_view(provider: Provider) -> dict[str, Any]:
     return {
-        "resource_provider_generation": row.generation,
-        "inventories": {name: inventory_view(inventory) for name, inventory in row.inventories.items()},
+        "inventories": {name: inventory_view(item) for name, item in provider.inventories.items()},
+        "resource_provider_generation": provider.generation,
     }
 
 
-def consumer_view(claim: ClaimRow | None, generations: Mapping[str, int]) -> dict[str, Any]:
-    if claim is None:
+def consumer_view(allocations: Sequence[Allocation]) -> dict[str, Any]:
+    if not allocations:
         return {"allocations": {}}
+    first = allocations[0]
     return {
         "allocations": {
-            provider: {"generation": generations.get(provider, 0), "resources": resources}
-            for provider, resources in claim.allocations.items()
+            item.provider_id: {"resources": item.resources, "generation": item.generation} for item in allocations
         },
-        "project_id": claim.project_id,
-        "user_id": claim.user_id,
-        "consumer_generation": claim.generation,
-        "consumer_type": claim.consumer_type or "unknown",
+        "project_id": first.project_id,
+        "user_id": first.user_id,
+        "consumer_generation": first.consumer_generation,
+        "consumer_type": first.consumer_type,
     }
 
 
-def candidates_view(snapshot: Snapshot, places: Sequence[int], asked: Mapping[str, int]) -> dict[str, Any]:
-    resources = {"resources": dict(asked)}
-    rows = [snapshot.rows[place] for place in places]
-    capacity: dict[str, list[int]] = {}
-    for row in rows:
-        for name in row.inventories:
-            if name not in capacity:
-                capacity[name] = snapshot.capacity(name).tolist()
-    return {
-        "allocation_requests": [
-            {"allocations": {row.id: resources}, "mappings": {"": [row.id]}} for row in rows
-        ],
-        "provider_summaries": {
-            row.id: {
-                "resources": {
-                    name: {"capacity": capacity[name][place], "used": row.used.get(name, 0)} for name in row.inventories
-                },
-                "traits": row.traits,
-                "parent_provider_uuid": row.parent_id,
-                "root_provider_uuid": row.parent_id or row.id,
-            }
-            for place, row in zip(places, rows, strict=True)
-        },
+def candidates_view(providers: Sequence[Provider], resources: dict[str, int]) -> dict[str, Any]:
+    """One allocation request per provider that fits, and what each provider has."""
+    requests = [
+        {"allocations": {provider.id: {"resources": resources}}, "mappings": {"": [provider.id]}}
+        for provider in providers
+    ]
+    summaries = {
+        provider.id: {
+            "resources": {
+                name: {"capacity": inventory.capacity, "used": provider.used.get(name, 0)}
+                for name, inventory in provider.inventories.items()
+            },
+            "traits": list(provider.traits),
+            "parent_provider_uuid": provider.parent_id,
+            "root_provider_uuid": provider.root_id or provider.id,
+        }
+        for provider in providers
     }
+    return {"allocation_requests": requests, "provider_summaries": summaries}

@@ -1,150 +1,196 @@
-"""Chooses a host on a snapshot.  Pure: the dice are passed in, and a "no" comes with its reasons.
+"""Chooses a host for a need, over arrays, on a snapshot.  Pure: what it decides is returned with the reasons.
 
-Filters run in a fixed order, cheapest first; each counts whom it turned away and says what would have passed.
-Among the fitting hosts the emptiest are nearly equal: one of them is drawn, so that choosers who decide at the same
-time spread out instead of meeting on one host.
+Filters run in an order in which the cheaper and plainer reason comes first; each host is counted for the first filter
+that turns it away.  Among nearly equal hosts chance decides, so that concurrent claims spread out.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from apus.services.placement.contract import Need, Refusal
-from apus.services.placement.logic.snapshot import Snapshot
-from apus.services.placement.model import HostRow
+from apus.services.placement.model import Provider
+
+Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
 
 NEAR_BEST: Final = 0.05
-"""Hosts whose share of free room differs by less than this are equally good."""
-NAMES_MAX: Final = 50
-"""Host names kept with one refusal."""
+"""Hosts whose share of free memory is within this of the best are as good as it."""
+NAMES_MAX: Final = 20
+"""Host names in one refusal."""
+
+
+class HostTable:
+    """Hosts as columns.  `note` keeps it current as claims come and go; a reload replaces it."""
+
+    def __init__(self, hosts: Sequence[Provider], heard_at_s: Mapping[str, float]) -> None:
+        self.hosts = list(hosts)
+        self.place = {host.id: index for index, host in enumerate(hosts)}
+        classes = sorted({name for host in hosts for name in host.inventories})
+        shape = (len(classes), len(hosts))
+        self.row = {name: index for index, name in enumerate(classes)}
+        self.capacity: Numbers = np.zeros(shape, np.int64)
+        self.used: Numbers = np.zeros(shape, np.int64)
+        self.min_unit: Numbers = np.ones(shape, np.int64)
+        self.max_unit: Numbers = np.zeros(shape, np.int64)
+        self.step: Numbers = np.ones(shape, np.int64)
+        self.enabled: Mask = np.zeros(len(hosts), np.bool_)
+        self.heard_at_s: npt.NDArray[np.float64] = np.zeros(len(hosts))
+        self.zones: npt.NDArray[Any] = np.array([host.availability_zone for host in hosts], dtype=object)
+        self.traits: dict[str, Mask] = {}
+        for index, host in enumerate(hosts):
+            self._fill(index, host)
+            self.heard_at_s[index] = heard_at_s.get(host.id, 0.0)
+
+    def _fill(self, index: int, host: Provider) -> None:
+        self.hosts[index] = host
+        self.enabled[index] = host.enabled
+        for name, inventory in host.inventories.items():
+            row = self.row[name]
+            self.capacity[row, index] = inventory.capacity
+            self.used[row, index] = host.used.get(name, 0)
+            self.min_unit[row, index] = inventory.min_unit
+            self.max_unit[row, index] = inventory.max_unit
+            self.step[row, index] = inventory.step_size
+        for trait in host.traits:
+            self.traits.setdefault(trait, np.zeros(len(self.hosts), np.bool_))[index] = True
+
+    def note(self, host: Provider) -> bool:
+        """Take in a host's newer record; False when it does not fit this table's shape (reload then)."""
+        index = self.place.get(host.id)
+        if index is None or set(host.inventories) - set(self.row) or host.traits != self.hosts[index].traits:
+            return False
+        if host.generation > self.hosts[index].generation:
+            self._fill(index, host)
+        return True
+
+    def free(self, name: str) -> Numbers:
+        row = self.row.get(name)
+        return np.zeros(len(self.hosts), np.int64) if row is None else self.capacity[row] - self.used[row]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
-    host: HostRow | None
+    """The host, or None; and how many hosts each filter turned away."""
+
+    host: Provider | None
     refusals: tuple[Refusal, ...]
-    would_fit: str | None
-    hosts_seen: int
+    would_fit: str | None = None
 
 
 def choose(
+    table: HostTable,
     need: Need,
-    hosts: Snapshot,
     dice: Random,
     *,
-    avoid: Sequence[str] = (),
-    held_by: Mapping[str, str] | None = None,
-    silent: frozenset[str] = frozenset(),
+    silent_before_s: float,
+    avoid: Collection[str] = (),
+    same: Collection[str] = (),
+    different: Collection[str] = (),
 ) -> Choice:
-    """`held_by`: consumer -> host id, for the group rules; `silent`: names of hosts whose agent is not heard."""
-    sieve = _Sieve(hosts)
-    sieve.keep("host is enabled", hosts.enabled(), "enable a host that an operator has disabled")
-    if silent:
-        sieve.keep(
-            "agent is heard", hosts.where(lambda row: row.name not in silent), "wait until a silent host returns"
-        )
-    if need.availability_zone is not None:
-        zones = sorted({row.availability_zone for row in hosts.rows if row.is_host})
-        right = hosts.where(lambda row: row.availability_zone == need.availability_zone)
-        sieve.keep("availability zone", right, f"zones that have hosts: {', '.join(zones) or 'none'}")
+    """`avoid`: host names; `same`, `different`: host ids that hold the consumers which the need names."""
+    left: Mask = np.ones(len(table.hosts), np.bool_)
+    refusals: list[Refusal] = []
+    before_resources: Mask = left
+    for name, passes, hint in _filters(table, need, silent_before_s, avoid, same, different):
+        if name in need.resources and not refusals_of_resources(refusals, need):
+            before_resources = left
+        refused = left & ~passes
+        count = int(refused.sum())
+        if count:
+            refusals.append(Refusal(filter=name, hosts=count, hint=hint, names=_names(table, refused)))
+        left = left & passes
+    if not left.any():
+        return Choice(None, tuple(refusals), _would_fit(table, before_resources, need))
+    return Choice(_pick(table, left, need, dice, same, different), tuple(refusals))
+
+
+def refusals_of_resources(refusals: Sequence[Refusal], need: Need) -> bool:
+    return any(refusal.filter in need.resources for refusal in refusals)
+
+
+def _filters(
+    table: HostTable,
+    need: Need,
+    silent_before_s: float,
+    avoid: Collection[str],
+    same: Collection[str],
+    different: Collection[str],
+) -> Sequence[tuple[str, Mask, str]]:
+    def by(test: Any) -> Mask:
+        return np.fromiter((test(host) for host in table.hosts), np.bool_, len(table.hosts))
+
+    nothing = np.zeros(len(table.hosts), np.bool_)
+    steps: list[tuple[str, Mask, str]] = [
+        ("heard", table.heard_at_s >= silent_before_s, "the host's agent is silent; it counts again once it is heard"),
+        ("enabled", table.enabled, "the host is disabled for new servers"),
+    ]
     if need.host is not None:
-        sieve.keep("host asked for", hosts.where(lambda row: row.name == need.host), f"only {need.host} was asked for")
-    for trait in need.required_traits:
-        sieve.keep(f"trait {trait}", hosts.has_trait(trait), f"a host with the trait {trait}")
-    for trait in need.forbidden_traits:
-        sieve.keep(f"no trait {trait}", ~hosts.has_trait(trait), f"a host without the trait {trait}")
+        steps.append(("host", by(lambda host: host.name == need.host), f"only the host {need.host} was asked for"))
     if avoid:
-        sieve.keep("not tried before", hosts.where(lambda row: row.name not in avoid), "a host that was not tried yet")
-    wishes = _groups(need, hosts, held_by or {}, sieve)
+        steps.append(("avoided", by(lambda host: host.name not in avoid), "an earlier try on the host failed"))
+    if need.availability_zone is not None:
+        known = ", ".join(sorted(set(table.zones.tolist()))) or "none"
+        hint = f"availability zone {need.availability_zone} was asked for; there are: {known}"
+        steps.append(("availability_zone", table.zones == need.availability_zone, hint))
+    for trait in need.required_traits:
+        steps.append((f"trait {trait}", table.traits.get(trait, nothing), f"{trait} is required"))
+    for trait in need.forbidden_traits:
+        steps.append((f"trait !{trait}", ~table.traits.get(trait, nothing), f"{trait} is forbidden"))
     for name, amount in need.resources.items():
-        sieve.keep_room(name, amount)
-    if not sieve.left.any():
-        return Choice(None, tuple(sieve.refusals), sieve.would_fit(need), sieve.seen)
-    return Choice(_draw(need, hosts, sieve.left, wishes, dice), tuple(sieve.refusals), None, sieve.seen)
+        steps.append((name, *_fits(table, name, amount)))
+    if same and not need.soft:
+        steps.append(("same_host", by(lambda host: host.id in same), "the host must hold the servers that were named"))
+    if different and not need.soft:
+        passes = by(lambda host: host.id not in different)
+        steps.append(("different_host", passes, "the host must not hold the servers that were named"))
+    return steps
 
 
-def _groups(need: Need, hosts: Snapshot, held_by: Mapping[str, str], sieve: _Sieve) -> Any:
-    """Apply the group rules; soft ones come back as a preference."""
-    same = {held_by[consumer] for consumer in need.same_host_as if consumer in held_by}
-    different = {held_by[consumer] for consumer in need.different_host_from if consumer in held_by}
-    wish = None
-    for ids, name, test in (
-        (same, "same host", lambda row: row.id in same),
-        (different, "different host", lambda row: row.id not in different),
-    ):
-        if not ids:
-            continue
-        mask = hosts.where(test)
-        if need.soft:
-            wish = mask if wish is None else wish & mask
-        else:
-            sieve.keep(name, mask, f"the rule '{name}' leaves no host: relax it, or add a host")
-    return wish
+def _fits(table: HostTable, name: str, amount: int) -> tuple[Mask, str]:
+    row = table.row.get(name)
+    if row is None:
+        return np.zeros(len(table.hosts), np.bool_), f"no host has {name}"
+    free = table.free(name)
+    step = table.step[row]
+    passes = (free >= amount) & (table.min_unit[row] <= amount) & (table.max_unit[row] >= amount) & (amount % step == 0)
+    most = int(free.max(initial=0))
+    return passes, f"{amount} was asked for; the most that is free on one host is {most}"
 
 
-def _draw(need: Need, hosts: Snapshot, fits: Any, wish: Any, dice: Random) -> HostRow:
-    import numpy
+def _pick(
+    table: HostTable, left: Mask, need: Need, dice: Random, same: Collection[str], different: Collection[str]
+) -> Provider:
+    memory = table.row.get("MEMORY_MB")
+    if memory is None:
+        share = np.zeros(len(table.hosts))
+    else:
+        share = (table.capacity[memory] - table.used[memory]) / np.maximum(table.capacity[memory], 1)
+    if need.soft:
+        for index, host in enumerate(table.hosts):
+            share[index] += (host.id in same) - (host.id in different)
+    best = share[left].max()
+    near = np.flatnonzero(left & (share >= best - NEAR_BEST))
+    return table.hosts[int(near[dice.randrange(len(near))])]
 
-    if wish is not None and (fits & wish).any():
-        fits = fits & wish
-    free: Any = numpy.zeros(len(hosts))
+
+def _names(table: HostTable, mask: Mask) -> tuple[str, ...]:
+    return tuple(table.hosts[int(index)].name for index in np.flatnonzero(mask)[:NAMES_MAX])
+
+
+def _would_fit(table: HostTable, mask: Mask, need: Need) -> str | None:
+    """The most that one host, which passed all but the resources, could give."""
+    if not mask.any() or not need.resources:
+        return None
+    indexes = np.flatnonzero(mask)
+    fractions = np.ones(len(indexes))
     for name, amount in need.resources.items():
-        capacity = numpy.maximum(hosts.capacity(name), 1)
-        free = free + (hosts.capacity(name) - hosts.used(name) - amount) / capacity
-    free = free / max(1, len(need.resources))
-    best = free[fits].max()
-    near = numpy.flatnonzero(fits & (free >= best - NEAR_BEST))
-    return hosts.rows[int(near[dice.randrange(len(near))])]
-
-
-class _Sieve:
-    """The hosts that are left, and whom each filter turned away."""
-
-    def __init__(self, hosts: Snapshot) -> None:
-        self.hosts, self.left = hosts, hosts.hosts().copy()
-        self.seen = int(self.left.sum())
-        self.refusals: list[Refusal] = []
-
-    def keep(self, name: str, mask: Any, hint: str) -> None:
-        away = self.left & ~mask
-        turned_away = int(away.sum())
-        if turned_away:
-            self.refusals.append(Refusal(filter=name, hosts=turned_away, hint=hint, names=self._names(away)))
-        self.left = self.left & mask
-
-    def keep_room(self, name: str, amount: int) -> None:
-        hosts = self.hosts
-        free = hosts.capacity(name) - hosts.used(name)
-        fits = (
-            (free >= amount)
-            & (amount >= hosts.unit(name, "min_unit"))
-            & (amount <= hosts.unit(name, "max_unit"))
-            & (amount % hosts.unit(name, "step_size") == 0)
-        )
-        most = int(free[self.left].max()) if self.left.any() else 0
-        self.keep(name, fits, f"{amount} asked, at most {max(0, most)} free on a host that passed until here")
-
-    def would_fit(self, need: Need) -> str | None:
-        """The largest ask of this kind that one enabled host could take."""
-        candidates = self.hosts.hosts() & self.hosts.enabled()
-        if not candidates.any():
-            return None
-        import numpy
-
-        room: Any = numpy.zeros(len(self.hosts))
-        for name, amount in need.resources.items():
-            room = room + numpy.minimum(self.hosts.capacity(name) - self.hosts.used(name), amount) / max(1, amount)
-        room[~candidates] = -1
-        place = int(room.argmax())
-        free = {
-            name: max(0, int((self.hosts.capacity(name) - self.hosts.used(name))[place])) for name in need.resources
-        }
-        return ", ".join(f"{amount} {name}" for name, amount in free.items()) + " on one host"
-
-    def _names(self, mask: Any) -> tuple[str, ...]:
-        import numpy
-
-        return tuple(self.hosts.rows[int(place)].name for place in numpy.flatnonzero(mask)[:NAMES_MAX])
+        fractions = np.minimum(fractions, table.free(name)[indexes] / max(amount, 1))
+    best = int(indexes[int(fractions.argmax())])
+    return ", ".join(f"{name} ≤ {int(table.free(name)[best])}" for name in need.resources)
