@@ -48,7 +48,11 @@ def serving(**cloud_options: Any) -> Iterator[tuple[str, Cloud]]:
         await store.create_schema(metadata)
         world = World(clock=clock, dice=Random(7), bus=LocalBus(), store=store, disk=LocalDisk(), run=LocalRunner())
         async with Cloud(world, **cloud_options) as cloud:
-            app = App([compute_api(cloud.compute), placement_api(Inventories(world, cloud.placement))], Tokens(), dice=Random(8))
+            app = App(
+                [compute_api(cloud.compute), placement_api(Inventories(world, cloud.placement))],
+                Tokens(),
+                dice=Random(8),
+            )
             server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
             serve = asyncio.create_task(server.serve())
             while not server.started:

@@ -121,7 +121,8 @@ def test_every_version_answers_every_read(url: str) -> None:
     }  # fmt: skip
     assert new["scheduler_hints"] == {}
     assert isinstance(
-        call(url, "GET", "/compute/v2.1/os-hypervisors", version="2.52", token="admin").json()["hypervisors"][0]["id"], int
+        call(url, "GET", "/compute/v2.1/os-hypervisors", version="2.52", token="admin").json()["hypervisors"][0]["id"],
+        int,
     )
 
 
@@ -254,7 +255,10 @@ def test_placement(url: str) -> None:
     assert placement("PUT", f"/allocations/{consumer}", body).status_code == 204
     assert placement("PUT", f"/allocations/{consumer}", body).status_code == 409
     assert placement("GET", f"/allocations/{consumer}").json()["allocations"][id]["resources"] == {"VCPU": 6}
-    assert placement("GET", "/allocation_candidates?resources=VCPU:3&required=CUSTOM_GOLD").json()["allocation_requests"] == []
+    assert (
+        placement("GET", "/allocation_candidates?resources=VCPU:3&required=CUSTOM_GOLD").json()["allocation_requests"]
+        == []
+    )
     assert placement("DELETE", f"/resource_providers/{id}").status_code == 409
     assert placement("GET", f"/resource_providers/{id}/usages").json()["usages"] == {"VCPU": 6}
     assert placement("DELETE", f"/allocations/{consumer}").status_code == 204

@@ -26,6 +26,8 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: int
     memory_mib: int
     disk_gib: int
+    ephemeral_gib: int = 0
+    swap_mib: int = 0
     image: BootImage | None = None
     kernel: BootImage | None = None
     ramdisk: BootImage | None = None

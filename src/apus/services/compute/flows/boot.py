@@ -226,6 +226,8 @@ def _spec(server: Server) -> GuestSpec:
         vcpus=server.flavor.vcpus,
         memory_mib=server.flavor.memory_mib,
         disk_gib=server.flavor.disk_gib,
+        ephemeral_gib=server.flavor.ephemeral_gib,
+        swap_mib=server.flavor.swap_mib,
         image=server.image,
         kernel=server.kernel,
         ramdisk=server.ramdisk,
