@@ -44,7 +44,16 @@ FILES: Final = Path(__file__).parent / "files"
 ROOT_MODULES: Final = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci")
 """Everything virtio hangs on these, and virtio itself on virtio_ring: the order matters."""
 
-DISK_MODULES: Final = ("virtio_mmio", "virtio_blk", "scsi_common", "scsi_mod", "sd_mod", "virtio_scsi", "libata", "ata_piix")
+DISK_MODULES: Final = (
+    "virtio_mmio",
+    "virtio_blk",
+    "scsi_common",
+    "scsi_mod",
+    "sd_mod",
+    "virtio_scsi",
+    "libata",
+    "ata_piix",
+)
 NET_MODULES: Final = ("failover", "net_failover", "virtio_net")
 LATER_MODULES: Final = (
     "button", "evdev", "rng-core", "virtio-rng", "8021q", "cdrom", "sr_mod", "isofs", "fat", "vfat", "nls_utf8",
@@ -129,11 +138,26 @@ def root_contents(tree: Path, applets: Sequence[str]) -> Contents:
     entries |= {"var/run": Link("/run"), "etc/mtab": Link("/proc/mounts"), "lib64": Link("lib")}
     entries["bin/busybox"] = File((tree / "bin/busybox").read_bytes(), 0o755)
     entries |= {f"bin/{name}": Link("busybox") for name in applets if name != "busybox"}
-    for name in ("init", "ip", "udhcpc", "getty", "reboot", "poweroff", "halt", "modprobe", "insmod", "mkdosfs", "sysctl"):
+    for name in (
+        "init",
+        "ip",
+        "udhcpc",
+        "getty",
+        "reboot",
+        "poweroff",
+        "halt",
+        "modprobe",
+        "insmod",
+        "mkdosfs",
+        "sysctl",
+    ):
         entries[f"sbin/{name}"] = Link("../bin/busybox")
     for name in PROGRAMS:
         entries[name] = File((tree / name).resolve().read_bytes(), 0o755)
-    entries |= {"usr/lib/sftp-server": Link("openssh/sftp-server"), "usr/libexec/sftp-server": Link("../lib/openssh/sftp-server")}
+    entries |= {
+        "usr/lib/sftp-server": Link("openssh/sftp-server"),
+        "usr/libexec/sftp-server": Link("../lib/openssh/sftp-server"),
+    }
     entries |= {f"lib/{path.name}": File(path.read_bytes(), 0o755) for path in library_files(tree)}
     entries |= modules_and_index(tree)
     for path in sorted(p for p in (FILES / "root").rglob("*") if p.is_file()):
