@@ -77,9 +77,7 @@ def build_micro(out_dir: Path, work_dir: Path, report: Callable[[str], None]) ->
 def boot_core(tree: Path, work_dir: Path) -> bytes:
     """GRUB with what it takes to load one kernel from one file system, and the commands to do so."""
     commands = work_dir / "grub.cfg"
-    commands.write_text(
-        f"set root=hd0\nlinux /boot/vmlinuz {KERNEL_ARGS}\ninitrd /boot/initrd\nboot\n"
-    )
+    commands.write_text(f"set root=hd0\nlinux /boot/vmlinuz {KERNEL_ARGS}\ninitrd /boot/initrd\nboot\n")
     core = work_dir / "core.img"
     run(
         [

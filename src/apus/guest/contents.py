@@ -44,7 +44,16 @@ FILES: Final = Path(__file__).parent / "files"
 ROOT_MODULES: Final = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci")
 """Everything virtio hangs on these, and virtio itself on virtio_ring: the order matters."""
 
-DISK_MODULES: Final = ("virtio_mmio", "virtio_blk", "scsi_common", "scsi_mod", "sd_mod", "virtio_scsi", "libata", "ata_piix")
+DISK_MODULES: Final = (
+    "virtio_mmio",
+    "virtio_blk",
+    "scsi_common",
+    "scsi_mod",
+    "sd_mod",
+    "virtio_scsi",
+    "libata",
+    "ata_piix",
+)
 NET_MODULES: Final = ("failover", "net_failover", "virtio_net")
 LATER_MODULES: Final = (
     "button", "evdev", "rng-core", "virtio-rng", "8021q", "cdrom", "sr_mod", "isofs", "fat", "vfat", "nls_utf8",
@@ -82,17 +91,14 @@ def module_files(tree: Path, names: Sequence[str]) -> Contents:
 
 
 def initrd_contents(tree: Path) -> Contents:
-    wanted = (*ROOT_MODULES, *DISK_MODULES, *NET_MODULES)
-    modules = {Path(path).stem: entry for path, entry in module_files(tree, with_needs(tree, wanted)).items()}
-    order = [name for name in with_needs(tree, wanted) if name in modules]
     entries: Contents = {
         "init": File((FILES / "initrd/init").read_bytes(), 0o755),
         "bin/busybox": File((tree / "bin/busybox").read_bytes(), 0o755),
-        "modules/order": File("\n".join(order).encode() + b"\n"),
+        "modules.rest": File(" ".join(DISK_MODULES).encode()),
         "dev/console": CharacterDevice(5, 1),
     }
     entries |= {name: Directory() for name in ("proc", "sys", "root")}
-    return entries | {f"modules/{name}.ko": entry for name, entry in modules.items()}
+    return entries | modules_and_index(tree, (*ROOT_MODULES, *DISK_MODULES))
 
 
 def with_needs(tree: Path, names: Sequence[str]) -> list[str]:
@@ -129,13 +135,28 @@ def root_contents(tree: Path, applets: Sequence[str]) -> Contents:
     entries |= {"var/run": Link("/run"), "etc/mtab": Link("/proc/mounts"), "lib64": Link("lib")}
     entries["bin/busybox"] = File((tree / "bin/busybox").read_bytes(), 0o755)
     entries |= {f"bin/{name}": Link("busybox") for name in applets if name != "busybox"}
-    for name in ("init", "ip", "udhcpc", "getty", "reboot", "poweroff", "halt", "modprobe", "insmod", "mkdosfs", "sysctl"):
+    for name in (
+        "init",
+        "ip",
+        "udhcpc",
+        "getty",
+        "reboot",
+        "poweroff",
+        "halt",
+        "modprobe",
+        "insmod",
+        "mkdosfs",
+        "sysctl",
+    ):
         entries[f"sbin/{name}"] = Link("../bin/busybox")
     for name in PROGRAMS:
         entries[name] = File((tree / name).resolve().read_bytes(), 0o755)
-    entries |= {"usr/lib/sftp-server": Link("openssh/sftp-server"), "usr/libexec/sftp-server": Link("../lib/openssh/sftp-server")}
+    entries |= {
+        "usr/lib/sftp-server": Link("openssh/sftp-server"),
+        "usr/libexec/sftp-server": Link("../lib/openssh/sftp-server"),
+    }
     entries |= {f"lib/{path.name}": File(path.read_bytes(), 0o755) for path in library_files(tree)}
-    entries |= modules_and_index(tree)
+    entries |= modules_and_index(tree, (*ROOT_MODULES, *DISK_MODULES, *NET_MODULES, *LATER_MODULES))
     for path in sorted(p for p in (FILES / "root").rglob("*") if p.is_file()):
         name = str(path.relative_to(FILES / "root"))
         program = path.read_bytes().startswith(b"#!") or name.endswith("default.script")
@@ -148,10 +169,9 @@ def root_contents(tree: Path, applets: Sequence[str]) -> Contents:
     return entries
 
 
-def modules_and_index(tree: Path) -> Contents:
-    """The guest's modules, and the index from which busybox's modprobe knows what each needs."""
-    names = with_needs(tree, (*ROOT_MODULES, *DISK_MODULES, *NET_MODULES, *LATER_MODULES))
-    files = module_files(tree, names)
+def modules_and_index(tree: Path, wanted: Sequence[str]) -> Contents:
+    """Modules with all they need, and the index from which busybox's modprobe knows what each needs."""
+    files = module_files(tree, with_needs(tree, wanted))
     paths = {Path(path).stem: f"kernel/{path.partition('/kernel/')[2]}" for path in files}
     lines = []
     for name, path in sorted(paths.items()):

@@ -42,9 +42,7 @@ class Places:
         return disk.path if disk.path.startswith("/") else f"{self.directory}/{disk.path}"
 
 
-def command_line(
-    spec: DomainSpec, places: Places, *, program: str, machine: str, accelerator: str
-) -> list[str]:
+def command_line(spec: DomainSpec, places: Places, *, program: str, machine: str, accelerator: str) -> list[str]:
     kvm = accelerator == "kvm"
     argv = [
         program, "-name", boot_name(spec), "-nodefaults", "-no-user-config", "-display", "none",
@@ -171,9 +169,7 @@ def net_backend(nic: NicSpec, *, kvm: bool) -> dict[str, Any]:
     if nic.kind == "tap":
         tap: dict[str, Any] = {"type": "tap", "id": node, "ifname": nic.tap_name, "script": "no", "downscript": "no"}
         return tap | ({"vhost": True} if kvm else {})
-    forwards = [
-        {"str": f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}"} for f in nic.host_forwards
-    ]
+    forwards = [{"str": f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}"} for f in nic.host_forwards]
     return {"type": "user", "id": node, "hostfwd": forwards}
 
 

@@ -127,7 +127,9 @@ class QemuHypervisor:
 
     async def capabilities(self) -> Capabilities:
         if self._capabilities is None:
-            version = (await disks.run(self._world, [self._program, "--version"])).decode().split("version ")[1].split()[0]
+            version = (
+                (await disks.run(self._world, [self._program, "--version"])).decode().split("version ")[1].split()[0]
+            )
             listed = (await disks.run(self._world, [self._program, "-machine", "help"])).decode()
             machines = tuple(line.split()[0] for line in listed.splitlines()[1:] if line.strip())
             self._capabilities = Capabilities(
@@ -152,7 +154,9 @@ class QemuHypervisor:
         if process is None:
             if await self._world.disk.stat(self._file(spec, "qemu.pid")) is None:
                 return found
-            return msgspec.structs.replace(found, power=Power.CRASHED, reason=await self._last_words(spec.incarnation_id))
+            return msgspec.structs.replace(
+                found, power=Power.CRASHED, reason=await self._last_words(spec.incarnation_id)
+            )
         try:
             async with monitor(self._places(spec.incarnation_id).qmp_socket) as qmp:
                 status = (await qmp.execute("query-status"))["status"]
@@ -202,9 +206,7 @@ class QemuHypervisor:
         spec, places = kept.spec, self._places(kept.spec.incarnation_id)
         for disk in spec.disks:
             await disks.ensure_disk(self._world, disk, Path(places.disk(disk)))
-        argv = command_line(
-            spec, places, program=self._program, machine=kept.machine, accelerator=self._accelerator
-        )
+        argv = command_line(spec, places, program=self._program, machine=kept.machine, accelerator=self._accelerator)
         await self._rotate_console(spec.incarnation_id)
         for stale in (places.pid_file, places.qmp_socket, places.console_socket):
             await self._world.disk.remove(Path(stale))
@@ -217,7 +219,10 @@ class QemuHypervisor:
 
     async def _answers(self, process: ProcessRef, spec: DomainSpec) -> None:
         """Wait until the process listens for us, or has ended."""
-        socket, deadline_s = self._places(spec.incarnation_id).qmp_socket, self._world.clock.monotonic_s() + START_TIMEOUT_S
+        socket, deadline_s = (
+            self._places(spec.incarnation_id).qmp_socket,
+            self._world.clock.monotonic_s() + START_TIMEOUT_S,
+        )
         while self._world.run.alive(process):
             if await self._process(spec.incarnation_id) and await self._world.disk.stat(Path(socket)):
                 async with monitor(socket) as qmp:

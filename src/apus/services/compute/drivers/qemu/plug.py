@@ -53,7 +53,9 @@ async def present(qmp: Monitor, spec: DomainSpec) -> Present:
 
 async def plug_disk(qmp: Monitor, spec: DomainSpec, disk: DiskSpec, places: Places) -> None:
     if disk.bus == "ide" or (disk.bus == "scsi" and "scsi0" not in await devices(qmp)):
-        raise Invalid("compute.no_hot_plug", f"a disk on {disk.bus} cannot be attached while this server runs", field="bus")
+        raise Invalid(
+            "compute.no_hot_plug", f"a disk on {disk.bus} cannot be attached while this server runs", field="bus"
+        )
     nodes = await qmp.execute("query-named-block-nodes", {"flat": True})
     if not any(node.get("node-name") == disk_node(disk.id) for node in nodes):
         await qmp.execute("blockdev-add", block_node(disk, places))
@@ -104,7 +106,9 @@ async def unplug(qmp: Monitor, qdev: str) -> None:
                             raise
                     await deleted(listener, qdev)
         except TimeoutError:
-            raise Conflict("compute.device_kept", "the guest does not let the device go; it may still be starting") from None
+            raise Conflict(
+                "compute.device_kept", "the guest does not let the device go; it may still be starting"
+            ) from None
 
 
 async def deleted(listener: Any, qdev: str) -> None:
