@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import dataclasses
+from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,36 +14,42 @@ from apus.kernel.errors import Unavailable
 from apus.platform.bus_local import PENDING_MAX, LocalBus
 from apus.platform.bus_nats import NatsBus
 from apus.platform.subjects import BODY_BYTES_MAX, hears
+from apus.sim.bus import SimBus, SimNetwork
+from apus.sim.loop import SimLoop
+from apus.sim.trace import Trace
 
-OpenBus = Callable[[], AbstractAsyncContextManager[Any]]
+
+@dataclasses.dataclass(frozen=True)
+class OpenBus:
+    """Opens one kind of bus on the loop that it needs."""
+
+    make: Callable[[], Any]
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None
 
 
-@pytest.fixture(params=["local", pytest.param("nats", marks=pytest.mark.nats)])
+@pytest.fixture(params=["local", "simulated", pytest.param("nats", marks=pytest.mark.nats)])
 def open_bus(request: pytest.FixtureRequest) -> OpenBus:
-    url = request.getfixturevalue("nats").url if request.param == "nats" else ""
-
-    @asynccontextmanager
-    async def open_it() -> AsyncIterator[Any]:
-        bus: Any
-        if url:
-            bus = NatsBus(url)
-            await bus.open()
-        else:
-            bus = LocalBus()
-        try:
-            yield bus
-        finally:
-            await bus.close()
-
-    return open_it
+    if request.param == "nats":
+        url = request.getfixturevalue("nats").url
+        return OpenBus(lambda: NatsBus(url))
+    if request.param == "simulated":
+        return OpenBus(lambda: SimBus(SimNetwork(Random(1), Trace()), "a"), SimLoop)
+    return OpenBus(LocalBus)
 
 
 def with_bus(open_bus: OpenBus, story: Callable[[Any], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with open_bus() as bus, asyncio.timeout(20):
-            await story(bus)
+        bus = open_bus.make()
+        if isinstance(bus, NatsBus):
+            await bus.open()
+        try:
+            async with asyncio.timeout(20):
+                await story(bus)
+        finally:
+            await bus.close()
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=open_bus.loop) as runner:
+        runner.run(run())
 
 
 class Heard:

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import sqlalchemy as sa
 
 from apus.kernel.errors import Unavailable
 from apus.platform.bus_nats import NatsBus
@@ -18,7 +17,7 @@ from apus.platform.servers import start_nats, start_postgres, stop_server
 from apus.platform.store_postgres import PostgresStore
 from tests.conftest import free_port
 from tests.contract.test_bus import Heard
-from tests.contract.test_store import METADATA, number_of, put
+from tests.contract.test_store import COUNT, METADATA, number_of, put
 
 
 @pytest.mark.postgres
@@ -46,7 +45,7 @@ def test_the_postgres_store_outlives_its_server(tmp_path: Path, runner: LocalRun
             await stop_server(server, tmp_path, runner)
             server = await start_postgres(tmp_path, port, runner)
             await store.write(put("c", 3))
-            assert await store.read(lambda tx: tx.execute(sa.text("SELECT count(*) FROM thing")).scalar()) == 3
+            assert await store.read(lambda tx: tx.execute(COUNT).scalar()) == 3
         finally:
             await store.close()
             await stop_server(server, tmp_path, runner)

@@ -13,11 +13,11 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import nats.errors
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from apus.kernel.errors import Unavailable
+from apus.kernel.log import get_logger
 from apus.kernel.world import Handler, Listener
 from apus.platform.subjects import check_body, check_subject
 
@@ -35,7 +35,7 @@ _GROUP: Final = "apus"
 _FAILED: Final = "Apus-Failed"
 """Header of a reply that says only that the handler failed, so that the asker need not wait for the time-out."""
 
-log = structlog.get_logger("apus.bus")
+log = get_logger("apus.bus")
 
 
 class _Subscription:
@@ -108,6 +108,12 @@ class NatsBus:
         self._first_connected = asyncio.Event()
         self._given_up = asyncio.Event()
         self._closed = False
+
+    @classmethod
+    async def connect(cls, url: str | list[str], *, name: str = "apus") -> NatsBus:
+        bus = cls(url, name=name)
+        await bus.open()
+        return bus
 
     async def open(self) -> None:
         """Return when connected, or after a moment anyway."""

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-import sqlalchemy
-import structlog
+from apus.kernel.log import get_logger
+from apus.kernel.sql import Dialect, Rows
 
-log = structlog.get_logger("apus.store")
+Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Execute = Callable[[str, Parameters], Rows]
+UNCOUNTED: Final = -1
+"""`rowcount` of a list of parameters: one engine does not tell it."""
+
+log = get_logger("apus.store")
 
 
-class CoreTransaction:
-    """Runs statements on a SQLAlchemy connection.
+class SqlTransaction:
+    """Runs statements through its engine's `execute`, which raises Taken.
 
     A statement that fails has lost the transaction, on either engine: PostgreSQL would refuse whatever follows, and
     answer a commit with a quiet rollback.  So the error must leave the function; what must not fail is asked first.
     """
 
-    def __init__(self, connection: sqlalchemy.Connection, now_s: float) -> None:
-        self.connection = connection
-        """For `MetaData.create_all` and migrations alone."""
+    def __init__(self, dialect: Dialect, execute: Execute, now_s: float) -> None:
+        self.dialect = dialect
+        """For migrations; everything else is said in the common tongue."""
         self.hints: list[Callable[[], None]] = []
-        self._now_s = now_s
+        self._execute, self._now_s = execute, now_s
         self._failed: Exception | None = None
 
     @property
     def now_s(self) -> float:
         return self._now_s
 
-    def execute(self, statement: Any, parameters: Any = None) -> Any:
+    def execute(self, statement: str, parameters: Parameters = ()) -> Rows:
         self.check_whole()
         try:
-            return self.connection.execute(statement, parameters)
-        except sqlalchemy.exc.DBAPIError as error:
+            return self._execute(statement, parameters)
+        except Exception as error:
             self._failed = error
             raise
 
