@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-
 from apus.kernel import policy
-
 from apus.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from apus.kernel.table import Query
 from apus.services.compute.api import views
