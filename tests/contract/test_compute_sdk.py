@@ -87,7 +87,7 @@ def test_the_sdk_lives_through_a_server(url: str) -> None:
     assert actions == ["reboot", "start", "stop", "create"]
     cloud.compute.delete_server(server)
     cloud.compute.wait_for_delete(server, interval=0.05, wait=20)
-    assert list(cloud.compute.availability_zones())[0].name == "nova"
+    assert next(iter(cloud.compute.availability_zones())).name == "nova"
     admin = connection(url, "admin")
     assert {host.name for host in admin.compute.hypervisors()} == {"h1", "h2"}
     assert {service.state for service in admin.compute.services()} == {"up"}

@@ -19,7 +19,7 @@ class Power(enum.StrEnum):
     GONE = "gone"
 
 
-class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
+class GuestSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The machine that a host is asked to run."""
 
     name: str
@@ -53,7 +53,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     spec: GuestSpec
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the host found.  Owned by its agent, which alone raises `counter`."""
 
     id: str
