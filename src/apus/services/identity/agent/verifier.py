@@ -27,12 +27,15 @@ class RevocationView:
 
     def __init__(self) -> None:
         self.epochs: dict[str, int] = {}
+        self.version = 0
+        """Raised by every news, so that a token found good is asked again only after some."""
 
     def apply(self, epochs: Mapping[str, int]) -> None:
         mine = self.epochs
         for subject, epoch in epochs.items():
             if epoch > mine.get(subject, 0):
                 mine[subject] = epoch
+                self.version += 1
 
     def forget(self, before_us: int) -> None:
         """Drop what is older than any living token."""
@@ -42,10 +45,12 @@ class RevocationView:
 class Opened:
     """A token that was opened, and what was made of it."""
 
-    __slots__ = ("caller", "claims", "shown")
+    __slots__ = ("caller", "claims", "good_at", "shown")
 
     def __init__(self, claims: Claims) -> None:
         self.claims, self.caller = claims, caller_of(claims)
+        self.good_at = -1
+        """The version of the view at which it was found not to be revoked."""
         self.shown: dict[str, Any] = {}
         """Encoded replies, kept by the door that made them."""
 
@@ -67,11 +72,12 @@ class Verifier:
             opened = self._open(token)
         else:
             self._known.move_to_end(token)
-        claims = opened.claims
-        if claims.expires_at_s <= self._clock.now_s():
+        if opened.claims.expires_at_s <= self._clock.now_s():
             raise _refused("it has expired")
-        if revoked(claims, self._view.epochs):
-            raise _refused("it was revoked")
+        if opened.good_at != self._view.version:
+            if revoked(opened.claims, self._view.epochs):
+                raise _refused("it was revoked")
+            opened.good_at = self._view.version
         return opened
 
     def seal(self, claims: Claims) -> str:
