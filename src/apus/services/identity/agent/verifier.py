@@ -16,8 +16,8 @@ from apus.kernel.world import Clock
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.logic.claims import Claims, caller_of, pack, revoked, unpack
 
-REMEMBERED_MAX: Final = 4096
-"""Opened tokens, about 4 KiB each."""
+REMEMBERED_MAX: Final = 2048
+"""Opened tokens, about 6 KiB each with the reply that shows them."""
 TOKEN_MAX_CHARS: Final = 8192
 """Longer ones are refused unread: a header is no longer than that."""
 
@@ -80,15 +80,20 @@ class Verifier:
             opened.good_at = self._view.version
         return opened
 
-    def seal(self, claims: Claims) -> str:
-        return self._keys.seal(pack(claims), claims.issued_at_s)
+    def seal(self, claims: Claims) -> tuple[str, Opened]:
+        """The token that says so; remembered, as who asked for it will soon use it."""
+        token = self._keys.seal(pack(claims), claims.issued_at_s)
+        return token, self._remember(token, Opened(claims))
 
     def _open(self, token: str) -> Opened:
         data = self._keys.open(token) if len(token) <= TOKEN_MAX_CHARS else None
         claims = unpack(data) if data is not None else None
         if claims is None:
             raise _refused("it is none of ours")
-        opened = self._known[token] = Opened(claims)
+        return self._remember(token, Opened(claims))
+
+    def _remember(self, token: str, opened: Opened) -> Opened:
+        self._known[token] = opened
         if len(self._known) > REMEMBERED_MAX:
             self._known.popitem(last=False)
         return opened
