@@ -63,9 +63,10 @@ class OverQuota(CloudError):
 
 
 class NoRoom(CloudError):
-    """No host, address or drive fits; `details` counts which filter refused how many."""
+    """No host, address or drive fits; `details` counts which filter refused how many.
 
-    retry = True
+    An answer, not a hiccup: a flow says no instead of asking again.
+    """
 
 
 class Unavailable(CloudError):

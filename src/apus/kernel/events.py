@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import sqlalchemy as sa
 
 from apus.kernel.caller import Caller
 from apus.kernel.record import encode
+from apus.kernel.sql import Column, Table
 from apus.kernel.table import metadata
 from apus.kernel.world import Transaction
 
@@ -31,17 +31,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
-EVENTS: Final = sa.Table(
-    "event",
-    metadata,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("project_id", sa.String),
-    sa.Column("resource_id", sa.String, nullable=False),
-    sa.Column("at_s", sa.Double, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Index("ix_event_project_id_seq", "project_id", "seq"),
-    sa.Index("ix_event_resource_id", "resource_id"),
-    sqlite_autoincrement=True,
+EVENTS: Final = metadata.add(
+    Table(
+        "event",
+        (
+            Column("seq", "integer", serial=True),
+            Column("project_id", "text", nullable=True),
+            Column("resource_id", "text"),
+            Column("at_s", "real"),
+            Column("body", "bytes"),
+        ),
+        indexes=(("project_id", "seq"), ("resource_id", "seq")),
+    )
 )
 
 _insert = EVENTS.insert()
@@ -84,14 +85,17 @@ def events_after(
     limit: int = 500,
 ) -> Sequence[Event]:
     """Events past the cursor, oldest first; of one project unless `project_id` is None."""
-    c = EVENTS.c
-    statement = sa.select(c.seq, c.body).where(c.seq > seq).order_by(c.seq).limit(limit)
+    statement = "SELECT seq, body FROM event WHERE seq > :seq"
+    parameters: dict[str, Any] = {"seq": seq}
     if project_id is not None:
-        statement = statement.where(c.project_id == project_id)
+        statement += " AND project_id = :project_id"
+        parameters["project_id"] = project_id
     if resource_id is not None:
-        statement = statement.where(c.resource_id == resource_id)
-    return [msgspec.structs.replace(_decode(body), seq=seq) for seq, body in tx.execute(statement)]
+        statement += " AND resource_id = :resource_id"
+        parameters["resource_id"] = resource_id
+    rows = tx.execute(f"{statement} ORDER BY seq LIMIT {int(limit)}", parameters)
+    return [msgspec.structs.replace(_decode(body), seq=seq) for seq, body in rows]
 
 
 def last_seq(tx: Transaction) -> int:
-    return int(tx.execute(sa.select(sa.func.max(EVENTS.c.seq))).scalar() or 0)
+    return int(tx.execute("SELECT max(seq) FROM event").scalar() or 0)

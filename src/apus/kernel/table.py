@@ -1,7 +1,7 @@
 """Tables of records: a few columns to look things up by, and the record itself as JSON beside them.
 
 A field that no query needs is added to the record with a default and wants no migration.  Every `put` is a
-compare-and-swap on the generation.  The statements are SQLAlchemy Core, the same for SQLite and PostgreSQL.
+compare-and-swap on the generation.
 """
 
 from __future__ import annotations
@@ -13,24 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from apus.kernel.errors import Conflict, NotFound
 from apus.kernel.record import Record, changed, encode
+from apus.kernel.sql import Column, Kind, Schema, Table, Taken, where
 from apus.kernel.world import Transaction
 
 R = TypeVar("R", bound=Record)
 
-metadata: Final = sa.MetaData()
+metadata: Final = Schema()
 """All tables of all services of this package: what migrations compare with."""
 
-_SQL_TYPES: Final[Mapping[type, Any]] = {
-    str: sa.String,
-    int: sa.BigInteger,
-    float: sa.Double,
-    bool: sa.Boolean,
-}
+_KINDS: Final[Mapping[type, Kind]] = {str: "text", int: "integer", float: "real", bool: "boolean"}
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,27 +56,26 @@ class RecordTable(Generic[R]):
         hints = typing.get_type_hints(record)
         self.name, self.record, self.noun = name, record, name.split("_", 1)[-1].replace("_", " ")
         self.columns = ("id", "generation", *columns)
-        self.table = sa.Table(
-            name,
-            metadata,
-            sa.Column("id", sa.String(255), primary_key=True),
-            *(_column(column, hints[column]) for column in self.columns[1:]),
-            sa.Column("body", sa.LargeBinary, nullable=False),
-            *(sa.UniqueConstraint(*names, name=f"uq_{name}_{'_'.join(names)}") for names in unique),
-            *(sa.Index(f"ix_{name}_{'_'.join(names)}", *names) for names in indexes),
+        self.table = metadata.add(
+            Table(
+                name,
+                (*(_column(column, hints[column]) for column in self.columns), Column("body", "bytes")),
+                unique=unique,
+                indexes=indexes,
+            )
         )
-        self._decode = msgspec.json.Decoder(record).decode
-        c = self.table.c
+        self.decode = self._decode = msgspec.json.Decoder(record).decode
         self._insert = self.table.insert()
-        self._by_id = sa.select(c.body).where(c.id == sa.bindparam("id_"))
-        self._update = self.table.update().where(c.id == sa.bindparam("id_"), c.generation == sa.bindparam("seen"))
-        self._delete = self.table.delete().where(c.id == sa.bindparam("id_"))
+        self._select = f"SELECT body FROM {name}"  # noqa: S608 - names of ours
+        written = ", ".join(f"{column} = :{column}" for column in (*self.columns, "body") if column != "id")
+        self._update = f"UPDATE {name} SET {written} WHERE id = :id AND generation = :seen"  # noqa: S608
+        self._by_id = f"{self._select} WHERE id = :id"
 
     def insert(self, tx: Transaction, record: R) -> R:
         """Raise Conflict when the id or a unique combination is taken."""
         try:
             tx.execute(self._insert, self._row(record))
-        except IntegrityError as error:
+        except Taken as error:
             raise self._taken(error) from error
         return record
 
@@ -90,11 +83,11 @@ class RecordTable(Generic[R]):
         if records:
             try:
                 tx.execute(self._insert, [self._row(record) for record in records])
-            except IntegrityError as error:
+            except Taken as error:
                 raise self._taken(error) from error
 
     def get(self, tx: Transaction, id: str) -> R | None:
-        body = tx.execute(self._by_id, {"id_": id}).scalar()
+        body = tx.execute(self._by_id, {"id": id}).scalar()
         return None if body is None else self._decode(body)
 
     def require(self, tx: Transaction, id: str) -> R:
@@ -106,10 +99,9 @@ class RecordTable(Generic[R]):
     def put(self, tx: Transaction, record: R) -> R:
         """Replace the record if it is still as it was read; returns it with its new generation.  Raise Conflict."""
         new = changed(record, generation=record.generation + 1)
-        values = {**self._row(new), "id_": record.id, "seen": record.generation}
         try:
-            done = tx.execute(self._update, values)
-        except IntegrityError as error:
+            done = tx.execute(self._update, {**self._row(new), "seen": record.generation})
+        except Taken as error:
             raise self._taken(error) from error
         if done.rowcount != 1:
             raise Conflict(
@@ -119,23 +111,25 @@ class RecordTable(Generic[R]):
 
     def delete(self, tx: Transaction, id: str) -> bool:
         """Whether there was one."""
-        return bool(tx.execute(self._delete, {"id_": id}).rowcount)
+        return self.delete_where(tx, id=id) > 0
 
-    def delete_where(self, tx: Transaction, **where: Any) -> int:
-        return int(tx.execute(self.table.delete().where(*self._conditions(where))).rowcount)
+    def delete_where(self, tx: Transaction, **conditions: Any) -> int:
+        text, parameters = where(conditions)
+        return int(tx.execute(f"DELETE FROM {self.name}{text}", parameters).rowcount)  # noqa: S608
 
-    def find(self, tx: Transaction, **where: Any) -> list[R]:
-        """All records with these column values, oldest id order is not promised: sort when order matters."""
-        rows = tx.execute(sa.select(self.table.c.body).where(*self._conditions(where)))
-        return [self._decode(body) for (body,) in rows]
+    def find(self, tx: Transaction, **conditions: Any) -> list[R]:
+        """All records with these column values, in no promised order: sort when order matters."""
+        text, parameters = where(conditions)
+        return [self._decode(body) for (body,) in tx.execute(self._select + text, parameters)]
 
-    def first(self, tx: Transaction, **where: Any) -> R | None:
-        body = tx.execute(sa.select(self.table.c.body).where(*self._conditions(where)).limit(1)).scalar()
+    def first(self, tx: Transaction, **conditions: Any) -> R | None:
+        text, parameters = where(conditions)
+        body = tx.execute(f"{self._select}{text} LIMIT 1", parameters).scalar()
         return None if body is None else self._decode(body)
 
-    def count(self, tx: Transaction, **where: Any) -> int:
-        statement = sa.select(sa.func.count()).select_from(self.table).where(*self._conditions(where))
-        return int(tx.execute(statement).scalar())
+    def count(self, tx: Transaction, **conditions: Any) -> int:
+        text, parameters = where(conditions)
+        return int(tx.execute(f"SELECT count(*) FROM {self.name}{text}", parameters).scalar())  # noqa: S608
 
     def page(self, tx: Transaction, query: Query) -> list[R]:
         """One page.  Sorted and cut by the database when columns suffice, else in memory.
@@ -156,44 +150,34 @@ class RecordTable(Generic[R]):
         return records if query.limit is None else records[: query.limit]
 
     def _page_in_sql(self, tx: Transaction, query: Query, sort: Sequence[tuple[str, bool]]) -> list[R]:
-        c = self.table.c
-        statement = sa.select(c.body).where(*self._conditions(query.where))
+        text, parameters = where(query.where)
         if query.marker is not None:
             last = self.get(tx, query.marker)
             if last is None:
                 raise self._no_marker(query.marker)
-            statement = statement.where(_after(c, sort, last))
-        for field, descending in sort:
-            # NULL first when ascending on both engines, like None in _by()
-            column = c[field]
-            statement = statement.order_by(column.desc().nulls_last() if descending else column.asc().nulls_first())
+            after, more = _after(sort, last)
+            text += f"{' AND' if text else ' WHERE'} ({after})"
+            parameters.update(more)
+        # NULL first when ascending on both engines, like None in _by()
+        order = [f"{field} {'DESC NULLS LAST' if descending else 'ASC NULLS FIRST'}" for field, descending in sort]
+        text += f" ORDER BY {', '.join(order)}"
         if query.limit is not None:
-            statement = statement.limit(query.limit)
-        return [self._decode(body) for (body,) in tx.execute(statement)]
+            text += f" LIMIT {int(query.limit)}"
+        return [self._decode(body) for (body,) in tx.execute(self._select + text, parameters)]
 
     def _row(self, record: R) -> dict[str, Any]:
         row = {name: getattr(record, name) for name in self.columns}
         row["body"] = encode(record)
         return row
 
-    def _conditions(self, where: Mapping[str, Any]) -> list[Any]:
-        conditions = []
-        for name, value in where.items():
-            column = self.table.c[name]
-            if isinstance(value, (list, tuple, set, frozenset)):
-                conditions.append(column.in_(list(value)))
-            else:
-                conditions.append(column.is_(None) if value is None else column == value)
-        return conditions
-
-    def _taken(self, error: IntegrityError) -> Conflict:
-        return Conflict(f"{self.name}.exists", f"There is such a {self.noun} already.", hidden=str(error.orig))
+    def _taken(self, error: Taken) -> Conflict:
+        return Conflict(f"{self.name}.exists", f"There is such a {self.noun} already.", hidden=str(error))
 
     def _no_marker(self, marker: str) -> NotFound:
         return NotFound(f"{self.name}.no_marker", f"marker: there is no {self.noun} {marker}.")
 
 
-def _column(name: str, hint: Any) -> sa.Column[Any]:
+def _column(name: str, hint: Any) -> Column:
     plain, nullable = hint, False
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         options = [option for option in typing.get_args(hint) if option is not type(None)]
@@ -201,7 +185,7 @@ def _column(name: str, hint: Any) -> sa.Column[Any]:
         plain, nullable = options[0], True
     if isinstance(plain, type) and issubclass(plain, enum.Enum):
         plain = str
-    return sa.Column(name, _SQL_TYPES[plain], nullable=nullable)
+    return Column(name, _KINDS[plain], nullable)
 
 
 def _by(field: str) -> Callable[[Any], tuple[bool, Any]]:
@@ -214,15 +198,21 @@ def _by(field: str) -> Callable[[Any], tuple[bool, Any]]:
     return key
 
 
-def _after(columns: Any, sort: Sequence[tuple[str, bool]], last: Record) -> Any:
+def _after(sort: Sequence[tuple[str, bool]], last: Record) -> tuple[str, dict[str, Any]]:
     """Rows that come after `last` in this order (keyset paging: no row is skipped or shown twice)."""
+    parameters: dict[str, Any] = {}
     choices = []
     for index, (field, descending) in enumerate(sort):
-        column, value = columns[field], getattr(last, field)
-        same = [columns[name].is_not_distinct_from(getattr(last, name)) for name, _ in sort[:index]]
-        if descending:
-            further = sa.false() if value is None else sa.or_(column < value, column.is_(None))
+        value = getattr(last, field)
+        parts = []
+        for name, _ in sort[:index]:
+            same = getattr(last, name)
+            parts.append(f"{name} IS NULL" if same is None else f"{name} = :last_{name}")
+        if value is None:
+            parts.append("1 = 0" if descending else f"{field} IS NOT NULL")
         else:
-            further = column.is_not(None) if value is None else column > value
-        choices.append(sa.and_(*same, further))
-    return sa.or_(*choices)
+            parameters[f"last_{field}"] = value
+            further = f"({field} < :last_{field} OR {field} IS NULL)" if descending else f"{field} > :last_{field}"
+            parts.append(further)
+        choices.append(f"({' AND '.join(parts)})")
+    return " OR ".join(choices), parameters

@@ -12,6 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
 
+from apus.kernel.sql import Rows
+
 T = TypeVar("T")
 
 
@@ -173,8 +175,8 @@ class Transaction(Protocol):
     @property
     def now_s(self) -> float: ...
 
-    def execute(self, statement: Any, parameters: Any = None) -> Any:
-        """Run a SQLAlchemy Core statement; returns its result (rows fetched, `rowcount` valid)."""
+    def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()) -> Rows:
+        """Run SQL with `:name` parameters; once for each of a list of them.  Raise Taken."""
         ...
 
     def after_commit(self, hint: Callable[[], None]) -> None:

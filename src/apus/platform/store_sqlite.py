@@ -21,12 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import sqlalchemy
-import structlog
-from sqlalchemy.pool import StaticPool
-
 from apus.kernel.errors import Unavailable
+from apus.kernel.sql import Rows, Schema, Taken
 from apus.kernel.world import Clock, Transaction
+from apus.platform.transaction import UNCOUNTED, Execute, Parameters, SqlTransaction, give
 
 T = TypeVar("T")
 
@@ -42,6 +40,8 @@ _PATIENT = f"PRAGMA busy_timeout={int(LOCK_WAIT_S * 1000)}"
 _IMPATIENT = "PRAGMA busy_timeout=0"
 """On the loop's own thread nothing waits for a lock."""
 
+_TAKEN = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID)
+
 _BROKEN = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
     sqlite3.SQLITE_IOERR: "the disk gave an input/output error: look at the kernel's log",
@@ -54,60 +54,27 @@ _BROKEN = {
     sqlite3.SQLITE_NOMEM: "there is no memory left",
 }
 
-log = structlog.get_logger("apus.store")
-
 
 class _Lost(Exception):
     """SQLite has rolled back by itself: the work of the whole group is gone."""
 
 
-class _Cursor(sqlite3.Cursor):
-    """Fetches all rows at once: a half-read cursor would hold its snapshot open beyond the transaction."""
+def _execute_on(connection: sqlite3.Connection) -> Execute:
+    def execute(statement: str, parameters: Parameters = ()) -> Rows:
+        try:
+            if isinstance(parameters, (list, tuple)) and parameters:
+                connection.executemany(statement, parameters)
+                return Rows((), UNCOUNTED)
+            cursor = connection.execute(statement, parameters)
+            # All rows at once: a half-read cursor would hold its snapshot open beyond the transaction.
+            rows = cursor.fetchall() if cursor.description else ()
+            return Rows(rows, len(rows) if cursor.description else cursor.rowcount)
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode in _TAKEN:
+                raise Taken(str(error)) from error
+            raise
 
-    _rows: deque[Any] = deque()
-
-    def execute(self, statement: str, parameters: Any = ()) -> _Cursor:
-        super().execute(statement, parameters)
-        self._rows = deque(super().fetchall() if self.description else ())
-        return self
-
-    def fetchone(self) -> Any:
-        return self._rows.popleft() if self._rows else None
-
-    def fetchmany(self, size: int | None = 1) -> list[Any]:
-        return [self._rows.popleft() for _ in range(min(size or 1, len(self._rows)))]
-
-    def fetchall(self) -> list[Any]:
-        rows = list(self._rows)
-        self._rows.clear()
-        return rows
-
-
-class _Connection(sqlite3.Connection):
-    def cursor(self, factory: Any = _Cursor) -> Any:
-        return super().cursor(factory)
-
-
-class SqliteTransaction:
-    def __init__(self, connection: sqlalchemy.Connection, now_s: float) -> None:
-        self._connection = connection
-        self._now_s = now_s
-        self.hints: list[Callable[[], None]] = []
-
-    @property
-    def now_s(self) -> float:
-        return self._now_s
-
-    @property
-    def connection(self) -> sqlalchemy.Connection:
-        """For `MetaData.create_all` and Alembic alone."""
-        return self._connection
-
-    def execute(self, statement: Any, parameters: Any = None) -> Any:
-        return self._connection.execute(statement, parameters)
-
-    def after_commit(self, hint: Callable[[], None]) -> None:
-        self.hints.append(hint)
+    return execute
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -134,16 +101,13 @@ class SqliteStore:
         try:
             self._write_on = self._open()
             self._read_on = self._write_on if path is None else self._open(read_only=True)
-        except (sqlite3.Error, sqlalchemy.exc.DBAPIError) as error:
+        except sqlite3.Error as error:
             raise self._unavailable(error) from error
-        self._raw: sqlite3.Connection = self._write_on.connection.driver_connection  # type: ignore[assignment]
-        self._raw_read: sqlite3.Connection = self._read_on.connection.driver_connection  # type: ignore[assignment]
+        self._execute, self._execute_read = _execute_on(self._write_on), _execute_on(self._read_on)
 
-    def _open(self, *, read_only: bool = False) -> sqlalchemy.Connection:
+    def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
         name = ":memory:" if self._path is None else str(self._path)
-        raw = sqlite3.connect(
-            name, timeout=0, isolation_level=None, check_same_thread=False, factory=_Connection
-        )
+        raw = sqlite3.connect(name, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=512)
         raw.execute("PRAGMA foreign_keys=ON")
         raw.execute("PRAGMA synchronous=FULL")
         if self._path is not None:
@@ -153,33 +117,31 @@ class SqliteStore:
             raw.execute("PRAGMA query_only=ON")
         else:
             raw.execute(_IMPATIENT)
-        # We begin and commit ourselves; to SQLAlchemy the connection is one that commits by itself.
-        engine = sqlalchemy.create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
-        return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        return raw
 
-    async def create_schema(self, metadata: sqlalchemy.MetaData) -> None:
+    async def create_schema(self, schema: Schema) -> None:
         """Create the tables that are not there yet."""
 
         def create(tx: Transaction) -> None:
-            assert isinstance(tx, SqliteTransaction)
-            metadata.create_all(tx.connection)
+            for statement in schema.ddl("sqlite"):
+                tx.execute(statement)
 
         await self.write(create)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         self._check_open()
-        tx = SqliteTransaction(self._read_on, self._clock.now_s())
+        tx = SqlTransaction("sqlite", self._execute_read, self._clock.now_s())
         try:
-            self._raw_read.execute("BEGIN")
+            self._read_on.execute("BEGIN")
             try:
                 if self._path is None:
-                    self._raw_read.execute("PRAGMA query_only=ON")
+                    self._read_on.execute("PRAGMA query_only=ON")
                 return work(tx)
             finally:
                 if self._path is None:
-                    self._raw_read.execute("PRAGMA query_only=OFF")
-                self._end(self._raw_read, "ROLLBACK")
-        except (sqlite3.Error, sqlalchemy.exc.DBAPIError) as error:
+                    self._read_on.execute("PRAGMA query_only=OFF")
+                self._end(self._read_on, "ROLLBACK")
+        except sqlite3.Error as error:
             raise self._translated(error) from error
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
@@ -203,8 +165,8 @@ class SqliteStore:
                 group = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
                 try:
                     await self._commit_together(group)
-                except (sqlite3.Error, sqlalchemy.exc.DBAPIError, _Lost) as error:
-                    self._end(self._raw, "ROLLBACK")
+                except (sqlite3.Error, _Lost) as error:
+                    self._end(self._write_on, "ROLLBACK")
                     for waiting in group:
                         waiting.error, waiting.hints = self._unavailable(error), []
                 for waiting in group:
@@ -212,7 +174,7 @@ class SqliteStore:
                 await asyncio.sleep(0)  # whoever was answered may join the next group
         finally:
             self._writer = None
-            self._end(self._raw, "ROLLBACK")
+            self._end(self._write_on, "ROLLBACK")
             for waiting in (*group, *self._waiting):  # nobody, unless we are being cancelled
                 waiting.answer.cancel()
             self._waiting.clear()
@@ -228,28 +190,28 @@ class SqliteStore:
                 await asyncio.sleep(0)
                 turn_ends_s = self._clock.monotonic_s() + SLICE_S
         if self._path is None:
-            self._raw.execute("COMMIT")
+            self._write_on.execute("COMMIT")
         else:
             await self._on_disk("COMMIT")
 
     async def _begin(self) -> None:
         if self._path is None:
-            self._raw.execute("BEGIN IMMEDIATE")
+            self._write_on.execute("BEGIN IMMEDIATE")
             return
         try:
-            self._raw.execute("BEGIN IMMEDIATE")
+            self._write_on.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
-            self._raw.execute(_PATIENT)
+            self._write_on.execute(_PATIENT)
             try:
                 await self._on_disk("BEGIN IMMEDIATE")
             finally:
-                self._raw.execute(_IMPATIENT)
+                self._write_on.execute(_IMPATIENT)
 
     async def _on_disk(self, statement: str) -> None:
         """Run in the thread; a caller who is cancelled leaves only when the connection is free again."""
-        work = asyncio.get_running_loop().run_in_executor(self._disk_thread, self._raw.execute, statement)
+        work = asyncio.get_running_loop().run_in_executor(self._disk_thread, self._write_on.execute, statement)
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -257,32 +219,29 @@ class SqliteStore:
             raise
 
     def _run_one(self, waiting: _Waiting) -> None:
-        tx = SqliteTransaction(self._write_on, self._clock.now_s())
-        self._raw.execute("SAVEPOINT one")
+        tx = SqlTransaction("sqlite", self._execute, self._clock.now_s())
+        self._write_on.execute("SAVEPOINT one")
         try:
             waiting.value = waiting.work(tx)
+            tx.check_whole()
             waiting.hints = tx.hints
         except Exception as error:
-            if not self._raw.in_transaction:
+            if not self._write_on.in_transaction:
                 raise _Lost(f"SQLite has given up the transaction: {error}") from error
-            self._raw.execute("ROLLBACK TO one")
+            self._write_on.execute("ROLLBACK TO one")
             waiting.error = self._translated(error)
-        self._raw.execute("RELEASE one")
+        self._write_on.execute("RELEASE one")
 
     def _translated(self, error: Exception) -> Exception:
         """What the caller sees: its own mistakes as they are, the disk's as Unavailable."""
-        cause = getattr(error, "orig", error)
-        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
             return self._unavailable(error)
         return error
 
     def _unavailable(self, error: Exception) -> Unavailable:
-        cause = getattr(error, "orig", error)
-        reason = _BROKEN.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, str(cause))
+        reason = _BROKEN.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error))
         place = "in memory" if self._path is None else f"at {self._path}"
-        return Unavailable(
-            "store.unavailable", f"the database {place} cannot be used: {reason}", hidden=str(cause)
-        )
+        return Unavailable("store.unavailable", f"the database {place} cannot be used: {reason}", hidden=str(error))
 
     @staticmethod
     def _end(raw: sqlite3.Connection, how: str) -> None:
@@ -301,19 +260,13 @@ class SqliteStore:
         if self._writer is not None:
             await asyncio.wait([self._writer])
         self._disk_thread.shutdown(wait=True)
-        for connection in (self._read_on, self._write_on):
-            connection.close()
-        self._raw_read.close()
-        self._raw.close()
+        self._read_on.close()
+        self._write_on.close()
 
 
 def _answer(waiting: _Waiting) -> None:
     """Hints first, so that a caller who goes on finds them given."""
-    for hint in waiting.hints:
-        try:
-            hint()
-        except Exception:
-            log.exception("a hint after a commit failed")
+    give(waiting.hints)
     if waiting.answer.done():
         return
     if waiting.error is not None:

@@ -13,19 +13,19 @@ from random import Random
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 
 from apus.kernel import policy
 from apus.kernel.caller import Caller
-from apus.kernel.errors import CloudError, Invalid, NotFound, Unauthenticated
+from apus.kernel.errors import CloudError, NotFound, Unauthenticated
 from apus.kernel.ids import new_id
+from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.access import require_listed
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
 from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body
 from apus.wire.versions import Version, VersionChain, text_of
 
-_log: Final = structlog.get_logger("apus.http")
+_log: Final = get_logger("apus.http")
 _encode = msgspec.json.Encoder().encode
 
 Message = MutableMapping[str, Any]
@@ -184,8 +184,8 @@ class App:
         if api.versions is None or request.version is None:
             return decode_body(data, route.takes)
         raw = decode_body(data, Any)
-        if not isinstance(raw, dict):
-            raise Invalid("wire.invalid_body", "Invalid request body: an object is expected.")
+        if not isinstance(raw, dict):  # no version of a versioned API changes the shape of a list
+            return convert_body(raw, route.takes)
         return convert_body(api.versions.upgrade(raw, route.operation, request.version), route.takes)
 
     def _fault(self, api: Api, request: ApiRequest, error: CloudError) -> Reply:

@@ -29,6 +29,10 @@ class MethodNotAllowed(CloudError):
     """The path exists, the method on it does not: 405."""
 
 
+class KeyReused(errors.Invalid):
+    """An Idempotency-Key that was used for another request: 422 (IETF draft "The Idempotency-Key HTTP Header")."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Faults:
     """How one service says no: `render(status, error) -> JSON body`, and where its statuses differ."""
@@ -43,6 +47,8 @@ class Faults:
             return self.codes[error.code]
         if isinstance(error, MethodNotAllowed):
             return 405
+        if isinstance(error, KeyReused):
+            return 422
         for family in type(error).__mro__:
             for table in (self.statuses, STATUSES):
                 if family in table:

@@ -98,6 +98,20 @@ class ApiRequest:
             if not message.get("more_body", False):
                 return
 
+    async def gone(self) -> None:
+        """Return when the client has closed the connection.  Only once the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def put_back(self, data: bytes) -> None:
+        """Let `stream` and `read` give this body (again)."""
+        received, left = self._receive, [{"type": "http.request", "body": data, "more_body": False}]
+
+        async def receive() -> Mapping[str, Any]:
+            return left.pop() if left else await received()
+
+        self._receive = receive
+
     async def read(self, limit_bytes: int = BODY_MAX_BYTES) -> bytes:
         """The whole body; raise TooLarge past the limit."""
         parts, size = [], 0

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from apus.kernel.errors import Conflict, NotFound
 from apus.kernel.record import encode
+from apus.kernel.sql import Column, Table, Taken, where
 from apus.kernel.table import metadata
 from apus.kernel.world import Transaction
 
@@ -96,40 +95,40 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         return any(entry.mark in (Mark.REFUSED, Mark.UNDOING, Mark.UNDONE) for entry in self.log)
 
 
-FLOWS: Final = sa.Table(
-    "flow",
-    metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("saga", sa.String, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("resource_type", sa.String, nullable=False),
-    sa.Column("resource_id", sa.String, nullable=False),
-    sa.Column("project_id", sa.String),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("live_key", sa.String, unique=True),
-    sa.Column("owner", sa.String),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("lease_until_s", sa.Double, nullable=False),
-    sa.Column("wake_key", sa.String),
-    sa.Column("wake_at_s", sa.Double),
-    sa.Column("created_at_s", sa.Double, nullable=False),
-    sa.Column("cancelled", sa.Boolean, nullable=False, default=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Index("ix_flow_state_wake_at_s", "state", "wake_at_s"),
-    sa.Index("ix_flow_resource_id", "resource_id"),
-    sa.Index("ix_flow_wake_key", "wake_key"),
+FLOWS: Final = metadata.add(
+    Table(
+        "flow",
+        (
+            Column("id", "text"),
+            Column("saga", "text"),
+            Column("version", "integer"),
+            Column("resource_type", "text"),
+            Column("resource_id", "text"),
+            Column("project_id", "text", nullable=True),
+            Column("state", "text"),
+            Column("live_key", "text", nullable=True),
+            Column("owner", "text", nullable=True),
+            Column("epoch", "integer"),
+            Column("lease_until_s", "real"),
+            Column("wake_key", "text", nullable=True),
+            Column("wake_at_s", "real", nullable=True),
+            Column("created_at_s", "real"),
+            Column("cancelled", "boolean"),
+            Column("body", "bytes"),
+        ),
+        unique=(("live_key",),),
+        indexes=(("state", "wake_at_s"), ("resource_id",), ("wake_key",)),
+    )
 )
 
 _COLUMNS: Final = tuple(column.name for column in FLOWS.columns if column.name not in ("body", "cancelled"))
 _decode = msgspec.json.Decoder(Flow).decode
-_c = FLOWS.c
-_insert = FLOWS.insert()
-_update = (
-    FLOWS.update().where(_c.id == sa.bindparam("id_"), _c.epoch == sa.bindparam("seen_epoch")).returning(_c.cancelled)
+_INSERT: Final = FLOWS.insert()
+_UPDATE: Final = (
+    f"UPDATE flow SET {', '.join(f'{name} = :{name}' for name in _COLUMNS if name != 'id')}, body = :body"  # noqa: S608
+    " WHERE id = :id AND epoch = :seen_epoch RETURNING cancelled"
 )
-_select = sa.select(_c.body, _c.cancelled, _c.epoch, _c.owner, _c.lease_until_s)
-_by_id = _select.where(_c.id == sa.bindparam("id_"))
-_LIVE: Final = [FlowState.RUNNING.value, FlowState.WAITING.value]
+_SELECT: Final = "SELECT body, cancelled, epoch, owner, lease_until_s FROM flow"
 
 
 class Superseded(Exception):
@@ -137,18 +136,22 @@ class Superseded(Exception):
 
 
 def _flow(row: Any) -> Flow:
-    flow = _decode(row.body)
+    body, cancelled, epoch, owner, lease_until_s = row
     return msgspec.structs.replace(
-        flow, cancelled=row.cancelled, epoch=row.epoch, owner=row.owner, lease_until_s=row.lease_until_s
+        _decode(body), cancelled=bool(cancelled), epoch=epoch, owner=owner, lease_until_s=lease_until_s
     )
+
+
+def _flows(tx: Transaction, rest: str, **parameters: Any) -> list[Flow]:
+    return [_flow(row) for row in tx.execute(f"{_SELECT} {rest}", parameters)]
 
 
 def insert_flow(tx: Transaction, flow: Flow) -> None:
     """Raise Conflict when the resource has a live flow of this kind already."""
     row = {name: getattr(flow, name) for name in _COLUMNS}
     try:
-        tx.execute(_insert, {**row, "cancelled": False, "body": encode(flow)})
-    except IntegrityError as error:
+        tx.execute(_INSERT, {**row, "cancelled": False, "body": encode(flow)})
+    except Taken as error:
         raise Conflict(
             "flow.busy",
             f"The {flow.resource_type} {flow.resource_id} is busy with another operation; wait until it has ended.",
@@ -157,37 +160,35 @@ def insert_flow(tx: Transaction, flow: Flow) -> None:
 
 def save_flow(tx: Transaction, flow: Flow, *, seen_epoch: int) -> Flow:
     """Write the runner's view back; returns it with what the others wrote.  Raise Superseded."""
-    row = {name: getattr(flow, name) for name in _COLUMNS if name != "id"}
-    values = {**row, "body": encode(flow), "id_": flow.id, "seen_epoch": seen_epoch}
-    cancelled = tx.execute(_update, values).scalar()
+    row = {name: getattr(flow, name) for name in _COLUMNS}
+    cancelled = tx.execute(_UPDATE, {**row, "body": encode(flow), "seen_epoch": seen_epoch}).scalar()
     if cancelled is None:
         raise Superseded(flow.id)
     return msgspec.structs.replace(flow, cancelled=bool(cancelled))
 
 
 def load_flow(tx: Transaction, id: str) -> Flow:
-    row = tx.execute(_by_id, {"id_": id}).first()
-    if row is None:
+    found = _flows(tx, "WHERE id = :id", id=id)
+    if not found:
         raise NotFound("operation.not_found", f"There is no operation {id}.")
-    return _flow(row)
+    return found[0]
 
 
 def flows_of(tx: Transaction, resource_id: str) -> Sequence[Flow]:
     """All flows of a resource, oldest first."""
-    return [_flow(row) for row in tx.execute(_select.where(_c.resource_id == resource_id).order_by(_c.created_at_s))]
+    return _flows(tx, "WHERE resource_id = :resource_id ORDER BY created_at_s", resource_id=resource_id)
 
 
 def live_flow(tx: Transaction, live_key: str) -> Flow | None:
-    row = tx.execute(_select.where(_c.live_key == live_key)).first()
-    return None if row is None else _flow(row)
+    found = _flows(tx, "WHERE live_key = :live_key", live_key=live_key)
+    return found[0] if found else None
 
 
 def live_flows(tx: Transaction, resource_ids: Sequence[str]) -> dict[str, list[Flow]]:
     """Live flows by resource id, oldest first, for those that have any."""
+    text, parameters = where({"resource_id": resource_ids})
     found: dict[str, list[Flow]] = {}
-    statement = _select.where(_c.resource_id.in_(resource_ids), _c.live_key.is_not(None)).order_by(_c.created_at_s)
-    for row in tx.execute(statement):
-        flow = _flow(row)
+    for flow in _flows(tx, f"{text} AND live_key IS NOT NULL ORDER BY created_at_s", **parameters):
         found.setdefault(flow.resource_id, []).append(flow)
     return found
 
@@ -196,29 +197,27 @@ def cancel_flow(tx: Transaction, live_key: str) -> Flow | None:
     """Ask the live flow with this key to unwind (past its pivot it will finish).  None if there is none."""
     flow = live_flow(tx, live_key)
     if flow is not None:
-        tx.execute(FLOWS.update().where(_c.id == flow.id).values(cancelled=True, wake_at_s=0.0))
+        tx.execute("UPDATE flow SET cancelled = :yes, wake_at_s = 0.0 WHERE id = :id", {"yes": True, "id": flow.id})
     return flow
 
 
-def due_flows(tx: Transaction, now_s: float, owner: str, limit: int) -> Sequence[Flow]:
+def due_flows(tx: Transaction, now_s: float, limit: int) -> Sequence[Flow]:
     """Flows that want a runner: parked ones whose time has come, and running ones whose lease is over."""
-    statement = (
-        _select.where(
-            _c.state.in_(_LIVE),
-            sa.or_(
-                sa.and_(_c.state == FlowState.WAITING.value, _c.wake_at_s <= now_s),
-                sa.and_(_c.state == FlowState.RUNNING.value, _c.lease_until_s < now_s),
-            ),
-        )
-        .order_by(_c.created_at_s)
-        .limit(limit)
+    return _flows(
+        tx,
+        "WHERE (state = 'waiting' AND wake_at_s <= :now_s) OR (state = 'running' AND lease_until_s < :now_s)"
+        f" ORDER BY created_at_s LIMIT {int(limit)}",
+        now_s=now_s,
     )
-    return [_flow(row) for row in tx.execute(statement)]
 
 
 def parked_on(tx: Transaction, wake_key: str) -> Sequence[Flow]:
-    statement = _select.where(_c.wake_key == wake_key, _c.state == FlowState.WAITING.value)
-    return [_flow(row) for row in tx.execute(statement)]
+    return _flows(tx, "WHERE wake_key = :wake_key AND state = 'waiting'", wake_key=wake_key)
+
+
+def waiting_flow(tx: Transaction, id: str) -> Sequence[Flow]:
+    """The flow, if it is parked: none or one."""
+    return _flows(tx, "WHERE id = :id AND state = 'waiting'", id=id)
 
 
 def take_flow(tx: Transaction, flow: Flow, owner: str, lease_until_s: float) -> Flow | None:
@@ -240,36 +239,36 @@ def take_flow(tx: Transaction, flow: Flow, owner: str, lease_until_s: float) -> 
 
 def renew_leases(tx: Transaction, owner: str, lease_until_s: float) -> None:
     tx.execute(
-        FLOWS.update().where(_c.owner == owner, _c.state == FlowState.RUNNING.value).values(lease_until_s=lease_until_s)
+        "UPDATE flow SET lease_until_s = :until WHERE owner = :owner AND state = 'running'",
+        {"until": lease_until_s, "owner": owner},
     )
 
 
 def orphan_leases(tx: Transaction, node: str, owner: str) -> None:
     """At the start of a node: its former process is dead, so what that one leased is free now."""
     tx.execute(
-        FLOWS.update()
-        .where(_c.owner.like(f"{node}:%"), _c.owner != owner, _c.state == FlowState.RUNNING.value)
-        .values(lease_until_s=0.0)
+        "UPDATE flow SET lease_until_s = 0.0 WHERE owner LIKE :former AND owner <> :owner AND state = 'running'",
+        {"former": f"{node}:%", "owner": owner},
     )
 
 
 def count_flows(tx: Transaction, state: FlowState) -> int:
-    return int(tx.execute(sa.select(sa.func.count()).select_from(FLOWS).where(_c.state == state.value)).scalar())
+    return int(tx.execute("SELECT count(*) FROM flow WHERE state = :state", {"state": state.value}).scalar())
 
 
 def page_flows(
     tx: Transaction, *, project_id: str | None, state: FlowState | None, resource_id: str | None, limit: int
 ) -> Sequence[Flow]:
     """Newest first."""
-    statement = _select.order_by(_c.created_at_s.desc(), _c.id).limit(limit)
-    for column, value in ((_c.project_id, project_id), (_c.state, state), (_c.resource_id, resource_id)):
-        if value is not None:
-            statement = statement.where(column == value)
-    return [_flow(row) for row in tx.execute(statement)]
+    asked = {"project_id": project_id, "state": state and state.value, "resource_id": resource_id}
+    text, parameters = where({name: value for name, value in asked.items() if value is not None})
+    return _flows(tx, f"{text} ORDER BY created_at_s DESC, id LIMIT {int(limit)}", **parameters)
 
 
 def purge_flows(tx: Transaction, finished_before_s: float) -> int:
     """Forget flows that ended before then; returns how many."""
-    ended = [FlowState.SUCCEEDED.value, FlowState.UNWOUND.value]
-    done = tx.execute(FLOWS.delete().where(_c.state.in_(ended), _c.created_at_s < finished_before_s))
+    done = tx.execute(
+        "DELETE FROM flow WHERE state IN ('succeeded', 'unwound') AND created_at_s < :before",
+        {"before": finished_before_s},
+    )
     return int(done.rowcount)

@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-import structlog
-
 from apus.kernel.errors import CloudError
 from apus.kernel.limits import MAILBOX_MAX
+from apus.kernel.log import get_logger
 from apus.kernel.world import Clock
 
-_log: Final = structlog.get_logger("apus.loop")
+_log: Final = get_logger("apus.loop")
 
 
 class Loop(Protocol):

@@ -36,3 +36,9 @@ class ImageService(Protocol):
     def read(self, image_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """Its bytes, for hosts.  Raise NotFound, Unavailable."""
         ...
+
+
+class ImageUses(Protocol):
+    """Asked before an image is deleted: does anything depend on its data being here?"""
+
+    async def image_in_use(self, image_id: str) -> bool: ...

@@ -1,0 +1,43 @@
+# Everything a person does with this repository.  `make demo` and `make test` are the two that matter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MICRO ?= $(HOME)/.cache/apus/micro
+
+.PHONY: deps demo test lint bench bench-object tempest sim-long clean
+
+deps: $(VENV)/.installed $(MICRO)/micro.json
+
+$(VENV)/.installed: pyproject.toml
+	@tools/debian-packages
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check uv
+	@$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'
+	@touch $@
+
+$(MICRO)/micro.json: | $(VENV)/.installed
+	@$(BIN)/apus image build micro --out $(MICRO)
+
+demo: deps
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo
+
+test: deps lint
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+
+lint: $(VENV)/.installed
+	@$(BIN)/ruff check -q src tests bench
+	@$(BIN)/ruff format -q --check src tests bench
+	@$(BIN)/mypy
+	@PYTHONPATH=src $(BIN)/lint-imports -q 2>/dev/null || PYTHONPATH=src $(BIN)/lint-imports
+
+bench: deps
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run
+
+tempest: deps
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bench/tempest_run.sh
+
+sim-long: deps
+	@$(BIN)/python -m pytest -q -n 2 tests/sim --seeds 20000
+
+clean:
+	rm -rf $(VENV) build dist

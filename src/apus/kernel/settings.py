@@ -1,0 +1,98 @@
+"""Settings: one TOML file, typed; a key that is not known is an error that names the nearest one that is.
+
+Few, each with its unit, default and who would change it.  What can be found out is found out, not set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from apus.kernel.errors import Invalid
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one node is told.  The operator edits `apus.toml` in the state directory, or passes options to `apus`."""
+
+    node: str = "apus-1"
+    """This node's name: unique in the cloud, stable over restarts."""
+    cloud_id: str = ""
+    """Eight hexadecimal digits that mark this cloud's bridges, taps and tables on the machine.  Made at first start."""
+    region: str = "RegionOne"
+    roles: tuple[str, ...] = ("control", "compute", "network", "object")
+    bind: str = "127.0.0.1"
+    """Address that the APIs listen on.  Whoever opens the cloud to others changes it."""
+    port: int = 8774
+    object_port: int = 0
+    """Port of the object process; 0: the one after `port`."""
+    public_url: str = ""
+    """What the catalogue says, when clients reach us through something else: http://cloud.example:8774."""
+    network: str = "auto"
+    """flat | user | simulated | auto: the best driver that works here."""
+    sim_hosts: int = 0
+    """Simulated hypervisors instead of real ones."""
+    drives: tuple[str, ...] = ()
+    """Directories that hold objects; empty: four under the state directory."""
+    replicas: int = 3
+    store_url: str = ""
+    """postgresql://… in a cluster; empty: SQLite in the state directory."""
+    bus_url: str = ""
+    """nats://… in a cluster; empty: in-process, with a unix socket between the processes of this machine."""
+    control_url: str = ""
+    """Where a compute node without the control role reaches the APIs (image data)."""
+    micro_image_dir: str = ""
+    """Where `apus image build micro` put the guest that is imported at the first start; empty: the usual cache."""
+    cpu_allocation_ratio: float = 16.0
+    memory_allocation_ratio: float = 1.0
+    log_level: str = "info"
+
+    @property
+    def objects_at(self) -> int:
+        return self.object_port or self.port + 1
+
+
+def load_settings(path: Path) -> Settings:
+    """Raise Invalid naming the key, the file and what is allowed."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise Invalid("settings.missing", f"{path}: there is no such file.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid("settings.malformed", f"{path}: {error}.") from None
+    return parse_settings(raw, str(path))
+
+
+def parse_settings(raw: dict[str, Any], source: str) -> Settings:
+    known = [field.name for field in msgspec.structs.fields(Settings)]
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}."
+            raise Invalid("settings.unknown", f"{source}: unknown setting {key!r}{hint}", field=key)
+    try:
+        settings = msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        raise Invalid("settings.invalid", f"{source}: {error}.") from None
+    allowed = ("auto", "flat", "user", "simulated")
+    if settings.network not in allowed:
+        raise Invalid(
+            "settings.network",
+            f"{source}: network is {settings.network!r}; allowed: {', '.join(allowed)}.",
+            field="network",
+        )
+    return settings
+
+
+def dump_settings(settings: Settings) -> str:
+    """As TOML: only what differs from the defaults, so that a later default takes effect."""
+    lines = ["# Settings of this cloud; `apus` reads them at each start.  See docs/guide/settings.md."]
+    for field in msgspec.structs.fields(Settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            lines.append(f"{field.name} = {json.dumps(value)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,96 @@
+"""One process of a node: opens its world, wires the parts that its roles ask for, runs them until told to stop.
+
+python -m apus.node.main STATE_DIR --roles control,compute,network --name control
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from apus.kernel.errors import CloudError
+from apus.kernel.log import get_logger, set_level
+from apus.kernel.settings import load_settings
+from apus.node.stages import Stages
+from apus.node.wiring import Node, wire
+
+_log = get_logger("apus.node")
+_ORPHAN_LOOK_S = 1.0
+
+
+def main(state_dir: Path, roles: str, name: str) -> int:
+    """Run until SIGTERM or SIGINT.  Exit code 0 after a clean stop, 1 when a part failed."""
+    stages = Stages(state_dir, name, time.monotonic())
+    try:
+        settings = load_settings(state_dir / "apus.toml")
+        set_level(settings.log_level)
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            return runner.run(_run(state_dir, frozenset(roles.split(",")), name, stages))
+    except CloudError as error:
+        _log.error("cannot start", code=error.code, why=error.shown)
+        print(f"apus: {error.shown}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+async def _run(state_dir: Path, roles: frozenset[str], name: str, stages: Stages) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    node = await wire(state_dir, load_settings(state_dir / "apus.toml"), roles, stages)
+    failed = False
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(part, name=part_name) for part_name, part in node.parts()]
+            if name != "node":
+                running.append(tasks.create_task(_watch_parent(os.getppid(), stop), name="parent"))
+            running.append(tasks.create_task(_begin(node, stages), name="begin"))
+            await stop.wait()
+            _log.info("stopping")
+            node.stop_serving()
+            for task in running:
+                task.cancel()
+    except* CloudError as errors:
+        _log.error("a part failed", why=[str(error) for error in errors.exceptions])
+        failed = True
+    finally:
+        await node.close()
+    return int(failed)
+
+
+async def _begin(node: Node, stages: Stages) -> None:
+    """What is done once the APIs answer: the first start's images and networks; then say that we are ready."""
+    await node.begin()
+    stages.reached("ready")
+
+
+async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
+    """Without our supervisor we end: the next one starts its own processes."""
+    while os.getppid() == parent:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ORPHAN_LOOK_S):
+                await stop.wait()
+                return
+    _log.warning("the supervisor is gone")
+    stop.set()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("state_dir", type=Path)
+    parser.add_argument("--roles", required=True)
+    parser.add_argument("--name", default="node")
+    given = parser.parse_args()
+    sys.exit(main(given.state_dir, given.roles, given.name))
