@@ -16,7 +16,7 @@ import msgspec
 
 from apus.kernel import policy
 from apus.kernel.caller import Caller
-from apus.kernel.errors import CloudError, NotFound, Unauthenticated
+from apus.kernel.errors import CloudError, Invalid, NotFound, Unauthenticated
 from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
