@@ -13,7 +13,7 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.loop.loop import Mailbox
 from apus.kernel.world import Subscription, World
-from apus.services.network.agent.wanted import HostWanted, NetworkControl
+from apus.services.network.agent.wanted import HostWanted, NetworkControl, host_subject
 from apus.services.network.contract import Plug, ServerPort
 from apus.services.network.drivers.driver import Inventory, NetworkDriver, TapPlug, UserPlug
 
@@ -45,7 +45,7 @@ class NetworkAgent:
         async def hinted(subject: str, body: bytes) -> None:
             self.mailbox.kick(self._host)
 
-        self._ear = await self._world.bus.listen(f"network.host.{self._host}", hinted)
+        self._ear = await self._world.bus.listen(host_subject(self._host), hinted)
 
     async def close(self) -> None:
         if self._ear is not None:

@@ -15,6 +15,7 @@ from apus.kernel.events import emit
 from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction
+from apus.services.network.drivers.driver import OPTION_NAMES
 from apus.services.network.logic import addresses
 from apus.services.network.model import Address, AddressPair, DhcpOption, FixedIp, Membership, Network, Port, Subnet
 from apus.services.network.service.common import (
@@ -299,6 +300,8 @@ def _options(known: Sequence[DhcpOption], given: Sequence[Mapping[str, Any]] | N
     for ask in given or ():
         key = (ask["opt_name"], int(ask.get("ip_version") or 4))
         kept.pop(key, None)
+        if not (key[0] in OPTION_NAMES or key[0].isdigit()):
+            raise bad_input("extra_dhcp_opts", f"'{key[0]}' is not a DHCP option that can be set")
         if ask.get("opt_value") is not None:
             kept[key] = DhcpOption(opt_name=key[0], opt_value=ask["opt_value"], ip_version=key[1])
     return tuple(kept.values())
