@@ -22,6 +22,7 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.sql import Rows, Schema, Taken
 from apus.kernel.world import Clock, Transaction
+from apus.platform.migrations import SCHEMA_LOCK
 from apus.platform.plain import plainly, wait_for
 from apus.platform.transaction import UNCOUNTED, Parameters, SqlTransaction, give
 
@@ -39,8 +40,6 @@ BACK_OFF_S: Final = 0.002
 """Doubles with each collision, up to 64 times, and is drawn between nothing and that."""
 LOST_MAX: Final = 3
 """Connections lost one after the other before a commit was sent: the server is gone, not restarted."""
-SCHEMA_LOCK: Final = 0x61707573
-"""Advisory lock under which one of several starting processes makes the tables."""
 
 _WRITING: Final = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _READING: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -92,7 +91,7 @@ class PostgresStore:
     """`url` is `postgresql://user:password@host:port/database`.  Connects when first used, and again when it must."""
 
     def __init__(self, url: str, clock: Clock, dice: Random) -> None:
-        self._url, self._clock, self._dice = url, clock, dice
+        self._clock, self._dice = clock, dice
         self._place = urlsplit(url).netloc.rpartition("@")[2]
         self._connections = _Connections(url)
         self._in_line = asyncio.Lock()
