@@ -423,7 +423,7 @@ class TestTraffic:
                 port = port_spec(network, 5, ip="fd00:9::f816:3eff:fe00:5")
                 await b.driver.ensure_network(with_reservations(network, port))
                 guest = await b.guest(port)
-                async with asyncio.timeout(8):  # detection of duplicates takes a second of it
+                async with asyncio.timeout(8):
                     while await guest.local_address_towards("fd00:9::1", 53) != "fd00:9::f816:3eff:fe00:5":
                         pass
                 answer = await guest.http("fe80::a9fe:a9fe", "/x")
