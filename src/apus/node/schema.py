@@ -6,6 +6,7 @@ from apus.kernel import events, flow
 from apus.kernel.table import metadata
 from apus.services.identity import store as identity
 from apus.services.image import store as image
+from apus.services.network import store as network
 from apus.services.placement import store as placement
 
-__all__ = ["events", "flow", "identity", "image", "metadata", "placement"]
+__all__ = ["events", "flow", "identity", "image", "metadata", "network", "placement"]

@@ -18,20 +18,18 @@ from apus.kernel.world import Transaction
 from apus.services.network.drivers.driver import OPTION_NAMES
 from apus.services.network.logic import addresses
 from apus.services.network.model import Address, AddressPair, DhcpOption, FixedIp, Membership, Network, Port, Subnet
-from apus.services.network.service.common import (
+from apus.services.network.service.groups import ensure_default, get_group, hosts_of_groups
+from apus.services.network.service.networks import get_network, own_network, pool_ranges
+from apus.services.network.service.refusals import (
     bad_input,
-    check_quota,
     conflict,
     missing,
-    only_admin,
-    owner_of,
     parsed_cidr,
     parsed_ip,
     parsed_mac,
     refused,
 )
-from apus.services.network.service.groups import ensure_default, get_group, hosts_of_groups
-from apus.services.network.service.networks import get_network, own_network, pool_ranges
+from apus.services.network.service.rights import check_quota, only_admin, owner_of
 from apus.services.network.store import ADDRESSES, MEMBERSHIPS, PLUGGED, PORTS, SUBNETS, taken_addresses
 
 _MAC_TRIES = 8

@@ -13,7 +13,8 @@ from apus.services.network.contract import PortAsk, ServerPort
 from apus.services.network.logic.limits import QUOTA_DEFAULTS
 from apus.services.network.model import HostAgent, Network, Port, Quota, Rule, SecurityGroup, Subnet
 from apus.services.network.service import groups, hosts, networks, ports, servers
-from apus.services.network.service.common import COUNTED, bad_input, limit_of, missing
+from apus.services.network.service.refusals import bad_input, missing
+from apus.services.network.service.rights import COUNTED, limit_of
 from apus.services.network.store import (
     GROUPS,
     HOST_AGENTS,
