@@ -29,6 +29,7 @@ from apus.services.network.drivers.driver import (
 from apus.services.network.drivers.flat import netns, plan, ruleset
 from apus.services.network.drivers.flat.commands import (
     Commands,
+    lacking,
     link_alias,
     link_exists,
     link_index,
@@ -76,6 +77,9 @@ class FlatDriver:
         self._servers: dict[str, list[asyncio.Server]] = {}
 
     async def start(self) -> None:
+        missing = lacking()
+        if missing:
+            raise Unavailable("network.machine_lacks", f"the flat network needs {', '.join(missing)}")
         self._tracking = await self._probe_tracking()
         rules = ruleset.host_rules(self._names, self._tracking, self._guest_ports)
         await self._commands.nft(ruleset.text(rules))
