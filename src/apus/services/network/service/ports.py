@@ -81,7 +81,14 @@ class Allocator:
             self._taken[subnet_id].discard(int(ipaddress.ip_address(ip)))
 
     def fixed_ips(
-        self, port_id: str, network: Network, mac: str, asked: Sequence[Mapping[str, str]] | None, router: bool
+        self,
+        port_id: str,
+        network: Network,
+        mac: str,
+        asked: Sequence[Mapping[str, str]] | None,
+        router: bool,
+        *,
+        automatic: bool = True,
     ) -> tuple[FixedIp, ...]:
         """As asked, or one of each IP version; and what guests give themselves."""
         subnets = self.subnets(network.id)
@@ -89,7 +96,7 @@ class Allocator:
         if asked is None:
             for version in (4, 6):
                 given += self._any_of(port_id, [s for s in subnets if s.ip_version == version and not s.self_addressed])
-        if not router and asked != []:
+        if automatic and not router and asked != []:
             have = {ip.subnet_id for ip in given}
             given += [self.self_made(port_id, s, mac) for s in subnets if s.self_addressed and s.id not in have]
         return tuple(given)
@@ -145,6 +152,9 @@ class Allocator:
                 f"IPv6 address {ip} cannot be directly assigned to a port on subnet {subnet.id} as the subnet is"
                 " configured for automatic addresses",
             )
+        if str(ip) == subnet.gateway_ip and not router:
+            shown = f"IP address {ip} already allocated in subnet {subnet.id}: it is the gateway's."
+            raise conflict("IpAddressAlreadyAllocated", shown)
         return self.take(port_id, subnet, str(ip))
 
 
@@ -375,9 +385,9 @@ def _changed_ips(
     for ip in port.fixed_ips:
         if ip not in kept:
             allocator.release(ip.subnet_id, ip.ip_address)
-    router = port.device_owner.startswith("network:")
     have = {ip.subnet_id for ip in kept}
-    new = allocator.fixed_ips(port.id, network, mac, rest, True) if rest else ()
+    router = port.device_owner.startswith("network:")
+    new = allocator.fixed_ips(port.id, network, mac, rest, router, automatic=False) if rest else ()
     automatic: list[FixedIp] = []
     if not router and asked:
         have |= {ip.subnet_id for ip in new}

@@ -20,7 +20,6 @@ from apus.services.network.drivers.flat.plan import FoundHost, FoundNamespace
 
 _TIMEOUT_S = 30.0
 _LINKS = Path("/sys/class/net")
-_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
 class Commands:
@@ -130,9 +129,7 @@ class Commands:
 
 def lacking() -> list[str]:
     """Which of the things that the driver cannot do without are not on this machine."""
-    found = [
-        f"the program {name}" for name in ("ip", "nft", "dnsmasq", "nsenter") if shutil.which(name, path=_PATH) is None
-    ]
+    found = [f"the program {name}" for name in ("ip", "nft", "dnsmasq", "nsenter") if shutil.which(name) is None]
     if not Path("/dev/net/tun").exists():
         found.append("/dev/net/tun")
     if os.geteuid() != 0:
