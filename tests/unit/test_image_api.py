@@ -159,6 +159,8 @@ def test_client_given_id() -> None:
         ([{"op": "replace", "path": "/os_hidden", "value": True}], 200),
         ([{"op": "replace", "path": "name", "value": "x"}], 400),
         ([{"op": "replace", "path": "/a/b", "value": "x"}], 400),
+        ([{"op": "add", "path": "/stores", "value": "object"}], 200),
+        ([{"op": "add", "path": "/stores", "value": "elsewhere"}], 403),
         ([{"op": "replace", "path": "/locations/0", "value": "x"}], 403),
         ([{"op": "replace", "path": "/a~2", "value": "x"}], 400),
         ([{"op": "move", "path": "/a"}], 400),

@@ -208,9 +208,6 @@ class _OurValues(pickle.Unpickler):
 
 
 _PLAIN: Final = frozenset(
-    {
-        ("builtins", "set"), ("builtins", "frozenset"), ("builtins", "bytearray"), ("builtins", "complex"),
-        ("msgspec._core", "rebuild"), ("msgspec._core", "Raw"), ("msgspec", "Raw"),
-        ("copyreg", "_reconstructor"), ("copyreg", "__newobj__"),
-    }
-)  # fmt: skip
+    {("builtins", "set"), ("builtins", "frozenset"), ("msgspec._utils", "rebuild"), ("msgspec", "Raw")}
+)
+"""What values are put together with, beside the package's own classes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from apus.kernel.errors import Conflict, Invalid, TooLarge
 from apus.kernel.world import Transaction, World
@@ -41,6 +41,7 @@ class Intake:
         passing = _Passing(self._world, chunks, self._settings.image_size_max_bytes)
         beating = self._beating(image_id, name, passing.chunks())
         await self._objects.put_object(ACCOUNT, CONTAINER, name, beating, {}, size_bytes)
+        await passing.hashed()
         finding = passing.inspector.finding()
         if size_bytes is not None and finding.size_bytes != size_bytes:
             raise Invalid(
@@ -81,25 +82,33 @@ class _Passing:
         self.inspector = Inspector()
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.sha512 = hashlib.sha512()
+        self._hashing: asyncio.Future[Any] | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in _gathered(self._source):
-            self._size += len(chunk)
-            if self._size > self._size_max:
-                raise too_large(self._size_max)
-            self.inspector.feed(chunk)
-            if len(chunk) < _THREAD_FROM_BYTES:
-                self.md5.update(chunk)
-                self.sha512.update(chunk)
+        """Each chunk is hashed while it is written and the next one is read."""
+        try:
+            async for chunk in _gathered(self._source):
+                self._size += len(chunk)
+                if self._size > self._size_max:
+                    raise too_large(self._size_max)
+                self.inspector.feed(chunk)
+                await self.hashed()
+                if len(chunk) < _THREAD_FROM_BYTES:
+                    self.md5.update(chunk)
+                    self.sha512.update(chunk)
+                else:
+                    self._hashing = asyncio.gather(self._hash(self.md5, chunk), self._hash(self.sha512, chunk))
                 yield chunk
-                continue
-            hashing = asyncio.gather(self._hashed(self.md5, chunk), self._hashed(self.sha512, chunk))
-            try:
-                yield chunk
-            finally:
-                await hashing
+        finally:
+            await self.hashed()
 
-    async def _hashed(self, digest: Digest, chunk: bytes) -> None:
+    async def hashed(self) -> None:
+        """Return when the hashes hold all that has passed."""
+        hashing, self._hashing = self._hashing, None
+        if hashing is not None:
+            await hashing
+
+    async def _hash(self, digest: Digest, chunk: bytes) -> None:
         await self._world.run.in_thread(lambda: digest.update(chunk))
 
 

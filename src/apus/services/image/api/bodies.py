@@ -107,7 +107,12 @@ def _no_match(name: str, why: str) -> Invalid:
 
 
 # ------------------------------------------------------------------------------------------------------ patch
-def patch_of(content_type: str, body: Any) -> list[Op]:
+def patch_of(content_type: str, body: Any, shown: Mapping[str, Any]) -> list[Op]:
+    """`shown`: the image as the client saw it.
+
+    openstacksdk sends back, as additions, the fields that it does not know (resource.Image, properties): `stores`
+    and `os_glance_*` said as they are change nothing, and are no error.
+    """
     if not isinstance(body, list):
         raise Invalid("image.patch", "Request body must be a JSON array of operation objects.")
     if len(body) > _PATCH_OPS_MAX:
@@ -117,10 +122,17 @@ def patch_of(content_type: str, body: Any) -> list[Op]:
     for item in body:
         if not isinstance(item, dict):
             raise Invalid("image.patch", "Operations must be JSON objects.")
-        op = _patch_op(*read(item))
+        verb, name, value = read(item)
+        if verb != "remove" and _is_echo(name, value, shown):
+            continue
+        op = _patch_op(verb, name, value)
         if op is not None:
             ops.append(op)
     return ops
+
+
+def _is_echo(name: str, value: Any, shown: Mapping[str, Any]) -> bool:
+    return (name == "stores" or name.startswith(_RESERVED)) and name in shown and shown[name] == value
 
 
 def _op_2_1(item: dict[str, Any]) -> tuple[str, str, Any]:
