@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import dataclasses
+from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Any
 
 import pytest
 
 from apus.kernel.errors import Unavailable
 from apus.platform.bus_local import PENDING_MAX, LocalBus
-from apus.platform.subjects import hears
+from apus.platform.bus_nats import NatsBus
+from apus.platform.subjects import BODY_BYTES_MAX, hears
+from apus.sim.bus import SimBus, SimNetwork
+from apus.sim.loop import SimLoop
+from apus.sim.trace import Trace
 
-OpenBus = Callable[[], AbstractAsyncContextManager[Any]]
+
+@dataclasses.dataclass(frozen=True)
+class OpenBus:
+    """Opens one kind of bus on the loop that it needs."""
+
+    make: Callable[[], Any]
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "simulated", pytest.param("nats", marks=pytest.mark.nats)])
 def open_bus(request: pytest.FixtureRequest) -> OpenBus:
-    @asynccontextmanager
-    async def open_it() -> AsyncIterator[Any]:
-        bus = LocalBus()
-        try:
-            yield bus
-        finally:
-            await bus.close()
-
-    return open_it
+    if request.param == "nats":
+        url = request.getfixturevalue("nats").url
+        return OpenBus(lambda: NatsBus(url))
+    if request.param == "simulated":
+        return OpenBus(lambda: SimBus(SimNetwork(Random(1), Trace()), "a"), SimLoop)
+    return OpenBus(LocalBus)
 
 
 def with_bus(open_bus: OpenBus, story: Callable[[Any], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with open_bus() as bus, asyncio.timeout(20):
-            await story(bus)
+        bus = open_bus.make()
+        if isinstance(bus, NatsBus):
+            await bus.open()
+        try:
+            async with asyncio.timeout(20):
+                await story(bus)
+        finally:
+            await bus.close()
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=open_bus.loop) as runner:
+        runner.run(run())
 
 
 class Heard:
@@ -201,6 +216,10 @@ def test_wrong_subjects_are_refused(open_bus: OpenBus) -> None:
                 await bus.publish(wrong)
         with pytest.raises(ValueError):
             await bus.listen("a.>.b", Heard())
+        with pytest.raises(ValueError):
+            await bus.publish("a", b"x" * (BODY_BYTES_MAX + 1))
+        with pytest.raises(ValueError):
+            await bus.ask("a", b"x" * (BODY_BYTES_MAX + 1), timeout_s=1)
 
     with_bus(open_bus, story)
 

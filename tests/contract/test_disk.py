@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from apus.kernel.world import Disk
 from apus.platform.disk import LocalDisk
+from apus.sim.disk import SimDisk, SimDrive
+from apus.sim.loop import run
+from apus.sim.trace import Trace
 
-Story = Callable[[Disk, Path], Awaitable[None]]
+Story = Callable[[Disk, Path], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture(params=["local"])
-def on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], None]:
-    def run(story: Story) -> None:
-        disk: Any = LocalDisk()
-        asyncio.run(story(disk, tmp_path))  # type: ignore[arg-type]
-
-    return run
+@pytest.fixture(params=["local", "simulated"])
+def on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Story], None]]:
+    if request.param == "simulated":
+        drive = SimDrive(Random(1), Trace())
+        yield lambda story: run(story(SimDisk(drive, lambda: 0.0), tmp_path))
+    else:
+        disk = LocalDisk()
+        yield lambda story: asyncio.run(story(disk, tmp_path))
+        disk.close()
 
 
 async def streamed(disk: Disk, path: Path, **how: int) -> list[bytes]:

@@ -70,6 +70,8 @@ def test_a_spawned_program_lives_and_is_killed_once(tmp_path: Path) -> None:
         )
         assert runner.alive(process)
         assert os.getsid(process.pid) == process.pid
+        while not (tmp_path / "logs" / "log").read_text():
+            await asyncio.sleep(0.005)
         impostor = ProcessRef(process.pid, process.started_ticks + 1)
         assert not runner.alive(impostor)
         await runner.kill(impostor, signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +60,7 @@ def import_image(
         with file.open("rb") as data:
             _send(f"{cloud.url()}/image/v2/images/{image['id']}/file", data, headers, "PUT")
     except OSError as error:
-        reason = getattr(error, "read", lambda: str(error).encode())().decode(errors="replace")
+        reason = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else str(error)
         raise Unavailable("cli.import", f"{file} was not imported: {reason.strip()}") from error
     typer.echo(f"{image['id']}  {body['name']}")
 

@@ -20,7 +20,7 @@ class _Server(uvicorn.Server):
 def listen_on(bind: str, port: int) -> socket.socket:
     """A listening socket.  Raises OSError when the port is taken."""
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio leaves Nagle on
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((bind, port))
     listening.listen(2048)

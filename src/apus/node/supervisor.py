@@ -48,6 +48,8 @@ class Child:
         self.pause_s = RESTART_FIRST_S if lived_s > CALM_S else min(RESTART_MAX_S, self.pause_s * 2)
         self.due_s = time.monotonic() + self.pause_s
         say(f"{self.name} (pid {self.pid}) ended with status {os.waitstatus_to_exitcode(status)}")
+        with (self.log_path.parent.parent / "run" / "stages.jsonl").open("a") as stages:
+            stages.write(f'{{"process": "{self.name}", "stage": "died", "at_s": {lived_s:.3f}}}\n')
         self.pid = 0
 
 

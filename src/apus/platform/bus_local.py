@@ -15,7 +15,7 @@ from typing import Any
 from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.world import Handler, Listener
-from apus.platform.subjects import check_subject, hears
+from apus.platform.subjects import check_body, check_subject, hears
 
 PENDING_MAX = 10_000
 """Messages one listener may be behind; beyond it the oldest go, as a scan will find what they hinted at."""
@@ -82,8 +82,11 @@ class LocalBus:
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
         check_subject(subject)
-        if self._closed:
-            return
+        check_body(body)
+        self.offer(subject, body)
+
+    def offer(self, subject: str, body: bytes) -> None:
+        """Put the message before each listener that wants it.  A closed bus has none."""
         for ear in self.ears:
             if hears(ear.pattern, subject):
                 ear.offer(subject, body)
@@ -104,6 +107,7 @@ class LocalBus:
 
     async def ask(self, subject: str, body: bytes, *, timeout_s: float) -> bytes:
         check_subject(subject)
+        check_body(body)
         self._check_open()
         fitting = [answerer for answerer in self.answerers if hears(answerer.subject, subject)]
         if not fitting:
@@ -124,7 +128,9 @@ class LocalBus:
     async def _handle(self, answerer: _Answerer, subject: str, body: bytes) -> bytes | None:
         self._questions += 1
         try:
-            return await answerer.handler(body)
+            reply = await answerer.handler(body)
+            check_body(reply)
+            return reply
         except Exception:
             log.exception("an answerer failed", subject=subject)
             return None
@@ -135,7 +141,8 @@ class LocalBus:
         if self._closed:
             raise Unavailable("bus.closed", "the bus is closed: this process is stopping")
 
-    async def close(self) -> None:
+    def kill(self) -> list[asyncio.Task[Any]]:
+        """Close without waiting for the end of the tasks, which are returned."""
         self._closed = True
         self.ears.clear()
         self.answerers.clear()
@@ -143,4 +150,7 @@ class LocalBus:
         tasks = [task for task in self._tasks if task is not current]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
+
+    async def close(self) -> None:
+        await asyncio.gather(*self.kill(), return_exceptions=True)

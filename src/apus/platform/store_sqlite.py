@@ -16,15 +16,15 @@ import asyncio
 import dataclasses
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from apus.kernel.errors import Unavailable
-from apus.kernel.log import get_logger
 from apus.kernel.sql import Rows, Schema, Taken
 from apus.kernel.world import Clock, Transaction
+from apus.platform.transaction import UNCOUNTED, Execute, Parameters, SqlTransaction, give
 
 T = TypeVar("T")
 
@@ -54,30 +54,18 @@ _BROKEN = {
     sqlite3.SQLITE_NOMEM: "there is no memory left",
 }
 
-log = get_logger("apus.store")
-
 
 class _Lost(Exception):
     """SQLite has rolled back by itself: the work of the whole group is gone."""
 
 
-class SqliteTransaction:
-    def __init__(self, connection: sqlite3.Connection, now_s: float) -> None:
-        self._connection = connection
-        self._now_s = now_s
-        self.hints: list[Callable[[], None]] = []
-
-    @property
-    def now_s(self) -> float:
-        return self._now_s
-
-    def execute(self, statement: str, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()) -> Rows:
-        many = isinstance(parameters, (list, tuple)) and bool(parameters)
+def _execute_on(connection: sqlite3.Connection) -> Execute:
+    def execute(statement: str, parameters: Parameters = ()) -> Rows:
         try:
-            if many:
-                cursor = self._connection.executemany(statement, parameters)
-                return Rows((), cursor.rowcount)
-            cursor = self._connection.execute(statement, parameters)
+            if isinstance(parameters, (list, tuple)) and parameters:
+                connection.executemany(statement, parameters)
+                return Rows((), UNCOUNTED)
+            cursor = connection.execute(statement, parameters)
             # All rows at once: a half-read cursor would hold its snapshot open beyond the transaction.
             rows = cursor.fetchall() if cursor.description else ()
             return Rows(rows, len(rows) if cursor.description else cursor.rowcount)
@@ -86,8 +74,7 @@ class SqliteTransaction:
                 raise Taken(str(error)) from error
             raise
 
-    def after_commit(self, hint: Callable[[], None]) -> None:
-        self.hints.append(hint)
+    return execute
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -116,6 +103,7 @@ class SqliteStore:
             self._read_on = self._write_on if path is None else self._open(read_only=True)
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
+        self._execute, self._execute_read = _execute_on(self._write_on), _execute_on(self._read_on)
 
     def _open(self, *, read_only: bool = False) -> sqlite3.Connection:
         name = ":memory:" if self._path is None else str(self._path)
@@ -142,7 +130,7 @@ class SqliteStore:
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         self._check_open()
-        tx = SqliteTransaction(self._read_on, self._clock.now_s())
+        tx = SqlTransaction("sqlite", self._execute_read, self._clock.now_s())
         try:
             self._read_on.execute("BEGIN")
             try:
@@ -231,10 +219,11 @@ class SqliteStore:
             raise
 
     def _run_one(self, waiting: _Waiting) -> None:
-        tx = SqliteTransaction(self._write_on, self._clock.now_s())
+        tx = SqlTransaction("sqlite", self._execute, self._clock.now_s())
         self._write_on.execute("SAVEPOINT one")
         try:
             waiting.value = waiting.work(tx)
+            tx.check_whole()
             waiting.hints = tx.hints
         except Exception as error:
             if not self._write_on.in_transaction:
@@ -277,11 +266,7 @@ class SqliteStore:
 
 def _answer(waiting: _Waiting) -> None:
     """Hints first, so that a caller who goes on finds them given."""
-    for hint in waiting.hints:
-        try:
-            hint()
-        except Exception:
-            log.exception("a hint after a commit failed")
+    give(waiting.hints)
     if waiting.answer.done():
         return
     if waiting.error is not None:

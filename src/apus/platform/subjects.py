@@ -10,6 +10,14 @@ from functools import lru_cache
 SUBJECT_BYTES_MAX = 512
 """Longer names than this are a program's mistake, not an address."""
 
+BODY_BYTES_MAX = 1 << 20
+"""What a NATS server takes unless told otherwise.  What is larger goes through the store or the object service."""
+
+
+def check_body(body: bytes) -> None:
+    if len(body) > BODY_BYTES_MAX:
+        raise ValueError(f"a bus message of {len(body)} bytes is over the limit of {BODY_BYTES_MAX}")
+
 
 def check_subject(subject: str, *, pattern: bool = False) -> None:
     """Raise ValueError unless all three buses would take the subject."""

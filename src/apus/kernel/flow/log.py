@@ -215,6 +215,11 @@ def parked_on(tx: Transaction, wake_key: str) -> Sequence[Flow]:
     return _flows(tx, "WHERE wake_key = :wake_key AND state = 'waiting'", wake_key=wake_key)
 
 
+def waiting_flow(tx: Transaction, id: str) -> Sequence[Flow]:
+    """The flow, if it is parked: none or one."""
+    return _flows(tx, "WHERE id = :id AND state = 'waiting'", id=id)
+
+
 def take_flow(tx: Transaction, flow: Flow, owner: str, lease_until_s: float) -> Flow | None:
     """Lease a flow, raising its epoch; None when another runner was quicker."""
     taken = msgspec.structs.replace(

@@ -1,0 +1,5 @@
+"""`python -m apus` is the `apus` command."""
+
+from apus.cli.main import run
+
+run()

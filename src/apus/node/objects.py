@@ -1,0 +1,74 @@
+"""The object process: the store on its drives, its loops, and the Swift door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from apus.kernel import loop as loops
+from apus.kernel.errors import Unavailable
+from apus.kernel.remote import client
+from apus.kernel.settings import Settings
+from apus.kernel.world import World
+from apus.node.stages import Stages
+from apus.node.wiring import Part, looped
+from apus.services.identity.agent.verifier import RevocationView, Verifier
+from apus.services.identity.contract import RevocationSource
+from apus.services.identity.drivers.keys import TokenKeys
+from apus.services.identity.loops.follow import FollowRevocations, kick_on_hint
+from apus.services.identity.service.core import Settings as IdentitySettings
+from apus.services.object.api.routes import swift_apis
+from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.wire.app import App
+
+DRIVES_DEFAULT = 4
+KEYS_WAIT_S = 0.02
+KEYS_TRIES = 1500
+
+
+class WiredObjects:
+    def __init__(self, store: ObjectStore, app: App, follow: FollowRevocations, world: World, stages: Stages) -> None:
+        self._store, self.app, self._follow, self._world, self._stages = store, app, follow, world, stages
+        self._revoked = loops.Mailbox()
+
+    def parts(self) -> Sequence[Part]:
+        clock = self._world.clock
+        return [looped(self._follow, clock, self._revoked), *(looped(loop, clock) for loop in self._store.loops)]
+
+    async def begin(self) -> None:
+        await kick_on_hint(self._world.bus, self._revoked)
+        self._stages.reached(f"objects on {len(self._store.drives)} drives")
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
+    if settings.drives:
+        return [Path(drive) for drive in settings.drives]
+    return [state_dir / "drives" / f"d{number}" for number in range(1, DRIVES_DEFAULT + 1)]
+
+
+async def wire_objects(state_dir: Path, settings: Settings, world: World, stages: Stages) -> WiredObjects:
+    paths = drive_paths(state_dir, settings)
+    for path in paths:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = await open_store(
+        world, drives_in(paths), state_dir / "object" / "layout.json", replicas=settings.replicas, node=settings.node
+    )
+    keys = await _token_keys(state_dir, world)
+    view = RevocationView()
+    source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)
+    follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)
+    app = App(swift_apis(store.service), Verifier(keys, view, world.clock), dice=world.dice)
+    return WiredObjects(store, app, follow, world, stages)
+
+
+async def _token_keys(state_dir: Path, world: World) -> TokenKeys:
+    """The keys that the control process makes at its first start: wait for them."""
+    for _ in range(KEYS_TRIES):
+        try:
+            return await TokenKeys.load(world.disk, state_dir / "keys" / "tokens")
+        except Unavailable:
+            await world.clock.sleep(KEYS_WAIT_S)
+    return await TokenKeys.load(world.disk, state_dir / "keys" / "tokens")

@@ -1,0 +1,100 @@
+"""Which parts run here: the one place that knows every service's constructor and what is local or remote.
+
+A node is a list of named coroutines.  `wire` makes them for the roles of this process:
+control (the APIs and flows), identity (only that door), compute and network (the agents of a host), object.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from apus.kernel import loop as loops
+from apus.kernel.settings import Settings
+from apus.node.http import HttpServer, listen_on
+from apus.node.stages import Stages
+from apus.node.world import Opened, open_world
+
+Part = tuple[str, Coroutine[Any, Any, None]]
+
+
+class Wired(Protocol):
+    """What one role adds to a node."""
+
+    def parts(self) -> Sequence[Part]: ...
+
+    async def begin(self) -> None:
+        """Once all parts run: the first start's work."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Node:
+    """All that runs in this process."""
+
+    def __init__(self, opened: Opened, stages: Stages) -> None:
+        self.opened, self.stages = opened, stages
+        self.wired: list[Wired] = []
+        self._servers: list[HttpServer] = []
+
+    def serve(self, app: Any, listening: socket.socket) -> None:
+        self._servers.append(HttpServer(app, listening))
+
+    def parts(self) -> Sequence[Part]:
+        parts: list[Part] = []
+        if self.opened.joined is not None:
+            parts.append(("bus", self.opened.joined.run()))
+        for wired in self.wired:
+            parts.extend(wired.parts())
+        parts.extend(("http", server.run()) for server in self._servers)
+        return parts
+
+    async def begin(self) -> None:
+        for wired in self.wired:
+            await wired.begin()
+
+    def stop_serving(self) -> None:
+        for server in self._servers:
+            server.stop()
+
+    async def close(self) -> None:
+        for wired in reversed(self.wired):
+            await wired.close()
+        await self.opened.close()
+
+
+def looped(loop: loops.Loop, world_clock: Any, mailbox: loops.Mailbox | None = None) -> Part:
+    """A loop as a part of a node."""
+    return loop.name, loops.drive(loop, mailbox or loops.Mailbox(), world_clock)
+
+
+async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stages: Stages) -> Node:
+    """Open the world and make the parts.  Raise Unavailable when something that is needed cannot be used."""
+    control = bool(roles & {"control", "identity"})
+    listening = None
+    if control:
+        listening = listen_on(settings.bind, settings.port)
+    opened = await open_world(state_dir, settings, with_store=control)
+    node = Node(opened, stages)
+    if control:
+        from apus.node.control import wire_control
+
+        assert listening is not None
+        stages.reached("store and bus opened")
+        wired = await wire_control(state_dir, settings, roles, opened.world, stages)
+        node.wired.append(wired)
+        node.serve(wired.app, listening)
+    if "compute" in roles:
+        from apus.node.host import wire_host
+
+        node.wired.append(await wire_host(state_dir, settings, opened.world, node.wired))
+    if "object" in roles:
+        from apus.node.objects import wire_objects
+
+        objects = await wire_objects(state_dir, settings, opened.world, stages)
+        node.wired.append(objects)
+        node.serve(objects.app, listen_on(settings.bind, settings.objects_at))
+    return node

@@ -1,0 +1,172 @@
+"""What Swift's requests say: names, metadata in headers, questions in the query.  Limits are Swift's defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from apus.kernel.errors import Invalid
+from apus.services.object.model import ListingAsk
+from apus.wire.route import ApiRequest
+
+ACCOUNT_NAME_MAX: Final = 256
+CONTAINER_NAME_MAX: Final = 256
+OBJECT_NAME_MAX: Final = 1024
+META_NAME_MAX: Final = 128
+META_VALUE_MAX: Final = 256
+META_COUNT_MAX: Final = 90
+META_TOTAL_MAX: Final = 4096
+LISTING_MAX: Final = 10_000
+
+KEPT_HEADERS: Final = ("content-encoding", "content-disposition", "content-language", "cache-control", "expires")
+"""Besides metadata, these are kept with an object and given back."""
+
+_TRUE: Final = {"true", "1", "yes", "on", "t", "y"}
+
+
+def names_of(request: ApiRequest) -> tuple[str, str, str]:
+    """Account, container and object from the path as it was sent; absent ones are empty."""
+    parts = request.raw_path.split("/", 4)[2:]
+    parts += [""] * (3 - len(parts))
+    account, container, name = (_decoded(part) for part in parts)
+    for what, text, limit in (
+        ("Account", account, ACCOUNT_NAME_MAX),
+        ("Container", container, CONTAINER_NAME_MAX),
+        ("Object", name, OBJECT_NAME_MAX),
+    ):
+        if len(text.encode()) > limit:
+            raise Invalid(
+                "object.name_length",
+                f"{what} name length of {len(text.encode())} longer than {limit}",
+                field=what.lower(),
+            )
+    if not account or "/" in account or "/" in container:
+        raise Invalid("object.name_encoding", "Account and container names cannot be empty or contain slashes")
+    return account, container, name
+
+
+def _decoded(part: str) -> str:
+    try:
+        text = unquote_to_bytes(part).decode()
+    except UnicodeDecodeError as error:
+        raise Invalid("object.name_encoding", "Invalid UTF8 or contains NULL") from error
+    if "\0" in text:
+        raise Invalid("object.name_encoding", "Invalid UTF8 or contains NULL")
+    return text
+
+
+def text_of(value: str, name: str) -> str:
+    """A header's value, which HTTP gives as bytes, as the UTF-8 that Swift's clients send."""
+    try:
+        text = value.encode("latin-1").decode()
+    except UnicodeDecodeError as error:
+        raise Invalid("object.metadata_encoding", "Metadata must be valid UTF-8", field=name) from error
+    if "\0" in text:
+        raise Invalid("object.metadata_encoding", "Metadata must not contain NULL", field=name)
+    return text
+
+
+def metadata_of(headers: Mapping[str, str], kind: str) -> dict[str, str]:
+    """`X-KIND-Meta-*`, with `X-Remove-KIND-Meta-*` as an empty value."""
+    prefix, remove = f"x-{kind}-meta-", f"x-remove-{kind}-meta-"
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        if name.startswith(remove):
+            found.setdefault(prefix + name[len(remove) :], "")
+        elif name.startswith(prefix):
+            found[name] = text_of(value, name)
+    _check_metadata(found, prefix)
+    return found
+
+
+def _check_metadata(found: Mapping[str, str], prefix: str) -> None:
+    total = 0
+    for name, value in found.items():
+        short, size = name[len(prefix) :], len(value.encode())
+        if not short:
+            raise Invalid("object.metadata", "Metadata name cannot be empty", field=name)
+        if len(short) > META_NAME_MAX:
+            raise Invalid("object.metadata", f"Metadata name too long: {name}", field=name)
+        if size > META_VALUE_MAX:
+            raise Invalid("object.metadata", f"Metadata value longer than {META_VALUE_MAX}: {name}", field=name)
+        total += len(short) + size
+    if len(found) > META_COUNT_MAX:
+        raise Invalid("object.metadata", f"Too many metadata items; max {META_COUNT_MAX}")
+    if total > META_TOTAL_MAX:
+        raise Invalid("object.metadata", f"Total metadata too large; max {META_TOTAL_MAX}")
+
+
+def object_headers(headers: Mapping[str, str], now_s: float) -> dict[str, str]:
+    """All that is kept with an object besides its type."""
+    kept = {name: value for name, value in metadata_of(headers, "object").items() if value}
+    kept |= {name: text_of(headers[name], name) for name in KEPT_HEADERS if headers.get(name)}
+    delete_at = delete_at_of(headers, now_s)
+    return kept | ({"x-delete-at": str(delete_at)} if delete_at is not None else {})
+
+
+def delete_at_of(headers: Mapping[str, str], now_s: float) -> int | None:
+    after, at = headers.get("x-delete-after"), headers.get("x-delete-at")
+    if after:
+        if not re.fullmatch(r"-?[0-9]{1,12}", after.strip()):
+            raise Invalid("object.delete_at", "Non-integer X-Delete-After", field="X-Delete-After")
+        if int(after) < 0:
+            raise Invalid("object.delete_at", "X-Delete-After in past", field="X-Delete-After")
+        return int(now_s) + int(after)
+    if not at:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", at.strip()):
+        raise Invalid("object.delete_at", "Non-integer X-Delete-At", field="X-Delete-At")
+    if int(at) <= now_s:
+        raise Invalid("object.delete_at", "X-Delete-At in past", field="X-Delete-At")
+    return int(at)
+
+
+def content_length_of(request: ApiRequest, *, needed: bool) -> int | None:
+    """The announced size; None for a chunked body."""
+    text = request.headers.get("content-length")
+    if text is not None:
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise Invalid("object.content_length", "Invalid Content-Length header value", field="Content-Length")
+        return int(text)
+    if needed and "chunked" not in request.headers.get("transfer-encoding", "").lower():
+        raise Invalid("object.length_required", "Missing Content-Length header.", field="Content-Length")
+    return None
+
+
+def listing_ask(request: ApiRequest) -> ListingAsk:
+    limit_text = request.query("limit") or ""
+    limit = LISTING_MAX
+    if limit_text.isascii() and limit_text.isdigit():
+        limit = int(limit_text[:12])
+        if limit > LISTING_MAX:
+            raise Invalid("object.listing_limit", f"Maximum limit is {LISTING_MAX}", field="limit")
+    texts = {}
+    for name in ("marker", "end_marker", "prefix", "delimiter"):
+        text = request.query(name) or ""
+        if "\ufffd" in text and "%EF%BF%BD" not in request.raw_query.upper():
+            raise Invalid("object.query_encoding", f'"{name}" parameter not valid UTF-8', field=name)
+        texts[name] = text
+    return ListingAsk(
+        limit=limit,
+        reverse=is_true(request.query("reverse")),
+        path=request.query("path"),
+        **texts,
+    )
+
+
+def listing_format(request: ApiRequest) -> str:
+    """`plain`, `json` or `xml`: the query decides, else the first type accepted that we have."""
+    asked = (request.query("format") or "").lower()
+    if asked in ("json", "xml", "plain"):
+        return asked
+    for item in request.headers.get("accept", "").split(","):
+        kind = item.partition(";")[0].strip().lower()
+        if kind in ("application/json", "application/xml", "text/xml", "text/plain", "text/*", "*/*"):
+            return {"application/json": "json", "application/xml": "xml", "text/xml": "xml"}.get(kind, "plain")
+    return "plain"
+
+
+def is_true(text: str | None) -> bool:
+    return text is not None and text.strip().lower() in _TRUE

@@ -1,0 +1,126 @@
+"""What Swift's answers look like: headers of accounts, containers and objects, and listings in three formats."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+from xml.sax.saxutils import escape, quoteattr
+
+import msgspec
+
+from apus.services.object.logic.conditions import http_date
+from apus.services.object.logic.merge import TICKS_PER_S, seconds_of, swift_time, ticks_of
+from apus.services.object.model import Head, IndexHead, Row, Subdir
+from apus.wire.route import Reply
+
+POLICY: Final = "default"
+_TYPES: Final = {
+    "plain": "text/plain; charset=utf-8",
+    "json": "application/json; charset=utf-8",
+    "xml": "application/xml; charset=utf-8",
+}
+_encode = msgspec.json.Encoder().encode
+
+
+def object_headers(head: Head) -> dict[str, str]:
+    return {
+        "content-length": str(head.size_bytes),
+        "accept-ranges": "bytes",
+        "last-modified": last_modified(head.changed),
+        "etag": head.etag,
+        "x-timestamp": swift_time(head.changed),
+        **head.shown_headers,
+    }
+
+
+def last_modified(stamp: str) -> str:
+    """Whole seconds, rounded up, so that `If-Modified-Since` with this date is not older than the object."""
+    return http_date(math.ceil(seconds_of(stamp)))
+
+
+def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
+    hidden = () if to_owner else ("x-container-read", "x-container-write")
+    return {
+        "accept-ranges": "bytes",
+        "x-container-object-count": str(head.rows),
+        "x-container-bytes-used": str(head.size_bytes),
+        "x-timestamp": swift_time(head.made),
+        "last-modified": last_modified(max([head.made, *(stamp for _, stamp in head.fields.values())])),
+        "x-storage-policy": POLICY,
+        **{name: value for name, value in head.metadata.items() if name not in hidden},
+    }
+
+
+def account_headers(head: IndexHead | None, now_s: float) -> dict[str, str]:
+    rows, objects, size = (head.rows, head.objects, head.size_bytes) if head else (0, 0, 0)
+    return {
+        "accept-ranges": "bytes",
+        "x-account-container-count": str(rows),
+        "x-account-object-count": str(objects),
+        "x-account-bytes-used": str(size),
+        f"x-account-storage-policy-{POLICY}-container-count": str(rows),
+        f"x-account-storage-policy-{POLICY}-object-count": str(objects),
+        f"x-account-storage-policy-{POLICY}-bytes-used": str(size),
+        "x-timestamp": swift_time(head.made) if head and head.made else f"{now_s:.5f}",
+        **(head.metadata if head else {}),
+    }
+
+
+def listing(
+    kind: str, owner: str, rows: Sequence[Row | Subdir], form: str, headers: dict[str, str], *, body: bool
+) -> Reply:
+    """A page of an `account` or a `container`; an empty plain one is 204.  `body` is False for HEAD."""
+    if not body:
+        return Reply(b"", 204, {**headers, "content-length": "0"}, content_type=_TYPES[form])
+    if form == "plain":
+        data = "".join(f"{row.name}\n" for row in rows).encode()
+        if not data:
+            return Reply(b"", 204, {**headers, "content-length": "0"}, content_type=_TYPES[form])
+    elif form == "json":
+        data = _encode([_json(kind, row) for row in rows])
+    else:
+        inside = "".join(_xml(kind, row) for row in rows)
+        data = f'<?xml version="1.0" encoding="UTF-8"?>\n<{kind} name={_attr(owner)}>{inside}</{kind}>'.encode()
+    return Reply(data, 200, headers, content_type=_TYPES[form])
+
+
+def _json(kind: str, row: Row | Subdir) -> dict[str, Any]:
+    if isinstance(row, Subdir):
+        return {"subdir": row.name}
+    if kind == "account":
+        return {
+            "name": row.name, "count": row.count, "bytes": row.size_bytes, "last_modified": iso_time(row.stamp),
+        }  # fmt: skip
+    return {
+        "name": row.name,
+        "hash": row.etag,
+        "bytes": row.size_bytes,
+        "content_type": row.content_type,
+        "last_modified": iso_time(max(row.stamp, row.told)),
+    }
+
+
+def _xml(kind: str, row: Row | Subdir) -> str:
+    if isinstance(row, Subdir):
+        return f"<subdir name={_attr(row.name)}><name>{_text(row.name)}</name></subdir>"
+    element = "container" if kind == "account" else "object"
+    inside = "".join(f"<{key}>{_text(str(value))}</{key}>" for key, value in _json(kind, row).items())
+    return f"<{element}>{inside}</{element}>"
+
+
+def _text(text: str) -> str:
+    """XML has no way to write most control characters; a question mark stands for them."""
+    return escape("".join(c if c >= " " or c in "\t\n\r" else "?" for c in text))
+
+
+def _attr(text: str) -> str:
+    return quoteattr("".join(c if c >= " " or c in "\t\n\r" else "?" for c in text))
+
+
+def iso_time(stamp: str) -> str:
+    """`2026-01-31T23:59:59.123450`: always six digits, no zone, UTC."""
+    ticks = ticks_of(stamp)
+    whole = datetime.datetime.fromtimestamp(ticks // TICKS_PER_S, datetime.UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ticks % TICKS_PER_S * 10:06d}"

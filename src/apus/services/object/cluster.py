@@ -1,0 +1,148 @@
+"""The drives of a ring, and how a write is spread over them: in parallel, past those that fail, to a quorum.
+
+A write is never cancelled once a drive has begun it: its thread would go on, and end after a newer write.  It is left
+to finish behind the answer instead (`_late`), which the engine waits for when it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from apus.kernel.errors import Unavailable
+from apus.kernel.world import World
+from apus.services.object.drivers.drive import Drive
+from apus.services.object.logic import merge, ring
+from apus.services.object.logic.ring import Ring
+from apus.services.object.model import DriveFull, Place
+from apus.services.object.repairs import Repairs, Room
+
+T = TypeVar("T")
+
+LATE_S: Final = 0.5
+"""How long an answer waits for the last copy once a quorum has it."""
+
+REST_S: Final = 5.0
+"""How long a drive that failed is asked only after the others."""
+
+LATE_MAX: Final = 256
+"""Writes left to finish behind their answers; beyond it, answers wait for them."""
+
+
+class Cluster:
+    def __init__(self, world: World, the_ring: Ring, drives: Mapping[str, Drive], secret: bytes, node: str) -> None:
+        self.world, self.ring, self.drives, self.node = world, the_ring, dict(drives), node
+        self.repairs = Repairs(1 << the_ring.part_power)
+        self._secret = secret
+        self._failed_s: dict[str, float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._last_ticks = 0
+
+    def place(self, *names: str) -> Place:
+        path_hash = ring.path_hash(self._secret, *names)
+        return Place(ring.part_of(path_hash, self.ring.part_power), path_hash)
+
+    def stamp(self) -> str:
+        self._last_ticks = merge.next_ticks(self.world.clock.now_s(), self._last_ticks)
+        return merge.make_stamp(self._last_ticks, self.node)
+
+    def primaries(self, part: int) -> list[Drive]:
+        return [self.drives[name] for name in self.ring.primaries(part) if name in self.drives]
+
+    def candidates(self, part: int) -> list[Drive]:
+        """Where a copy may be, likeliest first; drives that failed a moment ago at the end."""
+        names = (*self.ring.primaries(part), *self.ring.handoffs(part))
+        drives = [self.drives[name] for name in names if name in self.drives]
+        if not self._failed_s:
+            return drives
+        return sorted(drives, key=self.resting)
+
+    def resting(self, drive: Drive) -> bool:
+        failed_s = self._failed_s.get(drive.id)
+        return failed_s is not None and self.world.clock.monotonic_s() - failed_s < REST_S
+
+    def failed(self, drive: Drive, error: OSError) -> None:
+        if not isinstance(error, DriveFull):
+            self._failed_s[drive.id] = self.world.clock.monotonic_s()
+
+    def worked(self, drive: Drive) -> None:
+        self._failed_s.pop(drive.id, None)
+
+    @property
+    def copies(self) -> int:
+        return min(self.ring.replicas, len(self.ring.primaries(0)))
+
+    @property
+    def quorum(self) -> int:
+        return self.ring.quorum
+
+    async def spread(self, room: Room, part: int, act: Callable[[Drive], Awaitable[T]]) -> list[T]:
+        """Do this on as many drives as there are copies; return when all have, or a quorum has and the rest is late.
+
+        Raise Unavailable without a quorum.  Whatever is short of perfect is left to the replicator.
+        """
+        candidates = self.candidates(part)
+        begun = {self._begin(act, drive): drive for drive in candidates[: self.copies]}
+        left = candidates[self.copies :]
+        wished = set(self.ring.primaries(part))
+        perfect = all(drive.id in wished for drive in begun.values())
+        results: list[T] = []
+        while begun:
+            patience_s = LATE_S if len(results) >= self.quorum and len(self._late) < LATE_MAX else None
+            done, _ = await asyncio.wait(begun, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+            for task in done:
+                drive = begun.pop(task)
+                try:
+                    results.append(task.result())
+                    self.worked(drive)
+                except OSError as error:
+                    self.failed(drive, error)
+                    perfect = False
+                    if left:
+                        following = left.pop(0)
+                        begun[self._begin(act, following)] = following
+        if begun or not perfect or len(results) < self.copies:
+            self.repairs.add(room, part)
+        if len(results) < self.quorum:
+            raise Unavailable(
+                "object.no_quorum",
+                f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed.",
+            )
+        return results
+
+    async def settle(self) -> None:
+        """Wait for what was left behind answers."""
+        while self._late:
+            await asyncio.wait(self._late)
+
+    def _begin(self, act: Callable[[Drive], Awaitable[T]], drive: Drive) -> asyncio.Task[T]:
+        async def run() -> T:
+            return await act(drive)
+
+        task = asyncio.create_task(run(), name=f"drive-{drive.id}")
+        self._late.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()  # asked for, so that nobody reports it as forgotten
+
+
+async def ask_each(
+    drives: Sequence[Drive], act: Callable[[Drive], Awaitable[T]], timeout_s: float
+) -> list[T | OSError]:
+    """The answers of all, or why there is none, in the order of the drives."""
+
+    async def ask(drive: Drive) -> T | OSError:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await act(drive)
+        except OSError as error:
+            return error
+
+    return list(await asyncio.gather(*(ask(drive) for drive in drives)))

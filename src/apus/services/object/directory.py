@@ -1,0 +1,168 @@
+"""Accounts and containers: indexes that are placed, written and read like objects, and know no database but their own.
+
+A change goes to a quorum of copies.  Where it cannot, it is kept as a pending file on several drives and the updater
+makes it later: an object that was acknowledged is listed, sooner or later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from apus.kernel.errors import Unavailable
+from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.drivers.drive import Drive
+from apus.services.object.engine import READ_TIMEOUT_S
+from apus.services.object.model import Change, Head, IndexHead, IndexKind, ListingAsk, Place, Row, Subdir
+from apus.services.object.repair import heal_index
+
+CACHE_S: Final = 5.0
+"""Another proxy may change a container's ACL; ours sees its own changes at once."""
+
+CACHE_MAX: Final = 10_000
+
+REPORTS_MAX: Final = 10_000
+"""Containers whose totals changed and are not yet in their account; past it, the scan finds them."""
+
+
+class Directory:
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._cache: OrderedDict[tuple[str, str], tuple[float, IndexHead | None]] = OrderedDict()
+        self._unreported: dict[str, dict[str, IndexHead]] = {}
+
+    def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
+        if container:
+            return "containers", self.cluster.place(account, container)
+        return "accounts", self.cluster.place(account)
+
+    async def apply(self, change: Change) -> IndexHead:
+        """Make the change on a quorum; raise Unavailable without one."""
+        kind, place = self.place(change.account, change.container)
+        heads = await self.cluster.spread(kind, place.part, lambda drive: drive.indexes.apply(kind, place, change))
+        head = heads[0]
+        if change.made or change.gone or change.fields:
+            self._cache.pop((change.account, change.container), None)
+        if change.container:
+            self._unreported.setdefault(change.account, {})[change.container] = head
+        return head
+
+    async def offer(self, change: Change) -> None:
+        """Make the change now, or keep it durably for the updater."""
+        try:
+            await self.apply(change)
+        except Unavailable:
+            await self.postpone(change)
+
+    async def postpone(self, change: Change) -> None:
+        place = self.cluster.place(change.account, change.container)
+        name = f"{self.cluster.stamp()}-{place.hash}"
+        await self.cluster.spread("objects", place.part, lambda drive: drive.pending.add(name, change))
+
+    async def head(self, account: str, container: str = "") -> IndexHead | None:
+        """What it says about itself, deleted ones too."""
+        kind, place = self.place(account, container)
+        if not self.cluster.repairs.suspects(kind, place.part):
+            for drive in self.cluster.primaries(place.part):
+                if self.cluster.resting(drive):
+                    self.cluster.repairs.add(kind, place.part)
+                    continue
+                try:
+                    async with asyncio.timeout(READ_TIMEOUT_S):
+                        head = await drive.indexes.head(kind, place)
+                except OSError as error:
+                    self.cluster.failed(drive, error)
+                    self.cluster.repairs.add(kind, place.part)
+                    continue
+                if head is not None:
+                    return head
+                break
+        return await self._newest(kind, place)
+
+    async def known(self, account: str, container: str) -> IndexHead | None:
+        """The same from memory: for the way of an object, where the totals do not matter."""
+        key, now = (account, container), self.cluster.world.clock.monotonic_s()
+        cached = self._cache.get(key)
+        if cached is not None and now - cached[0] < CACHE_S:
+            return cached[1]
+        head = await self.head(account, container)
+        if head is not None and not head.exists:
+            head = None
+        if head is not None:  # absence is not kept: the next request may be after a PUT elsewhere
+            self._cache[key] = now, head
+            if len(self._cache) > CACHE_MAX:
+                self._cache.popitem(last=False)
+        return head
+
+    async def listing(self, account: str, container: str, ask: ListingAsk) -> Sequence[Row | Subdir]:
+        kind, place = self.place(account, container)
+        if self.cluster.repairs.suspects(kind, place.part):
+            await heal_index(self.cluster, kind, place)
+        for drive in self.cluster.candidates(place.part):
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    if await drive.indexes.head(kind, place) is not None:
+                        return await drive.indexes.listing(kind, place, ask)
+            except OSError as error:
+                self.cluster.failed(drive, error)
+                self.cluster.repairs.add(kind, place.part)
+        return []
+
+    async def report(self, account: str | None = None) -> None:
+        """Tell accounts the totals of their containers that changed."""
+        accounts = [account] if account is not None else list(self._unreported)
+        for name in accounts:
+            heads = self._unreported.pop(name, None)
+            if heads:
+                told = self.cluster.stamp()
+                rows = tuple(container_row(head, told) for head in heads.values())
+                await self.offer(Change(name, "", rows))
+
+    async def close_deleted(self, account: str, container: str, stamp: str) -> IndexHead:
+        """Mark a container (or account) as deleted from this stamp on."""
+        return await self.apply(Change(account, container, gone=stamp))
+
+    async def _newest(self, kind: IndexKind, place: Place) -> IndexHead | None:
+        await heal_index(self.cluster, kind, place)
+        drives = self.cluster.candidates(place.part)
+
+        async def head(drive: Drive) -> IndexHead | None:
+            return await drive.indexes.head(kind, place)
+
+        answers = await ask_each(drives, head, READ_TIMEOUT_S)
+        primaries = {drive.id for drive in self.cluster.primaries(place.part)}
+        heads = [answer for answer in answers if isinstance(answer, IndexHead)]
+        heard = sum(
+            drive.id in primaries and not isinstance(answer, OSError)
+            for drive, answer in zip(drives, answers, strict=True)
+        )
+        if not heads and heard < self.cluster.copies - self.cluster.quorum + 1:
+            raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
+        return max(heads, key=lambda head: (max(head.made, head.gone), head.rows), default=None)
+
+
+def container_row(head: IndexHead, told: str) -> Row:
+    """A container as its account lists it."""
+    return Row(
+        head.container,
+        stamp=max(head.made, head.gone),
+        told=told,
+        gone=not head.exists,
+        size_bytes=head.size_bytes if head.exists else 0,
+        count=head.rows if head.exists else 0,
+    )
+
+
+def object_row(head: Head) -> Row:
+    """An object as its container lists it."""
+    return Row(
+        head.name,
+        stamp=head.stamp,
+        told=head.meta.stamp if head.meta else "",
+        gone=head.gone,
+        size_bytes=head.size_bytes,
+        etag=head.etag,
+        content_type=head.shown_type,
+    )

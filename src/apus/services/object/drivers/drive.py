@@ -1,0 +1,134 @@
+"""What the engine asks of a drive, here or on another host.  Every verb may raise DriveTrouble; each is idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from apus.services.object.model import (
+    Change,
+    Head,
+    IndexHead,
+    IndexKind,
+    ListingAsk,
+    Meta,
+    Place,
+    Row,
+    Subdir,
+)
+
+
+class CopyWriter(Protocol):
+    """An upload on its way to one drive; nothing is visible before `commit`."""
+
+    async def write(self, data: bytes | memoryview) -> None: ...
+
+    async def commit(self, head: Head) -> None:
+        """Put it on stable storage and in its place, unless a newer version is there."""
+        ...
+
+    async def abort(self) -> None:
+        """Leave nothing.  After `commit` it does nothing."""
+        ...
+
+
+class Copies(Protocol):
+    """Versions of objects on one drive."""
+
+    async def store(self, place: Place, head: Head, data: bytes) -> None:
+        """A small object, or a tombstone, in one go; an older version than what is there is dropped."""
+        ...
+
+    async def begin(self, place: Place) -> CopyWriter: ...
+
+    async def describe(self, place: Place, meta: Meta) -> None:
+        """Set metadata of the version that it names; another version is left alone."""
+        ...
+
+    async def head(self, place: Place) -> Head | None: ...
+
+    async def fetch(self, place: Place) -> tuple[Head, bytes | None] | None:
+        """The head, and the bytes with it when they are few."""
+        ...
+
+    def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
+        """Bytes of that version, each checked before it is given."""
+        ...
+
+    async def audit(self, place: Place) -> Head | None:
+        """Read all of it against all of its checksums; put it aside and raise CorruptCopy when it is bad."""
+        ...
+
+    async def drop(self, place: Place, version: tuple[str, str]) -> None:
+        """Forget this version: it is kept elsewhere, or is a tombstone past its time.  A newer one stays."""
+        ...
+
+    async def parts(self) -> Sequence[int]: ...
+
+    async def digest(self, part: int) -> int:
+        """Equal on two drives when they hold the same versions in this partition."""
+        ...
+
+    async def inventory(self, part: int) -> Mapping[str, tuple[str, str]]:
+        """Version by hash."""
+        ...
+
+
+class Indexes(Protocol):
+    """Indexes of accounts or containers on one drive."""
+
+    async def apply(self, kind: IndexKind, place: Place, change: Change) -> IndexHead:
+        """Merge; made if absent."""
+        ...
+
+    async def head(self, kind: IndexKind, place: Place) -> IndexHead | None: ...
+
+    async def listing(self, kind: IndexKind, place: Place, ask: ListingAsk) -> Sequence[Row | Subdir]: ...
+
+    async def rows(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[Row]:
+        """All rows past a name, tombstones too: for repair."""
+        ...
+
+    async def digest(self, kind: IndexKind, place: Place) -> int:
+        """Equal on two drives when they hold the same; 0 when there is none."""
+        ...
+
+    async def audit(self, kind: IndexKind, place: Place) -> None:
+        """Check the file; put it aside and raise CorruptCopy when it is bad."""
+        ...
+
+    async def reclaim(self, kind: IndexKind, place: Place, before: str) -> None:
+        """Forget tombstones older than the stamp, and the whole of it when nothing else is left."""
+        ...
+
+    async def drop(self, kind: IndexKind, place: Place) -> None: ...
+
+    async def parts(self, kind: IndexKind) -> Sequence[int]: ...
+
+    async def places(self, kind: IndexKind, part: int) -> Sequence[Place]: ...
+
+
+class Pending(Protocol):
+    """Changes to indexes that could not be made yet, on stable storage."""
+
+    async def add(self, name: str, change: Change) -> None: ...
+
+    async def names(self) -> Sequence[str]: ...
+
+    async def get(self, name: str) -> Change | None: ...
+
+    async def remove(self, name: str) -> None: ...
+
+
+class Drive(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def copies(self) -> Copies: ...
+
+    @property
+    def indexes(self) -> Indexes: ...
+
+    @property
+    def pending(self) -> Pending: ...

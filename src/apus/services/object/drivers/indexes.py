@@ -1,0 +1,197 @@
+"""The indexes of one drive: `containers/PARTITION/HASH.db` and `accounts/PARTITION/HASH.db`.
+
+Changes to one index that arrive while another is being committed wait and are committed together: one sync for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sqlite3
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from apus.kernel.world import World
+from apus.services.object.drivers.fence import Fence
+from apus.services.object.drivers.sqlite_index import Connect, IndexFile, connect_file
+from apus.services.object.drivers.unbroken import unbroken
+from apus.services.object.model import (
+    Change,
+    CorruptCopy,
+    DriveFull,
+    DriveTrouble,
+    IndexHead,
+    IndexKind,
+    ListingAsk,
+    Place,
+    Row,
+    Subdir,
+)
+
+T = TypeVar("T")
+
+OPEN_MAX: Final = 32
+"""Index files of a drive that are open at once: three handles and up to half a MiB of cache each."""
+
+_Ticket = tuple[Change, "asyncio.Future[IndexHead]"]
+
+
+class SqliteIndexes:
+    def __init__(self, world: World, root: Path, fence: Fence, connect: Connect = connect_file) -> None:
+        self._world, self._root, self._fence, self._connect = world, root, fence, connect
+        self._open: OrderedDict[Path, IndexFile] = OrderedDict()
+        self._locks: dict[Path, tuple[asyncio.Lock, int]] = {}
+        self._waiting: dict[Path, list[_Ticket]] = {}
+
+    async def apply(self, kind: IndexKind, place: Place, change: Change) -> IndexHead:
+        await self._fence.check()
+        path = self._path(kind, place)
+        ticket = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(path, []).append((change, ticket))
+        async with self._alone(path):
+            if not ticket.done():
+                tickets = self._waiting.pop(path)
+                await self._commit(path, tickets)
+        head: IndexHead = ticket.result()
+        return head
+
+    async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
+        return await self._ask(kind, place, lambda index: index.head(), None)
+
+    async def listing(self, kind: IndexKind, place: Place, ask: ListingAsk) -> Sequence[Row | Subdir]:
+        return await self._ask(kind, place, lambda index: index.listing(ask), [])
+
+    async def rows(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[Row]:
+        return await self._ask(kind, place, lambda index: index.rows(after, limit), [])
+
+    async def digest(self, kind: IndexKind, place: Place) -> int:
+        return await self._ask(kind, place, lambda index: index.digest(), 0)
+
+    async def audit(self, kind: IndexKind, place: Place) -> None:
+        await self._ask(kind, place, lambda index: index.audit(), None)
+
+    async def reclaim(self, kind: IndexKind, place: Place, before: str) -> None:
+        if await self._ask(kind, place, lambda index: index.reclaim(before), False):
+            await self.drop(kind, place)
+
+    async def drop(self, kind: IndexKind, place: Place) -> None:
+        await self._fence.check()
+        path = self._path(kind, place)
+        async with self._alone(path):
+            await self._forget(path)
+            for suffix in ("", "-wal", "-shm"):
+                await self._world.disk.remove(path.with_name(path.name + suffix))
+
+    async def parts(self, kind: IndexKind) -> Sequence[int]:
+        await self._fence.check()
+        return sorted(int(name) for name in await self._world.disk.names(self._root / kind) if name.isdigit())
+
+    async def places(self, kind: IndexKind, part: int) -> Sequence[Place]:
+        await self._fence.check()
+        names = await self._world.disk.names(self._root / kind / str(part))
+        return [Place(part, name[:-3]) for name in names if name.endswith(".db")]
+
+    async def close(self) -> None:
+        for path in list(self._open):
+            async with self._alone(path):
+                await self._forget(path)
+
+    async def _commit(self, path: Path, tickets: list[_Ticket]) -> None:
+        """All who wait get the head, or the failure."""
+        try:
+            head = await self._on(path, lambda index: index.apply([change for change, _ in tickets]), make=True)
+            assert head is not None
+        except BaseException as error:
+            told = error if isinstance(error, DriveTrouble) else DriveTrouble(errno.EIO, "the commit was cut off")
+            for _, ticket in tickets:
+                if not ticket.done():
+                    ticket.set_exception(told)
+                    ticket.exception()  # a waiter that was cancelled does not ask
+            if not isinstance(error, DriveTrouble):
+                raise
+        else:
+            for _, ticket in tickets:
+                if not ticket.done():
+                    ticket.set_result(head)
+
+    async def _ask(self, kind: IndexKind, place: Place, ask: Callable[[IndexFile], T], absent: T) -> T:
+        await self._fence.check()
+        path = self._path(kind, place)
+        async with self._alone(path):
+            answer = await self._on(path, ask, make=False)
+        return absent if answer is None else answer
+
+    async def _on(self, path: Path, work: Callable[[IndexFile], T], *, make: bool) -> T | None:
+        """Run this on the open file; None when there is none and it shall not be made."""
+        index = self._open.get(path)
+        try:
+            if index is None:
+                if make:
+                    await self._world.disk.make_directory(path.parent)
+                elif await self._world.disk.stat(path) is None:
+                    return None
+                index = self._open[path] = await unbroken(
+                    self._world.run.in_thread(lambda: IndexFile(path, self._connect))
+                )
+            self._open.move_to_end(path)
+            await self._close_some(path)
+            ready = index
+            return await unbroken(self._world.run.in_thread(lambda: work(ready)))
+        except (sqlite3.DatabaseError, CorruptCopy) as error:
+            raise await self._trouble(path, error) from error
+        except OSError as error:
+            self._fence.doubt()
+            raise DriveTrouble(error.errno or errno.EIO, str(error)) from error
+
+    async def _trouble(self, path: Path, error: Exception) -> DriveTrouble:
+        self._fence.doubt()
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return DriveFull(errno.ENOSPC, str(error))
+        await self._forget(path)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, CorruptCopy):
+            aside = self._root / "quarantine" / f"{path.name}-{int(self._world.clock.now_s() * 1000)}"
+            await self._world.disk.make_directory(aside.parent)
+            for suffix in ("-wal", "-shm"):
+                await self._world.disk.remove(path.with_name(path.name + suffix))
+            if await self._world.disk.stat(path) is not None:
+                await self._world.disk.rename_synced(path, aside)
+            return CorruptCopy(errno.EIO, str(error))
+        return DriveTrouble(errno.EIO, str(error))
+
+    async def _close_some(self, keep: Path) -> None:
+        for path in list(self._open):
+            if len(self._open) <= OPEN_MAX:
+                return
+            if path != keep and path not in self._locks:
+                index = self._open.pop(path)
+                async with self._alone(path):
+                    await self._world.run.in_thread(index.close)
+
+    async def _forget(self, path: Path) -> None:
+        index = self._open.pop(path, None)
+        if index is not None:
+            try:
+                await self._world.run.in_thread(index.close)
+            except sqlite3.Error:
+                self._fence.doubt()
+
+    def _path(self, kind: IndexKind, place: Place) -> Path:
+        return self._root / kind / str(place.part) / f"{place.hash}.db"
+
+    @asynccontextmanager
+    async def _alone(self, path: Path) -> AsyncIterator[None]:
+        lock, users = self._locks.get(path) or (asyncio.Lock(), 0)
+        self._locks[path] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[path]
+            if users == 1:
+                del self._locks[path]
+            else:
+                self._locks[path] = lock, users - 1

@@ -1,0 +1,76 @@
+"""A directory of this machine as a drive."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from apus.kernel.world import World
+from apus.services.object.drivers.copies import FileCopies
+from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, Fence
+from apus.services.object.drivers.indexes import SqliteIndexes
+from apus.services.object.drivers.sqlite_index import Connect, connect_file
+from apus.services.object.model import Change, DriveTrouble
+
+
+class LocalDrive:
+    """Composed of what it keeps; all parts stand behind one fence."""
+
+    def __init__(
+        self,
+        world: World,
+        root: Path,
+        identity: DriveIdentity,
+        *,
+        connect: Connect = connect_file,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        self.id, self.root = identity.drive, root
+        self._fence = fence = Fence(world, root, identity, reserve_bytes)
+        self.copies = FileCopies(world, root, fence)
+        self.indexes = SqliteIndexes(world, root, fence, connect)
+        self.pending = FilePending(world, root, fence)
+
+    async def start(self) -> None:
+        """Clear what a crash left.  Raise DriveTrouble unless the drive is there."""
+        await self._fence.check()
+        await self.copies.clear_uploads()
+
+    def forget(self) -> None:
+        """The drive may hold other things than it did."""
+        self._fence.doubt()
+        self.copies.forget()
+
+    async def close(self) -> None:
+        await self.indexes.close()
+
+
+class FilePending:
+    def __init__(self, world: World, root: Path, fence: Fence) -> None:
+        self._disk, self._root, self._fence = world.disk, root / "pending", fence
+
+    async def add(self, name: str, change: Change) -> None:
+        await self._fence.check()
+        try:
+            await self._disk.write_synced(self._root / name, msgspec.msgpack.encode(change))
+        except OSError as error:
+            self._fence.doubt()
+            raise DriveTrouble(error.errno or errno.EIO, str(error)) from error
+
+    async def names(self) -> Sequence[str]:
+        await self._fence.check()
+        return await self._disk.names(self._root)
+
+    async def get(self, name: str) -> Change | None:
+        await self._fence.check()
+        try:
+            return msgspec.msgpack.decode(await self._disk.read(self._root / name), type=Change)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    async def remove(self, name: str) -> None:
+        await self._fence.check()
+        await self._disk.remove(self._root / name)

@@ -1,0 +1,317 @@
+"""Objects on drives: written to a quorum before the answer, read from any good copy.
+
+Nothing here knows of containers or callers; `service.py` joins the two.  Bodies pass through in strides, so memory
+is bounded whatever their size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from apus.kernel.errors import Invalid, NotFound, TooLarge, Unavailable
+from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.drivers.drive import CopyWriter, Drive
+from apus.services.object.drivers.trailer import checksums_of
+from apus.services.object.drivers.unbroken import unbroken
+from apus.services.object.logic.merge import merge
+from apus.services.object.model import STRIDE_BYTES, CorruptCopy, Head, Meta, Place, ReplacedCopy
+
+OBJECT_BYTES_MAX: Final = 5 * (1 << 30) + 2
+"""As Swift's default `max_file_size`."""
+
+READ_TIMEOUT_S: Final = 5.0
+"""A drive that does not find an object for so long is passed over."""
+
+INLINE_BYTES: Final = 64 << 10
+"""Hashing less than this takes less than the way to a thread and back."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """A version, and where it was seen; small ones come with their bytes."""
+
+    place: Place
+    head: Head
+    drive: Drive
+    data: bytes | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Intent:
+    """An object that is being written, all but its bytes."""
+
+    account: str
+    container: str
+    name: str
+    content_type: str
+    headers: Mapping[str, str]
+    size_bytes: int | None = None
+    etag: str | None = None
+    """The MD5 that the client expects."""
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+class Engine:
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._run = cluster.world.run
+
+    async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+        """Write it; when `data` raises, nothing is left."""
+        place = self.cluster.place(intent.account, intent.container, intent.name)
+        md5 = hashlib.md5(usedforsecurity=False)
+        strides = _strides(data, intent.size_bytes)
+        first = await anext(strides, b"")
+        if len(first) < STRIDE_BYTES:
+            checksums = await self._digest(md5, first)
+            head = self._head(intent, len(first), md5, checksums)
+            await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, head, first))
+            return head
+        upload = _Upload(self.cluster, place)
+        try:
+            await unbroken(upload.open())
+            checksums, size, stride = b"", 0, first
+            while stride:
+                size += len(stride)
+                _, sums = await unbroken(asyncio.gather(upload.write(stride), self._digest(md5, stride)))
+                checksums += sums
+                stride = await anext(strides, b"")
+            head = self._head(intent, size, md5, checksums)
+            await unbroken(upload.commit(head))
+            return head
+        finally:
+            await unbroken(upload.close())
+
+    async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None:
+        """The object, or None; a deleted one is not found.  `newest` asks every copy, not just one."""
+        place = self.cluster.place(account, container, name)
+        found = await self.locate(place, newest=newest)
+        return None if found is None or found.head.gone else found
+
+    async def locate(self, place: Place, *, newest: bool = False) -> Found | None:
+        """The version in this place, a tombstone too."""
+        if not newest and not self.cluster.repairs.suspects("objects", place.part):
+            found = await self._first(place)
+            if found is not None:
+                return found
+        return await self._newest(place)
+
+    async def read(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
+        """Bytes of the version that was found; another copy takes over where one fails."""
+        if found.data is not None:
+            if length:
+                yield found.data[offset : offset + length]
+            return
+        end = offset + length
+        others = [drive for drive in self.cluster.candidates(found.place.part) if drive is not found.drive]
+        for drive in (found.drive, *others):
+            try:
+                if drive is not found.drive:
+                    head = await drive.copies.head(found.place)
+                    if head is None or head.stamp != found.head.stamp:
+                        continue
+                async for chunk in drive.copies.read(found.place, found.head, offset, end - offset):
+                    offset += len(chunk)
+                    yield chunk
+                if offset == end:
+                    return
+            except ReplacedCopy:
+                continue
+            except OSError as error:
+                self._note(drive, found.place, error)
+        raise Unavailable("object.no_good_copy", "No copy of this version could be read to its end.")
+
+    async def delete(self, account: str, container: str, name: str, *, if_stamp: str | None = None) -> Head:
+        """Leave a tombstone.  Raise NotFound when there is nothing (or no longer that version) to delete."""
+        place = self.cluster.place(account, container, name)
+        found = await self.locate(place, newest=True)
+        if found is None or found.head.gone or (if_stamp is not None and found.head.changed != if_stamp):
+            raise NotFound("object.absent", "The resource could not be found.")
+        tombstone = Head(account, container, name, self.cluster.stamp(), gone=True)
+        await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, tombstone, b""))
+        return tombstone
+
+    async def describe(
+        self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
+    ) -> Head:
+        """Replace the metadata, keep the bytes."""
+        place = self.cluster.place(account, container, name)
+        found = await self.locate(place, newest=True)
+        if found is None or found.head.gone:
+            raise NotFound("object.absent", "The resource could not be found.")
+        shown = content_type or found.head.shown_type
+        meta = Meta(found.head.stamp, self.cluster.stamp(), shown, dict(headers))
+        await self.cluster.spread("objects", place.part, lambda drive: drive.copies.describe(place, meta))
+        return msgspec.structs.replace(found.head, meta=meta)
+
+    async def _first(self, place: Place) -> Found | None:
+        """The first primary that has it.  A missing or failing copy is noted, so the next reader asks them all."""
+        for drive in self.cluster.primaries(place.part):
+            if self.cluster.resting(drive):
+                self.cluster.repairs.add("objects", place.part)
+                continue
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    got = await drive.copies.fetch(place)
+            except OSError as error:
+                self._note(drive, place, error)
+                continue
+            if got is None:
+                return None
+            return Found(place, got[0], drive, got[1])
+        return None
+
+    async def _newest(self, place: Place) -> Found | None:
+        """The newest among all copies, wherever they may be."""
+        drives = self.cluster.candidates(place.part)
+        primaries = {drive.id for drive in self.cluster.primaries(place.part)}
+        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place), READ_TIMEOUT_S)
+        best: Found | None = None
+        heard = 0
+        for drive, answer in zip(drives, answers, strict=True):
+            if isinstance(answer, OSError):
+                self._note(drive, place, answer)
+                continue
+            heard += drive.id in primaries
+            if answer is None:
+                continue
+            if best is None or merge(best.head, answer[0]) is not best.head:
+                best = Found(place, answer[0], drive, answer[1])
+        if best is None and heard < self.cluster.copies - self.cluster.quorum + 1:
+            raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
+        if best is not None:
+            held = [
+                answer[0].version == best.head.version
+                for drive, answer in zip(drives, answers, strict=True)
+                if drive.id in primaries and isinstance(answer, tuple)
+            ]
+            if len(held) < self.cluster.copies or not all(held):
+                self.cluster.repairs.add("objects", place.part)
+        return best
+
+    def _note(self, drive: Drive, place: Place, error: OSError) -> None:
+        if not isinstance(error, CorruptCopy | ReplacedCopy):
+            self.cluster.failed(drive, error)
+        self.cluster.repairs.add("objects", place.part)
+
+    async def _digest(self, md5: _Hash, data: bytes) -> bytes:
+        def work() -> bytes:
+            md5.update(data)
+            return checksums_of(data)
+
+        return work() if len(data) <= INLINE_BYTES else await self._run.in_thread(work)
+
+    def _head(self, intent: Intent, size: int, md5: _Hash, checksums: bytes) -> Head:
+        etag = md5.hexdigest()
+        if intent.size_bytes is not None and size != intent.size_bytes:
+            raise Invalid("object.length", f"{intent.size_bytes} bytes were announced and {size} came.")
+        if intent.etag is not None and intent.etag != etag:
+            raise Invalid("object.etag", f"The MD5 of what came is {etag}, not {intent.etag}.", field="ETag")
+        return Head(
+            intent.account,
+            intent.container,
+            intent.name,
+            self.cluster.stamp(),
+            size_bytes=size,
+            etag=etag,
+            content_type=intent.content_type,
+            headers=dict(intent.headers),
+            checksums=checksums,
+        )
+
+
+class _Upload:
+    """One body on its way to several drives; a drive that fails is left out while a quorum goes on."""
+
+    def __init__(self, cluster: Cluster, place: Place) -> None:
+        self._cluster, self._place = cluster, place
+        self._writers: dict[str, CopyWriter] = {}
+        self._failed: list[CopyWriter] = []
+
+    async def open(self) -> None:
+        candidates = self._cluster.candidates(self._place.part)
+        while candidates and len(self._writers) < self._cluster.copies:
+            missing = self._cluster.copies - len(self._writers)
+            batch, candidates = candidates[:missing], candidates[missing:]
+            opened = await asyncio.gather(*(drive.copies.begin(self._place) for drive in batch), return_exceptions=True)
+            failure: BaseException | None = None
+            for drive, writer in zip(batch, opened, strict=True):
+                if isinstance(writer, OSError):
+                    self._cluster.failed(drive, writer)
+                elif isinstance(writer, BaseException):
+                    failure = writer
+                else:
+                    self._writers[drive.id] = writer
+            if failure is not None:
+                raise failure
+        self._check()
+
+    async def write(self, data: bytes) -> None:
+        await self._on_each(lambda writer: writer.write(data))
+
+    async def commit(self, head: Head) -> None:
+        await self._on_each(lambda writer: writer.commit(head))
+        if set(self._writers) != set(self._cluster.ring.primaries(self._place.part)):
+            self._cluster.repairs.add("objects", self._place.part)
+
+    async def close(self) -> None:
+        """Leave nothing of what was not committed."""
+        for writer in (*self._writers.values(), *self._failed):
+            try:
+                await writer.abort()
+            except OSError:
+                continue  # the drive clears it when it comes back
+
+    async def _on_each(self, act: _WriterAct) -> None:
+        names = list(self._writers)
+        done = await asyncio.gather(*(act(self._writers[name]) for name in names), return_exceptions=True)
+        for name, outcome in zip(names, done, strict=True):
+            if isinstance(outcome, OSError):
+                self._cluster.failed(self._cluster.drives[name], outcome)
+                self._failed.append(self._writers.pop(name))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        self._check()
+
+    def _check(self) -> None:
+        if len(self._writers) < self._cluster.quorum:
+            raise Unavailable(
+                "object.no_quorum",
+                f"{len(self._writers)} drives can take this object; {self._cluster.quorum} are needed.",
+            )
+
+
+class _WriterAct(Protocol):
+    async def __call__(self, writer: CopyWriter, /) -> None: ...
+
+
+async def _strides(data: AsyncIterator[bytes], announced: int | None) -> AsyncIterator[bytes]:
+    """The body in pieces of STRIDE_BYTES, the last one shorter.  Raise TooLarge past what was announced."""
+    limit = OBJECT_BYTES_MAX if announced is None else min(announced, OBJECT_BYTES_MAX)
+    parts, held, size = list[bytes](), 0, 0
+    async for chunk in data:
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge("object.too_large", f"The object is larger than {limit} bytes.")
+        parts.append(chunk)
+        held += len(chunk)
+        if held >= STRIDE_BYTES:
+            joined = b"".join(parts)
+            at = 0
+            while held - at >= STRIDE_BYTES:
+                yield joined[at : at + STRIDE_BYTES]
+                at += STRIDE_BYTES
+            parts, held = [joined[at:]], held - at
+    if held:
+        yield b"".join(parts)

@@ -1,0 +1,98 @@
+"""Who may do what with a container: the owning project, and those whom its ACLs name.
+
+The elements of an ACL are those of Swift: `.r:*`, `.r:.example.com`, `.r:-host`, `.rlistings`, `project:user`, with
+`*` for any, or the name of a role or a project.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from apus.kernel.caller import Caller
+from apus.kernel.errors import Invalid
+
+ACCOUNT_PREFIX: Final = "AUTH_"
+RESELLER_ROLE: Final = "ResellerAdmin"
+
+
+def account_of(project_id: str) -> str:
+    return ACCOUNT_PREFIX + project_id
+
+
+def is_reseller(caller: Caller | None) -> bool:
+    """May act on every account, and make and delete accounts."""
+    return caller is not None and (caller.is_admin or RESELLER_ROLE in caller.roles or "service" in caller.roles)
+
+
+def owns(caller: Caller | None, account: str, *, to_write: bool) -> bool:
+    if caller is None:
+        return False
+    if is_reseller(caller):
+        return True
+    if caller.project_id is None or account != account_of(caller.project_id):
+        return False
+    return "member" in caller.roles or "swiftoperator" in caller.roles or (not to_write and "reader" in caller.roles)
+
+
+def acl_allows(acl: str, caller: Caller | None, *, referrer: str = "", listing: bool = False) -> bool:
+    elements = [element.strip() for element in acl.split(",") if element.strip()]
+    referrers = [element.partition(":")[2] for element in elements if element.startswith(".r:")]
+    if referrers and _referred(referrers, referrer) and (not listing or ".rlistings" in elements):
+        return True
+    if caller is None:
+        return False
+    users = {"*", caller.user_id, caller.user_name}
+    projects = {"*", caller.project_id, caller.project_name} - {None, ""}
+    for element in elements:
+        if element.startswith("."):
+            continue
+        project, colon, user = element.partition(":")
+        if colon and project in projects and user in users:
+            return True
+        if not colon and (element in caller.roles or element in projects - {"*"}):
+            return True
+    return False
+
+
+def clean_acl(name: str, value: str) -> str:
+    """The ACL as it is stored; raise Invalid when an element means nothing."""
+    cleaned: list[str] = []
+    for raw in value.split(","):
+        element = raw.strip()
+        if not element:
+            continue
+        if not element.startswith("."):
+            cleaned.append(element)
+            continue
+        first, colon, second = (part.strip() for part in element.partition(":"))
+        if first == ".rlistings" and not colon:
+            cleaned.append(first)
+        elif first in (".r", ".ref", ".referer", ".referrer"):
+            cleaned.append(".r:" + _clean_referrer(name, element, second))
+        else:
+            raise Invalid("object.acl", f"Unknown designator {first!r} in ACL {element!r}.", field=name)
+    if "write" in name.lower() and any(element.startswith(".r") for element in cleaned):
+        raise Invalid("object.acl", "Referrers are not allowed in a write ACL.", field=name)
+    return ",".join(cleaned)
+
+
+def _clean_referrer(name: str, element: str, host: str) -> str:
+    minus = "-" if host.startswith("-") else ""
+    host = host.removeprefix("-").strip()
+    if host.startswith("*") and host != "*":
+        host = host[1:]
+    if not host or host == ".":
+        raise Invalid("object.acl", f"No host or domain in ACL {element!r}.", field=name)
+    return minus + host
+
+
+def _referred(hosts: list[str], referrer: str) -> bool:
+    """The last element that fits decides."""
+    host = urlsplit(referrer).hostname or "unknown"
+    allowed = False
+    for pattern in hosts:
+        wanted = pattern.removeprefix("-")
+        if wanted == "*" or host == wanted or (wanted.startswith(".") and host.endswith(wanted)):
+            allowed = not pattern.startswith("-")
+    return allowed

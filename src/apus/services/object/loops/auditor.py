@@ -1,0 +1,79 @@
+"""Reads everything against its checksums, slowly, and has what is bad repaired from the other copies.
+
+Each object that it reads is also offered to its container again: a crash between an object's quorum and its index
+leaves one that no listing shows, and this is how it comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from apus.services.object.cluster import Cluster
+from apus.services.object.directory import Directory, container_row, object_row
+from apus.services.object.drivers.drive import Drive
+from apus.services.object.model import Change, CorruptCopy, IndexKind, Place
+from apus.services.object.repair import reclaim
+
+PASS_EVERY_S: Final = 3600.0
+PAUSE_EVERY_BYTES: Final = 16 << 20
+"""After so much the auditor sleeps as long as the reading took or more, so it costs no more than a part of a drive."""
+
+
+class Auditor:
+    name = "object.auditor"
+    period_s = PASS_EVERY_S
+
+    def __init__(self, cluster: Cluster, directory: Directory) -> None:
+        self.cluster, self._directory = cluster, directory
+        self.bad = 0
+
+    async def keys(self) -> Iterable[str]:
+        return list(self.cluster.drives)
+
+    async def settle(self, key: str) -> None:
+        drive = self.cluster.drives[key]
+        try:
+            for part in await drive.copies.parts():
+                for path_hash in await drive.copies.inventory(part):
+                    await self._object(drive, Place(part, path_hash))
+            await self._indexes(drive, "accounts")
+            await self._indexes(drive, "containers")
+        except OSError as error:
+            self.cluster.failed(drive, error)
+
+    async def run_once(self) -> None:
+        for key in await self.keys():
+            await self.settle(key)
+
+    async def _object(self, drive: Drive, place: Place) -> None:
+        began_s = self.cluster.world.clock.monotonic_s()
+        try:
+            head = await drive.copies.audit(place)
+        except CorruptCopy:
+            self.bad += 1
+            self.cluster.repairs.add("objects", place.part)
+            return
+        if head is None:
+            self.cluster.repairs.add("objects", place.part)
+            return
+        if head.gone and not self.cluster.repairs.suspects("objects", place.part):
+            await reclaim(self.cluster, place, head.version)
+        if drive.id == self.cluster.ring.primaries(place.part)[0]:
+            await self._directory.offer(Change(head.account, head.container, (object_row(head),)))
+        if head.size_bytes >= PAUSE_EVERY_BYTES:
+            await self.cluster.world.clock.sleep(self.cluster.world.clock.monotonic_s() - began_s)
+
+    async def _indexes(self, drive: Drive, kind: IndexKind) -> None:
+        for part in await drive.indexes.parts(kind):
+            for place in await drive.indexes.places(kind, part):
+                try:
+                    await drive.indexes.audit(kind, place)
+                    head = await drive.indexes.head(kind, place)
+                except CorruptCopy:
+                    self.bad += 1
+                    self.cluster.repairs.add(kind, part)
+                    continue
+                if head is not None and head.container and drive.id == self.cluster.ring.primaries(part)[0]:
+                    row = container_row(head, self.cluster.stamp())
+                    await self._directory.offer(Change(head.account, "", (row,)))

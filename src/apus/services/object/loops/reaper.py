@@ -1,0 +1,73 @@
+"""Empties deleted accounts, and deleted containers into which an object slipped while they were being deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from apus.kernel.errors import NotFound
+from apus.services.object.model import IndexHead, IndexKind, ListingAsk
+from apus.services.object.service import Objects
+
+PASS_EVERY_S: Final = 60.0
+ENTRIES_AT_ONCE: Final = 1_000
+
+
+class Reaper:
+    name = "object.reaper"
+    period_s = PASS_EVERY_S
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def keys(self) -> Iterable[str]:
+        """`ACCOUNT` or `ACCOUNT/CONTAINER` of what is deleted and not empty, as seen on the drives of this node."""
+        accounts = [head.account for head in await self._deleted("accounts")]
+        containers = [f"{head.account}/{head.container}" for head in await self._deleted("containers")]
+        return dict.fromkeys([*accounts, *containers])
+
+    async def settle(self, key: str) -> None:
+        account, _, container = key.partition("/")
+        head = await self._objects.directory.head(account, container)
+        if head is None or head.exists:
+            return
+        if container:
+            await self._empty(account, container, before=head.gone)
+            return
+        ask = ListingAsk(limit=ENTRIES_AT_ONCE)
+        while rows := await self._objects.listing(account, "", ask):
+            for row in rows:
+                await self._empty(account, row.name, before=head.gone)
+                try:
+                    await self._objects.delete_container(account, row.name)
+                except NotFound:
+                    continue
+            ask = ListingAsk(limit=ENTRIES_AT_ONCE, marker=rows[-1].name)
+
+    async def run_once(self) -> None:
+        for key in await self.keys():
+            await self.settle(key)
+
+    async def _empty(self, account: str, container: str, *, before: str) -> None:
+        ask = ListingAsk(limit=ENTRIES_AT_ONCE)
+        while rows := await self._objects.listing(account, container, ask):
+            for row in rows:
+                found = await self._objects.engine.find(account, container, row.name, newest=True)
+                if found is not None and found.head.stamp < before:
+                    await self._objects.delete_object(account, container, row.name)
+            ask = ListingAsk(limit=ENTRIES_AT_ONCE, marker=rows[-1].name)
+
+    async def _deleted(self, kind: IndexKind) -> list[IndexHead]:
+        found: list[IndexHead] = []
+        for drive in self._objects.cluster.drives.values():
+            try:
+                for part in await drive.indexes.parts(kind):
+                    if self._objects.cluster.ring.primaries(part)[0] != drive.id:
+                        continue
+                    for place in await drive.indexes.places(kind, part):
+                        head = await drive.indexes.head(kind, place)
+                        if head is not None and not head.exists and head.gone and head.rows:
+                            found.append(head)
+            except OSError as error:
+                self._objects.cluster.failed(drive, error)
+        return found

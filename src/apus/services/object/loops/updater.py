@@ -1,0 +1,43 @@
+"""Makes the changes to indexes that had to be put off, and tells accounts the totals of their containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from apus.kernel.errors import Unavailable
+from apus.services.object.cluster import Cluster
+from apus.services.object.directory import Directory
+
+PASS_EVERY_S: Final = 1.0
+
+
+class Updater:
+    name = "object.updater"
+    period_s = PASS_EVERY_S
+
+    def __init__(self, cluster: Cluster, directory: Directory) -> None:
+        self.cluster, self._directory = cluster, directory
+
+    async def keys(self) -> Iterable[str]:
+        await self._directory.report()
+        return list(self.cluster.drives)
+
+    async def settle(self, key: str) -> None:
+        drive = self.cluster.drives[key]
+        if self.cluster.resting(drive):
+            return
+        try:
+            for name in await drive.pending.names():
+                change = await drive.pending.get(name)
+                if change is not None:
+                    await self._directory.apply(change)
+                await drive.pending.remove(name)
+        except Unavailable:
+            return  # the next pass tries again
+        except OSError as error:
+            self.cluster.failed(drive, error)
+
+    async def run_once(self) -> None:
+        for key in await self.keys():
+            await self.settle(key)

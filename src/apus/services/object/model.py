@@ -1,0 +1,165 @@
+"""What is kept on drives: versions of objects, and the rows and heads of the indexes that list them.
+
+Accounts and containers are both an *index*: a head (does it exist, its metadata) and rows by name.  The rows of a
+container are objects, the rows of an account are containers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final, Literal
+
+import msgspec
+
+BLOCK_BYTES: Final = 1 << 18
+"""What one checksum covers: the least that a verified read has to fetch."""
+
+STRIDE_BYTES: Final = 1 << 20
+"""What an upload holds in memory before it goes to the drives; a smaller object is written in one go."""
+
+
+class DriveTrouble(OSError):
+    """The drive cannot do this now: away, fenced, full, read-only, failing.  Another one is asked."""
+
+
+class DriveFull(DriveTrouble):
+    """It still reads and deletes."""
+
+
+class CorruptCopy(DriveTrouble):
+    """What is stored is not what was written; it has been put aside."""
+
+
+class ReplacedCopy(DriveTrouble):
+    """Another version took the place of the one being read."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is kept: the partition, and its name within."""
+
+    part: int
+    hash: str
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """Metadata set after the object was written; counts only for the version that it names."""
+
+    of: str
+    stamp: str
+    content_type: str
+    headers: dict[str, str]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """All of a version but its bytes.  A deleted object is a version with `gone`."""
+
+    account: str
+    container: str
+    name: str
+    stamp: str
+    gone: bool = False
+    size_bytes: int = 0
+    etag: str = ""
+    content_type: str = ""
+    headers: dict[str, str] = {}
+    checksums: bytes = b""
+    """CRC-32 of each block, little-endian."""
+    meta: Meta | None = None
+
+    @property
+    def version(self) -> tuple[str, str]:
+        return self.stamp, self.meta.stamp if self.meta else ""
+
+    @property
+    def changed(self) -> str:
+        """The stamp of the last change, to the data or to the metadata."""
+        return self.meta.stamp if self.meta else self.stamp
+
+    @property
+    def shown_type(self) -> str:
+        return self.meta.content_type if self.meta else self.content_type
+
+    @property
+    def shown_headers(self) -> dict[str, str]:
+        return self.meta.headers if self.meta else self.headers
+
+    @property
+    def delete_at_s(self) -> int | None:
+        text = self.shown_headers.get("x-delete-at")
+        return int(text) if text else None
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One name in an index: an object in a container, or a container in an account."""
+
+    name: str
+    stamp: str
+    told: str = ""
+    """The newer half of the version: of an object its metadata's stamp, of a container its totals' stamp."""
+    gone: bool = False
+    size_bytes: int = 0
+    count: int = 0
+    etag: str = ""
+    content_type: str = ""
+
+    @property
+    def version(self) -> tuple[str, str]:
+        return self.stamp, self.told
+
+
+class IndexHead(msgspec.Struct, frozen=True):
+    """What an account or container says about itself."""
+
+    account: str
+    container: str
+    made: str = ""
+    gone: str = ""
+    fields: dict[str, tuple[str, str]] = {}
+    """Metadata: name to (value, stamp)."""
+    rows: int = 0
+    size_bytes: int = 0
+    objects: int = 0
+    """Of an account: the objects in all its containers."""
+
+    @property
+    def exists(self) -> bool:
+        return self.made > self.gone
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What was set since it was last made, without what was removed."""
+        return {name: value for name, (value, stamp) in self.fields.items() if value and stamp > self.gone}
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Something to be merged into an index; merging it twice, or late, is harmless."""
+
+    account: str
+    container: str
+    rows: tuple[Row, ...] = ()
+    made: str = ""
+    gone: str = ""
+    fields: dict[str, tuple[str, str]] = {}
+
+
+class ListingAsk(msgspec.Struct, frozen=True):
+    """Which names of an index are wanted."""
+
+    limit: int = 10_000
+    marker: str = ""
+    end_marker: str = ""
+    prefix: str = ""
+    delimiter: str = ""
+    reverse: bool = False
+    path: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subdir:
+    """Stands for all names that go on from here."""
+
+    name: str
+
+
+IndexKind = Literal["containers", "accounts"]

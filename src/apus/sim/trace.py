@@ -1,0 +1,27 @@
+"""What happened in a simulation, as one hash: two runs of a seed have the same, or something leaked in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from typing import Final
+
+TAIL_MAX: Final = 2_000
+"""Events kept to be read when a seed fails; the hash is of all of them."""
+
+
+class Trace:
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.tail: deque[str] = deque(maxlen=TAIL_MAX)
+        self.count = 0
+
+    def note(self, *words: object) -> None:
+        line = f"{asyncio.get_running_loop().time():.6f} {' '.join(map(str, words))}"
+        self._hash.update(line.encode() + b"\n")
+        self.tail.append(line)
+        self.count += 1
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()

@@ -1,0 +1,58 @@
+"""Servers that several tests share: started at the first need, in a directory of their own, ended at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from apus.platform.process import LocalRunner
+from apus.platform.servers import Server, start_nats, start_postgres, stop_server
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[LocalRunner]:
+    runner = LocalRunner()
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, runner: LocalRunner) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("postgres")
+    server = asyncio.run(start_postgres(directory, free_port(), runner))
+    yield server
+    asyncio.run(stop_server(server, directory, runner))
+
+
+@pytest.fixture(scope="session")
+def nats(tmp_path_factory: pytest.TempPathFactory, runner: LocalRunner) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("nats")
+    server = asyncio.run(start_nats(directory, free_port(), runner))
+    yield server
+    asyncio.run(stop_server(server, directory, runner))
+
+
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest, postgres: Server) -> str:
+    """The URL of an empty database of the test's own."""
+    import asyncpg
+
+    name = f"t{abs(hash(request.node.nodeid)):x}"
+
+    async def create() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.close()
+
+    asyncio.run(create())
+    return postgres.url.rsplit("/", 1)[0] + f"/{name}"

@@ -1,0 +1,93 @@
+"""A real server on a loopback port, in a thread of its own, over drives in a directory."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import random
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from apus.kernel.caller import Caller
+from apus.kernel.errors import Unauthenticated
+from apus.node.http import HttpServer, listen_on
+from apus.platform.process import LocalRunner
+from apus.services.object.api.routes import swift_apis
+from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.wire.app import App
+from tests.object_store import drive_paths, make_world
+
+
+def caller(project: str, *roles: str) -> Caller:
+    return Caller(
+        user_id=f"u-{project}", user_name=f"n-{project}", project_id=project, project_name=project,
+        roles=frozenset(roles or ("member", "reader")),
+    )  # fmt: skip
+
+
+class Tokens:
+    known: Mapping[str, Caller] = {
+        "alice": caller("a"),
+        "bob": caller("b"),
+        "reader": caller("a", "reader"),
+        "boss": caller("boss", "admin", "member", "reader"),
+    }
+
+    def verify(self, token: str) -> Caller:
+        if token not in self.known:
+            raise Unauthenticated("test.token", "no")
+        return self.known[token]
+
+
+class SwiftServer:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store: ObjectStore
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        assert self._ready.wait(20)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self._server.stop)
+        self._thread.join(20)
+
+    def run(self, work: object) -> object:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)  # type: ignore[arg-type]
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        runner = LocalRunner()
+        world = make_world(runner=runner)
+        self.store = await open_store(world, drives_in(drive_paths(self.root)), self.root / "layout.json")
+        app = App(swift_apis(self.store.service), Tokens(), dice=random.Random(3))
+        listening = listen_on("127.0.0.1", 0)
+        self.port = listening.getsockname()[1]
+        self._server = HttpServer(app, listening)
+        self._ready.set()
+        await self._server.run()
+        await self.store.close()
+        listening.close()
+        runner.close()
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        token: str | None = "alice",
+        **headers: str,
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token:
+            sent["X-Auth-Token"] = token
+        connection.request(method, path, body, sent)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, data
+
+    def uploads_left(self) -> list[Path]:
+        return [path for path in self.root.glob("*/tmp/*")]

@@ -1,0 +1,139 @@
+"""A disk in memory that does to files what real ones do: forgets what was not synced, fills, flips bits, goes away."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from random import Random
+
+from apus.kernel.world import Stat
+
+
+class PowerCut(BaseException):
+    """The machine stops here."""
+
+
+class FaultyDisk:
+    """Names and bytes are kept twice: as a running system sees them, and as a power cut would leave them."""
+
+    def __init__(self, dice: Random | None = None) -> None:
+        self.dice = dice or Random(1)
+        self.files: dict[Path, bytes] = {}
+        self.synced: dict[Path, bytes] = {}
+        self.full: set[Path] = set()
+        self.read_only: set[Path] = set()
+        self.away: set[Path] = set()
+        self.writes = 0
+        self.cut_at: int | None = None
+
+    def power_cut(self) -> None:
+        """What was not synced is lost or torn."""
+        survivors = dict(self.synced)
+        for path, data in self.files.items():
+            if path not in self.synced and self.dice.random() < 0.3:
+                survivors[path] = data[: self.dice.randrange(len(data) + 1)]
+        self.files, self.synced = dict(survivors), dict(survivors)
+        self.cut_at = None
+
+    def wipe(self, root: Path) -> None:
+        for path in [path for path in self.files if path.is_relative_to(root)]:
+            self.files.pop(path, None)
+            self.synced.pop(path, None)
+
+    def snapshot(self, root: Path) -> dict[Path, bytes]:
+        return {path: data for path, data in self.files.items() if path.is_relative_to(root)}
+
+    def restore(self, root: Path, snapshot: dict[Path, bytes]) -> None:
+        self.wipe(root)
+        self.files.update(snapshot)
+        self.synced.update(snapshot)
+
+    def flip_bit(self, path: Path) -> None:
+        data = bytearray(self.files[path])
+        at = self.dice.randrange(len(data))
+        data[at] ^= 1 << self.dice.randrange(8)
+        self.files[path] = self.synced[path] = bytes(data)
+
+    def _look(self, path: Path) -> None:
+        if any(path.is_relative_to(root) for root in self.away):
+            raise OSError(errno.EIO, "the drive is away")
+
+    def _change(self, path: Path, *, grows: bool = False) -> None:
+        self._look(path)
+        self.writes += 1
+        if self.cut_at is not None and self.writes >= self.cut_at:
+            raise PowerCut
+        if any(path.is_relative_to(root) for root in self.read_only):
+            raise OSError(errno.EROFS, "read-only")
+        if grows and any(path.is_relative_to(root) for root in self.full):
+            raise OSError(errno.ENOSPC, "no space left")
+
+    async def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
+        self._look(path)
+        if path not in self.files:
+            raise FileNotFoundError(errno.ENOENT, str(path))
+        data = self.files[path][offset:]
+        return data if length is None else data[:length]
+
+    async def stream(
+        self, path: Path, *, offset: int = 0, length: int | None = None, chunk_bytes: int = 1 << 18
+    ) -> AsyncIterator[bytes]:
+        data = await self.read(path, offset=offset, length=length)
+        for at in range(0, len(data), chunk_bytes):
+            yield data[at : at + chunk_bytes]
+
+    async def create(self, path: Path, *, append: bool = False) -> FaultyWriter:
+        self._change(path, grows=True)
+        self.files[path] = self.files.get(path, b"") if append else b""
+        return FaultyWriter(self, path)
+
+    async def write_synced(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        self._change(path, grows=True)
+        self.files[path] = self.synced[path] = data
+
+    async def rename_synced(self, source: Path, target: Path) -> None:
+        self._look(source)
+        if source not in self.files:
+            raise FileNotFoundError(errno.ENOENT, str(source))
+        self._change(target)
+        data = self.files.pop(source)
+        kept = self.synced.pop(source, data[: len(data) // 2])
+        self.files[target], self.synced[target] = data, kept
+
+    async def remove(self, path: Path) -> None:
+        self._change(path)
+        for inside in [other for other in self.files if other == path or other.is_relative_to(path)]:
+            self.files.pop(inside)
+            self.synced.pop(inside, None)
+
+    async def make_directory(self, path: Path) -> None:
+        self._change(path)
+
+    async def names(self, path: Path) -> Sequence[str]:
+        self._look(path)
+        depth = len(path.parts)
+        return sorted({other.parts[depth] for other in self.files if other.is_relative_to(path) and other != path})
+
+    async def stat(self, path: Path) -> Stat | None:
+        self._look(path)
+        return Stat(len(self.files[path]), 0.0, False) if path in self.files else None
+
+    async def free_bytes(self, path: Path) -> int:
+        self._look(path)
+        return 0 if path in self.full else 1 << 40
+
+
+class FaultyWriter:
+    def __init__(self, disk: FaultyDisk, path: Path) -> None:
+        self._disk, self._path = disk, path
+
+    async def write(self, data: bytes | memoryview) -> None:
+        self._disk._change(self._path, grows=True)
+        self._disk.files[self._path] += bytes(data)
+
+    async def sync(self) -> None:
+        self._disk._change(self._path)
+        self._disk.synced[self._path] = self._disk.files[self._path]
+
+    async def close(self) -> None: ...

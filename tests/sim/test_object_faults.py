@@ -1,0 +1,305 @@
+"""Objects on drives that fail in every way we know: what was acknowledged stays, what was deleted stays away."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from apus.kernel.errors import CloudError, NotFound, Unavailable
+from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.drivers.fence import DriveIdentity, format_drive
+from apus.services.object.model import STRIDE_BYTES, Head
+from tests.object_store import all_of, awaited, chunks, drive_paths, intent, make_world
+from tests.sim.object_disk import FaultyDisk, PowerCut
+
+T = TypeVar("T")
+ROOT = Path("/sim")
+NAMES = ("one", "two", "three")
+BIG = STRIDE_BYTES * 2 + 77
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.time_s = 1_700_000_000.0
+
+    def now_s(self) -> float:
+        return self.time_s
+
+    def monotonic_s(self) -> float:
+        return self.time_s
+
+    async def sleep(self, duration_s: float) -> None:
+        self.time_s += duration_s
+
+
+async def opened(disk: FaultyDisk, clock: ManualClock, count: int = 4) -> ObjectStore:
+    return await open_store(
+        make_world(disk, clock),
+        drives_in(drive_paths(ROOT, count)),
+        ROOT / "layout.json",
+        part_power=1,
+        connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
+    )
+
+
+class Machine(RuleBasedStateMachine):
+    """Put, delete and read while drives go, come back old, empty or rotten; then heal, and compare all copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.disk, self.clock = FaultyDisk(), ManualClock()
+        self.acknowledged: dict[str, tuple[str, bytes | None]] = {}
+        self.saved: dict[Path, dict[Path, bytes]] = {}
+
+    def do(self, work: Awaitable[T]) -> T:
+        self.clock.time_s += 10
+        return self.loop.run_until_complete(asyncio.ensure_future(work, loop=self.loop))
+
+    @initialize()
+    def start(self) -> None:
+        self.store = self.do(opened(self.disk, self.clock))
+        self.do(self.store.replicator.run_once())
+
+    def healthy(self) -> list[Path]:
+        return [path for path in drive_paths(ROOT) if path not in self.disk.away]
+
+    @rule(name=st.sampled_from(NAMES), size=st.sampled_from([0, 5, 5000, BIG]), fill=st.integers(0, 255))
+    def put(self, name: str, size: int, fill: int) -> None:
+        data = bytes([fill]) * size
+        try:
+            head = self.do(self.store.service.engine.put(intent(name), chunks(data)))
+        except Unavailable:
+            assert self.disk.away or self.disk.full
+            # It may have reached some drive: whichever wins later is newer than what was acknowledged.
+            self.acknowledged.pop(name, None)
+            return
+        self.acknowledged[name] = head.stamp, data
+
+    @rule(name=st.sampled_from(NAMES))
+    def delete(self, name: str) -> None:
+        try:
+            head = self.do(self.store.service.engine.delete("AUTH_a", "c", name))
+        except NotFound:
+            assert self.acknowledged.get(name, ("", None))[1] is None
+            return
+        except Unavailable:
+            self.acknowledged.pop(name, None)
+            return
+        self.acknowledged[name] = head.stamp, None
+
+    @rule(number=st.integers(0, 3))
+    def lose_one(self, number: int) -> None:
+        """One at a time: with three copies and a quorum of two that must never lose anything."""
+        if not self.disk.away and not self.dirty:
+            path = drive_paths(ROOT)[number]
+            self.saved[path] = self.disk.snapshot(path)
+            self.disk.away.add(path)
+
+    @property
+    def dirty(self) -> bool:
+        """Copies are known to be missing: losing another drive now would be a second failure at once."""
+        return self.store.cluster.repairs.count() > 0
+
+    @rule(how=st.sampled_from(["as it was", "old", "empty"]))
+    def bring_back(self, how: str) -> None:
+        for path in list(self.disk.away):
+            self.disk.away.discard(path)
+            if how == "old":
+                self.disk.restore(path, self.saved[path])
+            elif how == "empty":
+                self.disk.wipe(path)
+            drive = next(drive for drive in self.store.drives if drive.root == path)
+            self.do(self.store.adopt(drive.id))
+
+    @rule(number=st.integers(0, 3))
+    def fill_one(self, number: int) -> None:
+        if not self.disk.away:
+            self.disk.full = {drive_paths(ROOT)[number]}
+
+    @rule()
+    def empty_room(self) -> None:
+        self.disk.full.clear()
+
+    @rule()
+    def heal(self) -> None:
+        self.do(self.store.replicator.run_once())
+
+    @rule(data=st.data())
+    def rot_one(self, data: st.DataObject) -> None:
+        """A bit flips in a copy, while all copies are there."""
+        if self.disk.away or self.disk.full or self.dirty:
+            return
+        files = [path for path in sorted(self.disk.files) if "objects" in path.parts and path.suffix != ".meta"]
+        if files:
+            path = data.draw(st.sampled_from(files))
+            self.disk.flip_bit(path)
+            for drive in self.store.drives:
+                drive.copies.forget()
+            self.do(self.store.auditor.run_once())
+            self.do(self.store.replicator.run_once())
+            assert self.store.cluster.repairs.count() == 0
+
+    @invariant()
+    def reads_are_right(self) -> None:
+        if not hasattr(self, "store") or self.disk.full:
+            return
+        for name, (stamp, data) in self.acknowledged.items():
+            found = self.do(self.store.service.engine.locate(self.place(name), newest=True))
+            assert found is not None
+            assert found.head.stamp == stamp
+            if data is None:
+                assert found.head.gone
+            else:
+                assert self.do(all_of(self.store.service.engine.read(found, 0, len(data)))) == data
+
+    def place(self, name: str) -> object:
+        return self.store.cluster.place("AUTH_a", "c", name)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        self.disk.full.clear()
+        self.bring_back("old")
+        for _ in range(3):
+            self.do(self.store.replicator.run_once())
+        assert self.store.cluster.repairs.count() == 0
+        for name, (stamp, _data) in self.acknowledged.items():
+            place = self.store.cluster.place("AUTH_a", "c", name)
+            heads: list[Head | None] = [
+                self.do(drive.copies.head(place)) for drive in self.store.cluster.primaries(place.part)
+            ]
+            assert [head and head.stamp for head in heads] == [stamp] * 3
+            others = [drive for drive in self.store.drives if drive not in self.store.cluster.primaries(place.part)]
+            assert [self.do(drive.copies.head(place)) for drive in others] == [None]
+        self.loop.close()
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+@pytest.mark.parametrize("size", [100, BIG])
+def test_power_may_fail_at_any_write(size: int) -> None:
+    """An overwrite that is cut off leaves the old version or the new, whole; an acknowledged one stays."""
+
+    async def attempt(cut_at: int) -> bool:
+        disk, clock = FaultyDisk(), ManualClock()
+        store = await opened(disk, clock)
+        old, new = b"o" * size, b"n" * size
+        await store.service.engine.put(intent("one"), chunks(old))
+        disk.writes, disk.cut_at = 0, cut_at
+        acknowledged = False
+        try:
+            await store.service.engine.put(intent("one"), chunks(new))
+            acknowledged = True
+        except (PowerCut, CloudError):
+            acknowledged = False
+        except BaseExceptionGroup:
+            acknowledged = False
+        disk.power_cut()
+        clock.time_s += 60
+        store = await opened(disk, clock)
+        await store.replicator.run_once()
+        found = await store.service.engine.find("AUTH_a", "c", "one")
+        assert found is not None
+        data = await all_of(store.service.engine.read(found, 0, size))
+        assert data == new if acknowledged else data in (old, new)
+        assert not [path for path in disk.files if "tmp" in path.parts]
+        return acknowledged
+
+    cut_at = 1
+    while not asyncio.run(attempt(cut_at)):
+        cut_at += 1
+        assert cut_at < 100
+    assert cut_at > 3
+
+
+@awaited
+async def test_a_copy_that_rots_while_it_is_read_is_replaced_by_another() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await opened(disk, clock)
+    data = bytes(range(256)) * (BIG // 256)
+    await store.service.engine.put(intent("one"), chunks(data))
+    await store.replicator.run_once()
+    place = store.cluster.place("AUTH_a", "c", "one")
+    first = store.cluster.primaries(place.part)[0]
+    (path,) = [p for p in disk.files if p.name == place.hash and f"d{first.id[-1]}" in p.parts]
+    disk.flip_bit(path)
+    found = await store.service.find("AUTH_a", "c", "one")
+    assert found is not None
+    assert await all_of(store.service.engine.read(found, 0, len(data))) == data
+    await store.auditor.run_once()
+    await store.replicator.run_once()
+    assert disk.files[path] != b""
+    assert await first.copies.audit(place) is not None
+
+
+@awaited
+async def test_a_wrong_mount_is_fenced() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await opened(disk, clock)
+    disk.wipe(ROOT / "d1")
+    clock.time_s += 10
+    await store.service.engine.put(intent("one"), chunks(b"x" * 100))
+    assert not disk.snapshot(ROOT / "d1")
+    with pytest.raises(OSError, match="drive2"):
+        await format_drive(store.world, ROOT / "d2", DriveIdentity("d1", "another"))
+
+
+@awaited
+async def test_read_only_and_full_drives_are_passed_over_and_two_are_too_many() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await opened(disk, clock)
+    disk.read_only.add(ROOT / "d1")
+    await store.service.engine.put(intent("one"), chunks(b"x" * 100))
+    assert sum("objects" in path.parts for path in disk.files) == 3
+    disk.read_only |= {ROOT / "d2", ROOT / "d3"}
+    clock.time_s += 10
+    with pytest.raises(Unavailable, match="1 of 3"):
+        await store.service.engine.put(intent("two"), chunks(b"x" * 100))
+    with pytest.raises(Unavailable):
+        await store.service.engine.put(intent("two"), chunks(b"x" * BIG))
+    assert not [path for path in disk.files if "tmp" in path.parts and path.is_relative_to(ROOT / "d4")]
+
+
+@awaited
+async def test_metadata_is_a_version_of_its_own() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await opened(disk, clock)
+    engine = store.service.engine
+    await engine.put(intent("one"), chunks(b"data"))
+    disk.away.add(ROOT / "d1")
+    clock.time_s += 10
+    await engine.describe("AUTH_a", "c", "one", "text/new", {"x-object-meta-k": "v"})
+    disk.away.clear()
+    clock.time_s += 10
+    await store.replicator.run_once()
+    place = store.cluster.place("AUTH_a", "c", "one")
+    for drive in store.cluster.primaries(place.part):
+        head = await drive.copies.head(place)
+        assert head is not None
+        assert head.shown_headers == {"x-object-meta-k": "v"}
+        assert (await drive.copies.fetch(place)) == (head, b"data")
+
+
+@awaited
+async def test_old_tombstones_are_forgotten_by_all() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await opened(disk, clock)
+    await store.service.engine.put(intent("one"), chunks(b"data"))
+    await store.service.engine.delete("AUTH_a", "c", "one")
+    clock.time_s += 8 * 86_400
+    await store.replicator.run_once()
+    place = store.cluster.place("AUTH_a", "c", "one")
+    assert None not in [await drive.copies.head(place) for drive in store.cluster.primaries(place.part)]
+    await store.auditor.run_once()
+    assert [await drive.copies.head(place) for drive in store.cluster.primaries(place.part)] == [None] * 3
