@@ -110,8 +110,8 @@ def _no_match(name: str, why: str) -> Invalid:
 def patch_of(content_type: str, body: Any, shown: Mapping[str, Any]) -> list[Op]:
     """`shown`: the image as the client saw it.
 
-    openstacksdk sends back, as additions, the fields that it does not know (resource.Image, properties): `stores`
-    and `os_glance_*` said as they are change nothing, and are no error.
+    openstacksdk takes fields that it does not know for custom properties: an update that names any custom property
+    removes `stores` and `os_glance_*`, or sends them back (image.v2.image.Image).  That changes nothing here.
     """
     if not isinstance(body, list):
         raise Invalid("image.patch", "Request body must be a JSON array of operation objects.")
@@ -123,7 +123,7 @@ def patch_of(content_type: str, body: Any, shown: Mapping[str, Any]) -> list[Op]
         if not isinstance(item, dict):
             raise Invalid("image.patch", "Operations must be JSON objects.")
         verb, name, value = read(item)
-        if verb != "remove" and _is_echo(name, value, shown):
+        if _is_echo(verb, name, value, shown):
             continue
         op = _patch_op(verb, name, value)
         if op is not None:
@@ -131,8 +131,9 @@ def patch_of(content_type: str, body: Any, shown: Mapping[str, Any]) -> list[Op]
     return ops
 
 
-def _is_echo(name: str, value: Any, shown: Mapping[str, Any]) -> bool:
-    return (name == "stores" or name.startswith(_RESERVED)) and name in shown and shown[name] == value
+def _is_echo(verb: str, name: str, value: Any, shown: Mapping[str, Any]) -> bool:
+    ours = name == "stores" or name.startswith(_RESERVED)
+    return ours and name in shown and (verb == "remove" or shown[name] == value)
 
 
 def _op_2_1(item: dict[str, Any]) -> tuple[str, str, Any]:
