@@ -12,6 +12,7 @@ import pytest
 from apus.kernel.errors import Conflict, NotFound
 from apus.services.image import limits
 from apus.services.image.api.bodies import METHODS, PATCH_2_1
+from apus.services.image.intake import segment
 from apus.services.image.limits import Settings
 from apus.services.image.model import MOVES, Status
 from tests.doubles import ALICE, BOB, run
@@ -238,7 +239,7 @@ def test_dead_writer_is_found() -> None:
         async with image_cloud() as cloud:
             image_id = await cloud.image()
             name = await cloud.images._announce(ALICE, image_id, _upload_event())
-            cloud.objects.objects["AUTH_image", "images", name] = b"half"
+            cloud.objects.objects["AUTH_image", "images", segment(name, 0)] = b"half"
             await cloud.sweep_once()
             assert (await cloud.show(image_id))["status"] == "saving"
             cloud.world.clock.ahead_s = limits.WRITER_LEASE_S + 1  # type: ignore[attr-defined]
@@ -254,6 +255,34 @@ def _upload_event() -> Any:
     from apus.services.image.model import Event
 
     return Event.UPLOAD
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 99_999, 100_000, 100_001, 250_000])
+def test_segments(size: int, declared: bool) -> None:
+    async def story() -> None:
+        async with image_cloud(settings=Settings(segment_bytes=100_000)) as cloud:
+            data = (RAW * 2)[:size]
+            image_id = await cloud.image()
+            headers = {"x-openstack-image-size": str(size)} if declared else {}
+            assert (await cloud.upload(image_id, data, **headers)).status == 204
+            assert len(cloud.objects.objects) == max(1, -(-size // 100_000))
+            path = f"/image/v2/images/{image_id}/file"
+            assert (await cloud.ask("GET", path)).body == data
+            if size == 250_000:
+                got = await cloud.ask("GET", path, headers={"range": "bytes=99990-200009"})
+                assert got.body == data[99_990:200_010]
+                cloud.objects.objects.popitem()
+            await cloud.images.delete(ALICE, image_id)
+            await cloud.sweep_once()
+            assert not cloud.objects.objects
+            for wrong in (size + 1, max(0, size - 1)):
+                if wrong != size:
+                    image_id = await cloud.image()
+                    refused = await cloud.upload(image_id, data, **{"x-openstack-image-size": str(wrong)})
+                    assert refused.status == 400
+
+    run(story())
 
 
 def test_deleted_while_uploading() -> None:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
-from apus.kernel.errors import Conflict, Invalid, TooLarge
+from apus.kernel.errors import Conflict, Invalid, TooLarge, Unavailable
 from apus.kernel.world import Transaction, World
 from apus.services.image import limits
 from apus.services.image.logic.inspect import Inspector
@@ -37,21 +37,24 @@ class Intake:
     ) -> Data:
         """Write the object `name`.  Raise TooLarge, Invalid (not the size that was declared), Conflict (too slow)."""
         if size_bytes is not None and size_bytes > self._settings.image_size_max_bytes:
-            raise self._too_large()
+            raise too_large(self._settings.image_size_max_bytes)
         passing = _Passing(self._world, chunks, self._settings.image_size_max_bytes)
-        beating = self._beating(image_id, name, passing.chunks())
-        await self._objects.put_object(ACCOUNT, CONTAINER, name, beating, {}, size_bytes)
+        pieces = _Pieces(self._beating(image_id, name, passing.chunks()))
+        segment_bytes, count = self._settings.segment_bytes, 0
+        while count == 0 or (pieces.taken < size_bytes if size_bytes is not None else await pieces.more()):
+            left = None if size_bytes is None else min(segment_bytes, size_bytes - pieces.taken)
+            data = pieces.take(segment_bytes if left is None else left, exact=left is not None)
+            await self._objects.put_object(ACCOUNT, CONTAINER, segment(name, count), data, {}, left)
+            count += 1
+        if await pieces.more():
+            raise _wrong_size("more")
         await passing.hashed()
-        finding = passing.inspector.finding()
-        if size_bytes is not None and finding.size_bytes != size_bytes:
-            raise Invalid(
-                "image.size", f"{size_bytes} bytes were declared, {finding.size_bytes} bytes were sent.", field="size"
-            )
         return Data(
             object=name,
+            segment_bytes=segment_bytes,
             checksum_md5=passing.md5.hexdigest(),
             checksum_sha512=passing.sha512.hexdigest(),
-            finding=finding,
+            finding=passing.inspector.finding(),
         )
 
     async def _beating(self, image_id: str, name: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -63,8 +66,35 @@ class Intake:
                 await self._world.store.write(lambda tx: _put_off(tx, image_id, name))
             yield chunk
 
-    def _too_large(self) -> TooLarge:
-        return too_large(self._settings.image_size_max_bytes)
+
+def segment(name: str, index: int) -> str:
+    return f"{name}/{index:06d}"
+
+
+async def contents(
+    objects: ObjectService, data: Data, *, offset: int = 0, length: int | None = None
+) -> AsyncIterator[bytes]:
+    """The bytes that were kept.  Raise NotFound, Unavailable (also when fewer come than were kept)."""
+    size = data.finding.size_bytes
+    end = size if length is None else min(size, offset + length)
+    while offset < end:
+        index, at = divmod(offset, data.segment_bytes)
+        until = offset + min(end - offset, data.segment_bytes - at)
+        name = segment(data.object, index)
+        async for chunk in objects.get_object(ACCOUNT, CONTAINER, name, offset=at, length=until - offset):
+            offset += len(chunk)
+            yield chunk
+        if offset != until:
+            raise Unavailable("image.short", f"The data of {data.object} ends {until - offset} bytes early.")
+
+
+async def remove(objects: ObjectService, name: str) -> None:
+    """All segments, the last one first: what is left of a removal that died is found again from the first one on."""
+    count = 0
+    while await objects.head_object(ACCOUNT, CONTAINER, segment(name, count)) is not None:
+        count += 1
+    for index in reversed(range(count)):
+        await objects.delete_object(ACCOUNT, CONTAINER, segment(name, index))
 
 
 def _put_off(tx: Transaction, image_id: str, name: str) -> None:
@@ -72,6 +102,35 @@ def _put_off(tx: Transaction, image_id: str, name: str) -> None:
     if DEBRIS.get(tx, name) is None:
         raise Conflict("image.writer_lost", f"The upload to image {image_id} paused too long and was given up.")
     put_debris(tx, name, image_id, tx.now_s + limits.WRITER_LEASE_S)
+
+
+class _Pieces:
+    """Cuts the stream at the ends of segments.  A segment's reader never draws a byte of the next one."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source, self._held = source, b""
+        self.taken = 0
+
+    async def more(self) -> bool:
+        """Whether a byte is left."""
+        while not self._held:
+            try:
+                self._held = await anext(self._source)
+            except StopAsyncIteration:
+                return False
+        return True
+
+    async def take(self, most: int, *, exact: bool) -> AsyncIterator[bytes]:
+        left = most
+        while left and await self.more():
+            chunk, self._held = self._held, b""
+            if len(chunk) > left:
+                chunk, self._held = chunk[:left], chunk[left:]
+            left -= len(chunk)
+            self.taken += len(chunk)
+            yield chunk
+        if exact and left:
+            raise _wrong_size("fewer")
 
 
 class _Passing:
@@ -103,10 +162,11 @@ class _Passing:
             await self.hashed()
 
     async def hashed(self) -> None:
-        """Return when the hashes hold all that has passed."""
-        hashing, self._hashing = self._hashing, None
+        """Return when the hashes hold all that has passed.  Two may wait; one's being cancelled is not the other's."""
+        hashing = self._hashing
         if hashing is not None:
-            await hashing
+            await asyncio.wait([hashing])
+            hashing.result()
 
     async def _hash(self, digest: Digest, chunk: bytes) -> None:
         await self._world.run.in_thread(lambda: digest.update(chunk))
@@ -125,6 +185,10 @@ async def _gathered(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 parts, size = [], 0
     if parts:
         yield b"".join(parts)
+
+
+def _wrong_size(how: str) -> Invalid:
+    return Invalid("image.size", f"There are {how} bytes than were declared.", field="size")
 
 
 def too_large(size_max: int) -> TooLarge:
