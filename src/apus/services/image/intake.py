@@ -15,7 +15,7 @@ from apus.kernel.world import Transaction, World
 from apus.services.image import limits
 from apus.services.image.logic.inspect import Inspector
 from apus.services.image.model import Data
-from apus.services.image.store import DEBRIS, put_debris
+from apus.services.image.store import DEBRIS, IMAGES, put_debris
 from apus.services.object.contract import ObjectService
 
 ACCOUNT: Final = "AUTH_image"
@@ -49,6 +49,9 @@ class Intake:
         if await pieces.more():
             raise _wrong_size("more")
         await passing.hashed()
+        if await self._world.store.read(lambda tx: _is_orphan(tx, image_id, name)):
+            await self._world.store.write(lambda tx: put_debris(tx, name, image_id, 0.0))
+            raise _writer_lost(image_id)
         return Data(
             object=name,
             segment_bytes=segment_bytes,
@@ -100,8 +103,20 @@ async def remove(objects: ObjectService, name: str) -> None:
 def _put_off(tx: Transaction, image_id: str, name: str) -> None:
     """Raise Conflict when the sweep has taken the object for dead already."""
     if DEBRIS.get(tx, name) is None:
-        raise Conflict("image.writer_lost", f"The upload to image {image_id} paused too long and was given up.")
+        raise _writer_lost(image_id)
     put_debris(tx, name, image_id, tx.now_s + limits.WRITER_LEASE_S)
+
+
+def _is_orphan(tx: Transaction, image_id: str, name: str) -> bool:
+    """Swept while it was written, by somebody who took its writer for dead: what came after must be swept again."""
+    if DEBRIS.get(tx, name) is not None:
+        return False
+    image = IMAGES.get(tx, image_id)
+    return image is None or image.data is None or image.data.object != name
+
+
+def _writer_lost(image_id: str) -> Conflict:
+    return Conflict("image.writer_lost", f"The upload to image {image_id} paused too long and was given up.")
 
 
 class _Pieces:
