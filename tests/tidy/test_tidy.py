@@ -36,9 +36,7 @@ EXCEPT_EXCEPTION: dict[str, int] = {
 
 RUNNERS = ("platform/", "sim/", "wire/", "node/", "kernel/flow/", "kernel/loop/", "kernel/remote.py")
 """Who runs the work of others."""
-IMPURITIES: dict[str, int] = {
-    "services/image/logic/sparse.py": 1,  # `import uuid`, for constants alone: write `from uuid import UUID`
-}
+IMPURITIES: dict[str, int] = {}
 """path -> how many impurities it has left."""
 IMPURE = {"asyncio", "time", "random", "os", "socket", "uuid", "subprocess", "threading"}
 PURE_PARTS = {("random", "Random"), ("uuid", "UUID"), ("uuid", "uuid5")}
