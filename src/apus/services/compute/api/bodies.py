@@ -337,7 +337,7 @@ def _user_data(text: str | None) -> str | None:
     if len(text) > USER_DATA_MAX:
         raise _invalid("server.user_data", f"it is longer than {USER_DATA_MAX} characters")
     try:
-        base64.b64decode(text, validate=False)
+        base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise _invalid("server.user_data", "it is not base64") from None
     return text
