@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from apus.kernel import events, flow
+from apus.kernel import events, flow, once
 from apus.kernel.table import metadata
 from apus.services.identity import store as identity
 from apus.services.image import store as image
 from apus.services.placement import store as placement
 
-__all__ = ["events", "flow", "identity", "image", "metadata", "placement"]
+__all__ = ["events", "flow", "identity", "image", "metadata", "once", "placement"]

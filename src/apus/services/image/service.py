@@ -385,7 +385,7 @@ class Images:
     # -------------------------------------------------------------------------------------------- within
     def _see(self, tx: Transaction, caller: Caller, image_id: str) -> Image:
         """Raise NotFound when there is none, or none for him."""
-        image = IMAGES.get(tx, image_id)
+        image = IMAGES.get(tx, image_id) if is_uuid(image_id) else None
         if image is None:
             raise _no_image(image_id)
         member = None

@@ -76,6 +76,10 @@ def create_of(body: dict[str, Any]) -> CreateImage:
 
 def _set_op(name: str, value: Any, *, must_exist: bool = False) -> Op | None:
     _check_writable(name)
+    if any(
+        "\0" in text for text in (name, value, *(value if isinstance(value, list) else ())) if isinstance(text, str)
+    ):
+        raise _no_match(name.replace("\0", ""), "NUL characters are not possible")
     if name in FIELDS:
         field, type_ = FIELDS[name]
         try:
