@@ -80,8 +80,9 @@ async def image_cloud(
     settings: Settings | None = None,
     fetcher: Any = None,
     objects: Any = None,
+    postgres_url: str | None = None,
 ) -> AsyncIterator[Cloud]:
-    async with memory_world(wrap=OnceStore) as world:
+    async with memory_world(wrap=OnceStore, postgres_url=postgres_url) as world:
         objects, flows = objects or MemoryObjects(), FlowRunner(world, "test")
         images = Images(world, flows, objects, settings=settings, fetcher=fetcher or WrittenPages(pages or {}))
         app = App([image_api(images)], KnownTokens(), dice=world.dice, replays=StoreReplays(world.store))
