@@ -142,7 +142,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
 
 class TestHypervisorContract:
     def test_life(self, bench: Callable[[], Any]) -> None:
-        """Boot, hot plug, pause, adoption after a restart, reboot, stop: on one guest, since real boots cost seconds."""
+        """Boot, hot plug, pause, adoption, reboot, stop: on one guest, since real boots cost seconds."""
 
         async def scenario() -> None:
             async with bench() as on:

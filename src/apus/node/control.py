@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
 from apus.kernel.flow import FlowRunner
@@ -24,6 +24,11 @@ from apus.services.object.client import ObjectClient
 from apus.wire.app import Api, App
 from apus.wire.client import HttpClient
 from apus.wire.forward import Forward
+
+if TYPE_CHECKING:
+    from apus.node.first_start import FirstStart
+    from apus.node.seams import ControlSeams
+    from apus.services.compute.agent.image_cache import ReadImage
 
 RESELLER_ROLES = ("ResellerAdmin",)
 OBJECT_PATHS = ("/v1", "/info", "/healthcheck")
@@ -51,6 +56,10 @@ class WiredControl:
         self.flows = FlowRunner(world, settings.node)
         self.object_http = HttpClient("127.0.0.1", settings.objects_at)
         self.app: Front
+        self.projects: dict[str, str] = {}
+        self.first_start: FirstStart | None = None
+        self.seams: ControlSeams | None = None
+        self.read_image: ReadImage | None = None
         self._parts: list[Part] = []
 
     async def identity(self) -> Identity:
@@ -60,7 +69,7 @@ class WiredControl:
         vault = await TokenKeys.ensure(world.disk, keys / "vault")
         identity = Identity(world, tokens, vault)
         known = load_secrets(self.state_dir)
-        await identity.bootstrap(
+        self.projects = await identity.bootstrap(
             Bootstrap(
                 admin_password=known.admin_password,
                 demo_password=known.demo_password,
@@ -78,6 +87,70 @@ class WiredControl:
         write_clouds_yaml(self.state_dir / "clouds.yaml", public_url(self.settings), self.settings, known)
         return identity
 
+    async def cloud(self, identity: Identity) -> Sequence[Api]:
+        """Images, placement, compute, networks and our own door."""
+        from apus.node.first_start import FirstStart
+        from apus.node.seams import ControlSeams, console_of, serve_control
+        from apus.services.compute.api.routes import compute_api
+        from apus.services.compute.loops.host_watch import HostWatch
+        from apus.services.compute.loops.orphan_sweep import OrphanSweep
+        from apus.services.compute.service import Compute
+        from apus.services.image.api.routes import image_api
+        from apus.services.image.service import Images
+        from apus.services.network.api.routes import network_api
+        from apus.services.network.service.service import HostSide, NetworkService
+        from apus.services.placement.api.routes import placement_api
+        from apus.services.placement.inventory import Inventories
+        from apus.services.placement.service import Placement
+        from apus.skins.apus.routes import ApusDoor, apus_api
+        from apus.skins.metadata.door import MetadataDoor
+
+        world = self.world
+        placement = Placement(world)
+        await placement.follow()
+        images = Images(world, self.flows, ObjectClient(self.object_http, identity.service_token))
+        self.read_image = images.read
+        network = NetworkService(world)
+        compute = Compute(
+            world,
+            self.flows,
+            images=images,
+            network=network,
+            placement=placement,
+            console=lambda host: console_of(world.bus, host),
+        )
+        self.seams = ControlSeams(
+            work=compute.work,
+            placement=placement,
+            network=HostSide(world),
+            metadata=MetadataDoor(network, compute),
+            tokens=identity,
+        )
+        await serve_control(world.bus, self.seams)
+        self.first_start = FirstStart(
+            self.state_dir,
+            self.settings,
+            world,
+            compute=compute,
+            images=images,
+            network=network,
+            project_id=self.projects["admin"],
+        )
+        self._parts += [
+            ("compute-kicks", compute.kicks.run()),
+            looped(HostWatch(world, compute.hosts), world.clock),
+            looped(OrphanSweep(world, network, placement), world.clock),
+        ]
+        inventories = Inventories(world, placement)
+        door = ApusDoor(world, self.flows, placement)
+        return [
+            image_api(images),
+            placement_api(inventories),
+            compute_api(compute),
+            network_api(network),
+            apus_api(door),
+        ]
+
     def front(self, apis: Sequence[Api], identity: Identity) -> None:
         app = App(apis, identity.verifier, dice=self.world.dice)
         self.app = Front(app, Forward(self.object_http))
@@ -87,6 +160,8 @@ class WiredControl:
 
     async def begin(self) -> None:
         self.stages.reached("APIs answer")
+        if self.first_start is not None:
+            await self.first_start.make()
 
     async def close(self) -> None:
         self.object_http.close()
@@ -100,15 +175,6 @@ async def wire_control(
     stages.reached("identity ready")
     apis: list[Api] = [identity_api(identity)]
     if "control" in roles:
-        from apus.services.image.api.routes import image_api
-        from apus.services.image.service import Images
-        from apus.services.placement.api.routes import placement_api
-        from apus.services.placement.inventory import Inventories
-        from apus.services.placement.service import Placement
-
-        objects = ObjectClient(wired.object_http, identity.service_token)
-        placement = Placement(world)
-        images = Images(world, wired.flows, objects)
-        apis += [image_api(images), placement_api(Inventories(world, placement))]
+        apis += await wired.cloud(identity)
     wired.front(apis, identity)
     return wired

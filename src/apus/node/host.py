@@ -157,7 +157,7 @@ async def open_network_driver(
     return FlatDriver(
         world.run,
         world.disk,
-        prefix=settings.cloud_id,
+        prefix=settings.network_prefix,
         run_directory=network_run_dir(settings),
         serve_metadata=server.serve,
     )

@@ -14,18 +14,13 @@ from apus.services.compute.agent.agent import HostPlacement
 from apus.services.compute.contract import HostConsole, HostWork
 from apus.services.compute.kicks import host_subject
 from apus.services.network.agent.wanted import NetworkControl
+from apus.skins.metadata.door import MetadataAnswer
 
 WORK: Final = "compute.work"
 PLACEMENT: Final = "placement.hosts"
 NETWORK: Final = "network.control"
 METADATA: Final = "metadata.door"
 TOKENS: Final = "identity.service"
-
-
-class MetadataAnswer(msgspec.Struct, frozen=True):
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 class MetadataDoor(Protocol):

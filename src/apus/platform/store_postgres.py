@@ -47,6 +47,8 @@ _COLLIDED: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, a
 """The last: a migration has changed the table of a prepared statement."""
 _GOING: Final = ("57P", "08", "53")
 """Shutting down or starting up, connection trouble, out of resources."""
+_BROKEN: Final = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""The last: the server was killed while asyncpg was hearing its last words."""
 _TOKENS: Final = re.compile(r"'(?:[^']|'')*'|::|:([A-Za-z_]\w*)")
 
 _log = get_logger("apus.store")
@@ -131,7 +133,7 @@ class PostgresStore:
                 if not (error.sqlstate or "").startswith(_GOING):
                     raise
                 trouble: Exception = error
-            except (OSError, asyncpg.InterfaceError) as error:
+            except _BROKEN as error:
                 trouble = error
             lost += 1
             if one.committing or one.connecting or lost == LOST_MAX:
@@ -221,15 +223,14 @@ class _Attempt(Generic[T]):
                 await connection.execute("COMMIT")
             else:
                 await connection.execute("ROLLBACK")
-        except (asyncio.CancelledError, OSError):
+        except (asyncio.CancelledError, asyncpg.InvalidCachedStatementError, *_BROKEN):
             connection.terminate()  # nobody knows what the server will still send on it
             raise
-        except asyncpg.InvalidCachedStatementError:
-            connection.terminate()  # and its statements with it
-            raise
         except Exception:
-            with contextlib.suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            try:
                 await connection.execute("ROLLBACK")
+            except (asyncpg.PostgresError, *_BROKEN):
+                connection.terminate()
             raise
         give(tx.hints)
         return value

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import sqlalchemy as sa
 
+from apus.kernel.sql import Column, Table, where
 from apus.kernel.table import RecordTable, metadata
 from apus.kernel.world import Transaction
 from apus.services.identity import model
@@ -91,13 +91,13 @@ limits: Final = RecordTable(
     indexes=(("project_id",), ("domain_id",)),
 )
 
-EPOCHS: Final = sa.Table(
-    "identity_epoch",
-    metadata,
-    sa.Column("subject", sa.String(255), primary_key=True),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("stamp_s", sa.Double, nullable=False),
-    sa.Index("ix_identity_epoch_stamp_s", "stamp_s"),
+EPOCHS: Final = metadata.add(
+    Table(
+        "identity_epoch",
+        (Column("subject", "text"), Column("epoch", "integer"), Column("stamp_s", "real")),
+        key=("subject",),
+        indexes=(("stamp_s",),),
+    )
 )
 
 _CHUNK: Final = 500
@@ -114,30 +114,28 @@ def raise_epochs(tx: Transaction, subjects: Iterable[str]) -> dict[str, int]:
     # never lower than before, also when the clock steps back or the row was pruned meanwhile
     new = {subject: max(now_us, known.get(subject, 0) + 1) for subject in wanted}
     for subject, epoch in new.items():
-        values = {"epoch": epoch, "stamp_s": tx.now_s}
+        values = {"subject": subject, "epoch": epoch, "stamp_s": tx.now_s}
         if subject in known:
-            tx.execute(EPOCHS.update().where(EPOCHS.c.subject == subject).values(**values))
+            tx.execute("UPDATE identity_epoch SET epoch = :epoch, stamp_s = :stamp_s WHERE subject = :subject", values)
         else:
-            tx.execute(EPOCHS.insert(), {"subject": subject, **values})
+            tx.execute(EPOCHS.insert(), values)
     return new
 
 
 def epochs_of(tx: Transaction, subjects: Sequence[str]) -> dict[str, int]:
     """Epochs of the subjects that have one."""
-    c, found = EPOCHS.c, {}
+    found: dict[str, int] = {}
     for start in range(0, len(subjects), _CHUNK):
-        part = list(subjects[start : start + _CHUNK])
-        for subject, epoch in tx.execute(sa.select(c.subject, c.epoch).where(c.subject.in_(part))):
-            found[subject] = epoch
+        text, parameters = where({"subject": list(subjects[start : start + _CHUNK])})
+        found.update(tx.execute(f"SELECT subject, epoch FROM identity_epoch{text}", parameters))
     return found
 
 
 def epochs_since(tx: Transaction, stamp_s: float) -> Mapping[str, int]:
-    c = EPOCHS.c
-    rows = tx.execute(sa.select(c.subject, c.epoch).where(c.stamp_s >= stamp_s))
-    return {subject: epoch for subject, epoch in rows}
+    rows = tx.execute("SELECT subject, epoch FROM identity_epoch WHERE stamp_s >= :stamp_s", {"stamp_s": stamp_s})
+    return dict(rows)
 
 
 def forget_epochs(tx: Transaction, before_s: float) -> int:
     """Drop epochs older than any living token."""
-    return int(tx.execute(EPOCHS.delete().where(EPOCHS.c.stamp_s < before_s)).rowcount)
+    return int(tx.execute("DELETE FROM identity_epoch WHERE stamp_s < :before_s", {"before_s": before_s}).rowcount)

@@ -7,6 +7,7 @@ that a guest's overlay stands on.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
@@ -49,7 +50,7 @@ class ImageCache:
         writer = await self._world.disk.create(part)
         try:
             async for chunk in self._read(image.id):
-                await self._world.run.in_thread(lambda chunk=chunk: digest.update(chunk))
+                await self._world.run.in_thread(functools.partial(digest.update, chunk))
                 await writer.write(chunk)
             await writer.sync()
         finally:

@@ -139,7 +139,9 @@ def _limit(key: str, value: Any) -> int:
     except ValueError:
         found = -2
     if not -1 <= found <= 2147483647:
-        raise Invalid("compute.invalid", f"quota_set.{key}: a whole number from -1 (no limit).", field=f"quota_set.{key}")
+        raise Invalid(
+            "compute.invalid", f"quota_set.{key}: a whole number from -1 (no limit).", field=f"quota_set.{key}"
+        )
     return found
 
 
@@ -202,7 +204,9 @@ async def search_hypervisors(request: ApiRequest) -> Reply:
 
 
 async def hypervisor_statistics(request: ApiRequest) -> Reply:
-    found = [_hypervisor(view, detail=True, servers=None)["_resources"] for view in await compute_of(request).hosts.all()]
+    found = [
+        _hypervisor(view, detail=True, servers=None)["_resources"] for view in await compute_of(request).hosts.all()
+    ]
     names = ("vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "local_gb", "local_gb_used", "free_ram_mb",
              "free_disk_gb", "disk_available_least", "current_workload", "running_vms")  # fmt: skip
     return Reply({"hypervisor_statistics": {"count": len(found), **{n: sum(i[n] for i in found) for n in names}}})
@@ -403,7 +407,9 @@ def _period(request: ApiRequest) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _usage(project_id: str, servers: Sequence[Server], start_s: float, stop_s: float, *, detailed: bool) -> dict[str, Any]:
+def _usage(
+    project_id: str, servers: Sequence[Server], start_s: float, stop_s: float, *, detailed: bool
+) -> dict[str, Any]:
     lines, hours_in_all, vcpu_hours, memory_hours, disk_hours = [], 0.0, 0.0, 0.0, 0.0
     now_s = datetime.now(UTC).timestamp()
     for server in servers:
@@ -444,5 +450,3 @@ def _usage(project_id: str, servers: Sequence[Server], start_s: float, stop_s: f
         "total_local_gb_usage": disk_hours,
     }
     return {**usage, "server_usages": lines} if detailed else usage
-
-

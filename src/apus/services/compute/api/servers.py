@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-
 from apus.kernel import policy
-
 from apus.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from apus.kernel.table import Query
 from apus.services.compute.api import views
@@ -89,7 +87,9 @@ async def _page(request: ApiRequest) -> tuple[list[Server], dict[str, Any]]:
     if len(servers) <= page.limit:
         # Nova answers a next link on every full page, and clients follow it until a page is empty.
         full = page.limit_given and len(servers) == page.limit
-        links = {"servers_links": [{"rel": "next", "href": next_href(request, servers[-1].id)}]} if full and servers else {}
+        links = (
+            {"servers_links": [{"rel": "next", "href": next_href(request, servers[-1].id)}]} if full and servers else {}
+        )
         return servers, links
     servers = servers[: page.limit]
     return servers, {"servers_links": [{"rel": "next", "href": next_href(request, servers[-1].id)}]}
@@ -151,7 +151,9 @@ def _regex(field: str, getter: Callable[[Server], str | None]) -> Callable[[list
         try:
             pattern = re.compile(text)
         except re.error as error:
-            raise Invalid("compute.filter", f"{field}: {text!r} is not a regular expression: {error}.", field=field) from None
+            raise Invalid(
+                "compute.filter", f"{field}: {text!r} is not a regular expression: {error}.", field=field
+            ) from None
         return lambda server: pattern.search(getter(server) or "") is not None
 
     return make
@@ -186,9 +188,7 @@ def _flavor(values: list[str]) -> Matches:
 
 def _addresses(version: int) -> Callable[[list[str]], Matches | None]:
     def text(server: Server) -> str:
-        return "\n".join(
-            fixed.address for port in server.ports for fixed in port.fixed_ips if fixed.version == version
-        )
+        return "\n".join(fixed.address for port in server.ports for fixed in port.fixed_ips if fixed.version == version)
 
     return lambda values: _regex(f"ip{'6' if version == 6 else ''}", text)(
         [value.removeprefix("^") for value in values]
@@ -297,7 +297,8 @@ async def act(request: ApiRequest) -> Reply:
         known = ", ".join(sorted(_ACTIONS))
         if name in _NOT_HERE:
             raise Conflict(
-                "compute.not_supported", f"{name}: this cloud cannot do that with instance {server.id} yet; it can: {known}."
+                "compute.not_supported",
+                f"{name}: this cloud cannot do that with instance {server.id} yet; it can: {known}.",
             )
         raise Invalid("compute.action_unknown", f"There is no such action: {name[:60]}; possible: {known}.")
     return await handler(request, argument)
@@ -347,7 +348,9 @@ async def _unlock(request: ApiRequest, argument: Any) -> Reply:
 async def _reset_state(request: ApiRequest, argument: Any) -> Reply:
     state = argument.get("state") if isinstance(argument, dict) else None
     if state not in ("active", "error"):
-        raise Invalid("compute.state", "os-resetState.state: it is either active or error.", field="os-resetState.state")
+        raise Invalid(
+            "compute.state", "os-resetState.state: it is either active or error.", field="os-resetState.state"
+        )
     await compute_of(request).reset_state(request.who, request.params["id"], state == "error")
     return Reply()
 
@@ -564,7 +567,3 @@ async def show_action(request: ApiRequest) -> Reply:
     view = views.action_view(action)
     view["events"] = views.events_view(action, admin=request.who.is_admin)
     return Reply({"instanceAction": view})
-
-
-
-

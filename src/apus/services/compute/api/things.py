@@ -31,7 +31,12 @@ POLICIES: Final = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affi
 async def list_flavors(request: ApiRequest) -> Reply:
     base, (flavors, links) = base_of(request), await _flavors(request)
     brief = [
-        {"id": flavor.id, "name": flavor.name, "description": flavor.description, "links": views.flavor_links(flavor.id, base)}
+        {
+            "id": flavor.id,
+            "name": flavor.name,
+            "description": flavor.description,
+            "links": views.flavor_links(flavor.id, base),
+        }
         for flavor in flavors
     ]
     return Reply({"flavors": brief, **links})
@@ -141,7 +146,9 @@ async def show_extra_spec(request: ApiRequest) -> Reply:
 async def update_extra_spec(request: ApiRequest) -> Reply:
     key, body = request.params["key"], request.body
     if list(body) != [key] or not isinstance(body[key], (str, int, float)):
-        raise Invalid("compute.invalid", f"{key}: Request body and URI mismatch: one text by the path's key.", field=key)
+        raise Invalid(
+            "compute.invalid", f"{key}: Request body and URI mismatch: one text by the path's key.", field=key
+        )
     value = str(body[key])
     await compute_of(request).flavors.change(
         request.params["id"], lambda flavor: {"extra_specs": {**flavor.extra_specs, key: value}}
@@ -185,7 +192,10 @@ async def act_on_flavor(request: ApiRequest) -> Reply:
             if flavor.is_public:
                 raise Conflict("compute.flavor_is_public", "Can not add access to a public flavor.")
             if tenant in flavor.access:
-                raise Conflict("compute.flavor_access", f"Flavor access already exists for flavor {flavor.id} and project {tenant}.")
+                raise Conflict(
+                    "compute.flavor_access",
+                    f"Flavor access already exists for flavor {flavor.id} and project {tenant}.",
+                )
             return {"access": (*flavor.access, tenant)}
         if tenant not in flavor.access:
             raise NotFound("compute.flavor_access", f"Flavor access not found for {flavor.id} / {tenant} combination.")

@@ -87,7 +87,7 @@ def check(wanted: DomainSpec, known: DomainSpec | None) -> None:
     if known is not None and wanted.generation < known.generation:
         raise Conflict(
             "compute.stale_generation",
-            f"domain {wanted.incarnation_id} was given generation {known.generation} already, this is {wanted.generation}",
+            f"domain {wanted.incarnation_id} has generation {known.generation} already, this is {wanted.generation}",
         )
     ids = [disk.id for disk in wanted.disks] + [nic.port_id for nic in wanted.nics]
     if len(set(ids)) != len(ids):

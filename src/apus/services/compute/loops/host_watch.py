@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from apus.kernel.events import emit
-from apus.kernel.world import World
+from apus.kernel.world import Transaction, World
 from apus.services.compute.hosts import Hosts
 
 
@@ -25,12 +25,11 @@ class HostWatch:
         changed = [view for view in views if self._up.get(view.host.name, view.up) is not view.up]
         self._up = {view.host.name: view.up for view in views}
         self._hosts.silent = frozenset(name for name, up in self._up.items() if not up)
+
+        def tell(tx: Transaction) -> None:
+            for view in changed:
+                kind = f"compute.host.{'heard' if view.up else 'silent'}"
+                emit(tx, kind, view.host.id, None, host=view.host.name)
+
         if changed:
-            await self._world.store.write(
-                lambda tx: [
-                    emit(
-                        tx, f"compute.host.{'heard' if view.up else 'silent'}", view.host.id, None, host=view.host.name
-                    )
-                    for view in changed
-                ]
-            )
+            await self._world.store.write(tell)

@@ -102,6 +102,11 @@ class QemuHypervisor:
             await self._world.disk.remove(directory)
         self._locks.pop(incarnation_id, None)
 
+    async def halt(self, incarnation_id: str) -> None:
+        """End its process and keep the rest: the end of the whole cloud on this host, not of the server."""
+        async with self._lock(incarnation_id):
+            await self._stop(incarnation_id, 0.0)
+
     async def inventory(self) -> Sequence[Found]:
         found = []
         for incarnation_id in await self._world.disk.names(self._domains_dir):
