@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apus.kernel import events, flow, once
+from apus.kernel import events, flow
 from apus.kernel.table import metadata
 from apus.services.compute import store as compute
 from apus.services.identity import store as identity
@@ -11,8 +11,4 @@ from apus.services.network import store as network
 from apus.services.placement import store as placement
 from apus.wire import idempotency
 
-<<<<<<< HEAD
-__all__ = ["events", "flow", "identity", "image", "metadata", "once", "placement"]
-=======
 __all__ = ["compute", "events", "flow", "idempotency", "identity", "image", "metadata", "network", "placement"]
->>>>>>> main
