@@ -202,9 +202,7 @@ class App:
                 "fault", request_id=request.request_id, code=error.code, shown=error.shown, hidden=error.hidden
             )
         body = api.faults.render(status, error)
-        return Reply(
-            body, status, headers, content_type="text/plain; charset=UTF-8" if isinstance(body, bytes) else None
-        )
+        return Reply(body, status, headers, content_type=api.faults.content_type if isinstance(body, bytes) else None)
 
 
 def _in_range(route: Route, version: Version | None) -> bool:
