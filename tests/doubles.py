@@ -117,9 +117,15 @@ class HandClock:
 
 
 @contextlib.asynccontextmanager
-async def memory_world(seed: int = 1, wrap: Callable[[Any], Any] = lambda store: store) -> AsyncIterator[World]:
+async def memory_world(
+    seed: int = 1, wrap: Callable[[Any], Any] = lambda store: store, postgres_url: str | None = None
+) -> AsyncIterator[World]:
     clock, runner, disk = HandClock(), LocalRunner(), LocalDisk()
-    store = SqliteStore(None, clock)
+    store: Any = SqliteStore(None, clock)
+    if postgres_url is not None:
+        from apus.platform.store_postgres import PostgresStore
+
+        store = PostgresStore(postgres_url, clock, random.Random(seed))
     await store.create_schema(metadata)
     bus = LocalBus()
     try:

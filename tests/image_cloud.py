@@ -76,10 +76,14 @@ class Cloud:
 
 @contextlib.asynccontextmanager
 async def image_cloud(
-    pages: Mapping[str, bytes] | None = None, settings: Settings | None = None, fetcher: Any = None
+    pages: Mapping[str, bytes] | None = None,
+    settings: Settings | None = None,
+    fetcher: Any = None,
+    objects: Any = None,
+    postgres_url: str | None = None,
 ) -> AsyncIterator[Cloud]:
-    async with memory_world(wrap=OnceStore) as world:
-        objects, flows = MemoryObjects(), FlowRunner(world, "test")
+    async with memory_world(wrap=OnceStore, postgres_url=postgres_url) as world:
+        objects, flows = objects or MemoryObjects(), FlowRunner(world, "test")
         images = Images(world, flows, objects, settings=settings, fetcher=fetcher or WrittenPages(pages or {}))
         app = App([image_api(images)], KnownTokens(), dice=world.dice, replays=StoreReplays(world.store))
         async with asyncio.TaskGroup() as tasks:

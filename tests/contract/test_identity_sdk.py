@@ -16,7 +16,6 @@ import pytest
 from tests.contract.conftest import Served, serve_in_thread
 from tests.identity_cloud import ADMIN_PASSWORD, DEMO_PASSWORD, identity_cloud
 
-
 REFUSED = (keystoneauth1.exceptions.Unauthorized, openstack.exceptions.HttpException, openstack.exceptions.SDKException)
 
 

@@ -233,3 +233,43 @@ def test_ipv6_addresses_are_made_from_the_mac() -> None:
         assert [ip["ip_address"] for ip in port["fixed_ips"]] == ["2001:db8::f816:3eff:fe00:5"]
 
     with_client(story)
+
+
+def test_another_tenants_things_do_not_exist_and_a_reader_only_reads() -> None:
+    def story(server: NetworkServer) -> None:
+        mine, theirs, reader = (Client(server.url, token) for token in ("p-one", "p-two", "r-one"))
+        network = made(mine("POST", "/v2.0/networks", {"network": {"name": "n"}}))["id"]
+        body = {"network_id": network, "ip_version": 4, "cidr": "10.0.0.0/24"}
+        subnet = made(mine("POST", "/v2.0/subnets", {"subnet": body}))["id"]
+        port = made(mine("POST", "/v2.0/ports", {"port": {"network_id": network}}))
+        group = port["security_groups"][0]
+        rule = mine("GET", f"/v2.0/security-groups/{group}")[1]["security_group"]["security_group_rules"][0]["id"]
+        for plural, id in (
+            ("networks", network),
+            ("subnets", subnet),
+            ("ports", port["id"]),
+            ("security-groups", group),
+            ("security-group-rules", rule),
+        ):
+            noun = plural[:-1].replace("-", "_")
+            assert theirs("GET", f"/v2.0/{plural}/{id}")[0] == 404
+            assert theirs("DELETE", f"/v2.0/{plural}/{id}")[0] == 404
+            assert id not in str(theirs("GET", f"/v2.0/{plural}")[1])
+            assert reader("GET", f"/v2.0/{plural}/{id}")[0] == 200
+            assert reader("DELETE", f"/v2.0/{plural}/{id}")[0] == 403
+            if plural != "security-group-rules":
+                assert theirs("PUT", f"/v2.0/{plural}/{id}", {noun: {"name": "x"}})[0] == 404
+                assert reader("PUT", f"/v2.0/{plural}/{id}", {noun: {"name": "x"}})[0] == 403
+                assert theirs("PUT", f"/v2.0/{plural}/{id}/tags", {"tags": ["x"]})[0] == 404
+        assert theirs("POST", "/v2.0/ports", {"port": {"network_id": network}})[0] == 404
+        assert theirs("POST", "/v2.0/subnets", {"subnet": {**body, "cidr": "10.1.0.0/24"}})[0] == 404
+        assert theirs("GET", "/v2.0/quotas/p-one")[0] == 403
+        foreign = {"port": {"network_id": network, "security_groups": [group]}}
+        admin = Client(server.url, "admin")
+        assert admin("PUT", f"/v2.0/networks/{network}", {"network": {"shared": True}})[0] == 200
+        assert theirs("GET", f"/v2.0/networks/{network}")[0] == 200
+        assert theirs("POST", "/v2.0/ports", foreign)[0] == 404  # the group is still not theirs
+        assert theirs("POST", "/v2.0/ports", {"port": {"network_id": network}})[0] == 201
+        assert theirs("DELETE", f"/v2.0/networks/{network}")[0] == 403
+
+    with_server(story)

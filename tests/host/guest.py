@@ -24,6 +24,8 @@ class Guest:
         self.namespace, self.tap_name, self.mac = namespace, tap_name, mac
         sh(f"ip netns add {namespace}")
         sh(f"ip link add {tap_name} type veth peer name eth0 address {mac} netns {namespace}")
+        # no second of waiting for other owners of an address
+        netns.inside(namespace, lambda: netns.write_settings({"net/ipv6/conf/eth0/accept_dad": "0"}))
         sh(f"ip -n {namespace} link set lo up")
         sh(f"ip -n {namespace} link set eth0 up")
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import msgspec.structs
 import pytest
 
 from apus.kernel.errors import CloudError
@@ -16,6 +17,7 @@ from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
 from apus.services.network.drivers.driver import (
     AddressSet,
+    DhcpOption,
     NetworkDriver,
     NetworkSpec,
     PortSpec,
@@ -29,7 +31,7 @@ from apus.services.network.drivers.flat.driver import FlatDriver
 from apus.services.network.drivers.flat.names import Names
 from apus.services.network.drivers.metadata_proxy import MetadataServer
 from apus.services.network.drivers.simulated import SimulatedDriver, SimulatedMachine
-from tests.host.guest import Guest, sh
+from tests.host.guest import Guest, dhcp, sh
 
 PREFIX = f"t{os.getpid() % 0x10000:04x}"
 RUN_DIRECTORY = Path(f"/run/apus-test-{PREFIX}")
@@ -49,8 +51,6 @@ def network_spec(*, cidr: str = "10.9.0.0/24", gateway: str = "10.9.0.1", **more
 
 
 def with_reservations(network: NetworkSpec, *ports: PortSpec) -> NetworkSpec:
-    import msgspec.structs
-
     reservations = tuple(
         Reservation(port_id=p.id, mac=p.mac, ips=p.fixed_ips, hostname=f"host-{p.mac[-2:]}") for p in ports
     )
@@ -235,11 +235,29 @@ class TestTraffic:
                 # a port made later is known without a restart of anything; one without reservation gets nothing
                 third = port_spec(network, 7)
                 late = await b.guest(third)
-                from tests.host.guest import dhcp
-
                 assert await late.run(lambda: dhcp(third.mac, patience_s=0.5)) == {}
                 await b.driver.ensure_network(with_reservations(network, first, second, third))
                 assert (await late.take_lease())[0] == bytes([10, 9, 0, 7])
+
+        asyncio.run(story())
+
+    def test_a_senseless_option_of_one_port_leaves_the_others_their_addresses(self) -> None:
+        async def story() -> None:
+            async with bench("flat") as b:
+                network = network_spec()
+                port, good, bad = port_spec(network, 5), port_spec(network, 6), port_spec(network, 7)
+                await b.driver.ensure_network(with_reservations(network, port))
+                boot = (DhcpOption(name="67", value="pxe.0"),)
+                reservations = (
+                    Reservation(port_id=port.id, mac=port.mac, ips=port.fixed_ips),
+                    Reservation(port_id=good.id, mac=good.mac, ips=good.fixed_ips, options=boot),
+                )
+                await b.driver.ensure_network(msgspec.structs.replace(network, reservations=reservations))
+                assert (await (await b.guest(good)).take_lease())[67].rstrip(b"\0") == b"pxe.0"
+                nonsense = (DhcpOption(name="router", value="nowhere"),)
+                spoilt = (*reservations, Reservation(port_id=bad.id, mac=bad.mac, ips=bad.fixed_ips, options=nonsense))
+                await b.driver.ensure_network(msgspec.structs.replace(network, reservations=spoilt))
+                assert (await (await b.guest(port)).take_lease())[0] == bytes([10, 9, 0, 5])
 
         asyncio.run(story())
 
@@ -405,7 +423,7 @@ class TestTraffic:
                 port = port_spec(network, 5, ip="fd00:9::f816:3eff:fe00:5")
                 await b.driver.ensure_network(with_reservations(network, port))
                 guest = await b.guest(port)
-                async with asyncio.timeout(8):  # detection of duplicates takes a second of it
+                async with asyncio.timeout(8):
                     while await guest.local_address_towards("fd00:9::1", 53) != "fd00:9::f816:3eff:fe00:5":
                         pass
                 answer = await guest.http("fe80::a9fe:a9fe", "/x")

@@ -58,7 +58,7 @@ HEADERS = st.dictionaries(
 SEGMENT = st.sampled_from(["{id}", "{id}", "{id}", "none", "%00", "%ff%fe", "a/b", "'"])
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(

@@ -19,6 +19,7 @@ from tests.contract.network_server import network_world
 CALLER = Caller(user_id="u", project_id="p", roles=frozenset({"member", "reader"}))
 
 
+@settings(deadline=None)  # a machine that is busy is no failure
 @given(
     prefix=st.integers(min_value=24, max_value=30),
     gateway=st.integers(min_value=1, max_value=254),
@@ -35,6 +36,7 @@ def test_every_address_is_given_once_and_then_none(prefix: int, gateway: int, se
     assert taken == {int(host) for host in cidr.hosts()} - {door}
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=4),
     st.sets(st.integers(0, 300)),

@@ -12,6 +12,7 @@ import pytest
 from apus.kernel.errors import Conflict, NotFound
 from apus.services.image import limits
 from apus.services.image.api.bodies import METHODS, PATCH_2_1
+from apus.services.image.intake import segment
 from apus.services.image.limits import Settings
 from apus.services.image.model import MOVES, Status
 from tests.doubles import ALICE, BOB, run
@@ -96,6 +97,9 @@ def test_ranges(header: str, status: int, part: bytes | None) -> None:
         ({"id": 5}, 400),
         ({"name": "x" * 256}, 400),
         ({"name": None}, 201),
+        ({"name": "a\0"}, 400),
+        ({"custom": "\0"}, 400),
+        ({"tags": ["\0"]}, 400),
         ({"disk_format": "floppy"}, 400),
         ({"disk_format": None}, 201),
         ({"container_format": "box"}, 400),
@@ -159,6 +163,8 @@ def test_client_given_id() -> None:
         ([{"op": "replace", "path": "/os_hidden", "value": True}], 200),
         ([{"op": "replace", "path": "name", "value": "x"}], 400),
         ([{"op": "replace", "path": "/a/b", "value": "x"}], 400),
+        ([{"op": "add", "path": "/stores", "value": "object"}], 200),
+        ([{"op": "add", "path": "/stores", "value": "elsewhere"}], 403),
         ([{"op": "replace", "path": "/locations/0", "value": "x"}], 403),
         ([{"op": "replace", "path": "/a~2", "value": "x"}], 400),
         ([{"op": "move", "path": "/a"}], 400),
@@ -236,7 +242,7 @@ def test_dead_writer_is_found() -> None:
         async with image_cloud() as cloud:
             image_id = await cloud.image()
             name = await cloud.images._announce(ALICE, image_id, _upload_event())
-            cloud.objects.objects["AUTH_image", "images", name] = b"half"
+            cloud.objects.objects["AUTH_image", "images", segment(name, 0)] = b"half"
             await cloud.sweep_once()
             assert (await cloud.show(image_id))["status"] == "saving"
             cloud.world.clock.ahead_s = limits.WRITER_LEASE_S + 1  # type: ignore[attr-defined]
@@ -252,6 +258,34 @@ def _upload_event() -> Any:
     from apus.services.image.model import Event
 
     return Event.UPLOAD
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 99_999, 100_000, 100_001, 250_000])
+def test_segments(size: int, declared: bool) -> None:
+    async def story() -> None:
+        async with image_cloud(settings=Settings(segment_bytes=100_000)) as cloud:
+            data = (RAW * 2)[:size]
+            image_id = await cloud.image()
+            headers = {"x-openstack-image-size": str(size)} if declared else {}
+            assert (await cloud.upload(image_id, data, **headers)).status == 204
+            assert len(cloud.objects.objects) == max(1, -(-size // 100_000))
+            path = f"/image/v2/images/{image_id}/file"
+            assert (await cloud.ask("GET", path)).body == data
+            if size == 250_000:
+                got = await cloud.ask("GET", path, headers={"range": "bytes=99990-200009"})
+                assert got.body == data[99_990:200_010]
+                cloud.objects.objects.popitem()
+            await cloud.images.delete(ALICE, image_id)
+            await cloud.sweep_once()
+            assert not cloud.objects.objects
+            for wrong in (size + 1, max(0, size - 1)):
+                if wrong != size:
+                    image_id = await cloud.image()
+                    refused = await cloud.upload(image_id, data, **{"x-openstack-image-size": str(wrong)})
+                    assert refused.status == 400
+
+    run(story())
 
 
 def test_deleted_while_uploading() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
 from apus.kernel.flow import FlowRunner
+from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
@@ -24,6 +26,7 @@ from apus.services.object.client import ObjectClient
 from apus.wire.app import Api, App
 from apus.wire.client import HttpClient
 from apus.wire.forward import Forward
+from apus.wire.idempotency import PurgeReplays, StoreReplays
 
 if TYPE_CHECKING:
     from apus.node.first_start import FirstStart
@@ -52,7 +55,8 @@ class WiredControl:
     """What the control process runs; services are attributes, for the roles that share the process."""
 
     def __init__(self, state_dir: Path, settings: Settings, world: World, stages: Stages) -> None:
-        self.state_dir, self.settings, self.world, self.stages = state_dir, settings, world, stages
+        self.state_dir, self.settings, self.stages = state_dir, settings, stages
+        self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
         self.flows = FlowRunner(world, settings.node)
         self.object_http = HttpClient("127.0.0.1", settings.objects_at)
         self.app: Front
@@ -96,6 +100,7 @@ class WiredControl:
         from apus.services.compute.loops.orphan_sweep import OrphanSweep
         from apus.services.compute.service import Compute
         from apus.services.image.api.routes import image_api
+        from apus.services.image.loops.sweep_debris import SweepDebris
         from apus.services.image.service import Images
         from apus.services.network.api.routes import network_api
         from apus.services.network.service.service import HostSide, NetworkService
@@ -108,7 +113,8 @@ class WiredControl:
         world = self.world
         placement = Placement(world)
         await placement.follow()
-        images = Images(world, self.flows, ObjectClient(self.object_http, identity.service_token))
+        objects = ObjectClient(self.object_http, identity.service_token)
+        images = Images(world, self.flows, objects)
         self.read_image = images.read
         network = NetworkService(world)
         compute = Compute(
@@ -138,6 +144,7 @@ class WiredControl:
         )
         self._parts += [
             ("compute-kicks", compute.kicks.run()),
+            looped(SweepDebris(world, objects), world.clock, images.debris),
             looped(HostWatch(world, compute.hosts), world.clock),
             looped(OrphanSweep(world, network, placement), world.clock),
         ]
@@ -152,7 +159,8 @@ class WiredControl:
         ]
 
     def front(self, apis: Sequence[Api], identity: Identity) -> None:
-        app = App(apis, identity.verifier, dice=self.world.dice)
+        app = App(apis, identity.verifier, dice=self.world.dice, replays=StoreReplays(self.world.store))
+        self._parts.append(looped(PurgeReplays(self.world), self.world.clock))
         self.app = Front(app, Forward(self.object_http))
 
     def parts(self) -> Sequence[Part]:

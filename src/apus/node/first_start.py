@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from apus.guest.build import KERNEL_ARGS
 from apus.guest.places import micro_dir
 from apus.kernel.caller import the_system
 from apus.kernel.errors import Unavailable
@@ -66,7 +67,7 @@ class FirstStart:
         known = [network for network, _ in await self._network.networks(self._admin) if network.name == NETWORK]
         if not known:
             known = await self._network.create_networks(
-                self._admin, [{"name": NETWORK, "shared": True, "is_default": True}]
+                self._admin, [{"name": NETWORK, "shared": True, "is_default": True, "host_reachable": True}]
             )
         if not [subnet for subnet in await self._network.subnets(self._admin) if subnet.network_id == known[0].id]:
             fields = {"network_id": known[0].id, "name": NETWORK, "cidr": CIDR, "ip_version": 4}
@@ -75,14 +76,32 @@ class FirstStart:
 
     async def _image(self) -> bool:
         directory = Path(self._settings.micro_image_dir) if self._settings.micro_image_dir else micro_dir()
-        path = directory / "micro.qcow2"
-        if await self._world.disk.stat(path) is None:
+        if await self._world.disk.stat(directory / "micro.qcow2") is None:
             _log.warning("there is no micro image; `apus image build micro` makes it", looked_in=str(directory))
             return False
         for _ in range(OBJECTS_TRIES):
             try:
-                await self._images.import_file(path, IMAGE, disk_format="qcow2", project_id=self._admin.project_id)
+                await self._import(directory)
                 return True
             except Unavailable:  # the object process is still starting
                 await self._world.clock.sleep(OBJECTS_PAUSE_S)
         return False
+
+    async def _import(self, directory: Path) -> None:
+        """The disk starts by itself too; with its kernel beside it the guest is up four seconds sooner."""
+
+        async def add(file: str, name: str, form: str, container: str, **properties: str) -> str:
+            return await self._images.import_file(
+                directory / file,
+                name,
+                disk_format=form,
+                container_format=container,
+                properties=properties,
+                project_id=self._admin.project_id,
+            )
+
+        kernel = await add("micro-vmlinuz", f"{IMAGE}-kernel", "aki", "aki")
+        ramdisk = await add("micro-initrd", f"{IMAGE}-ramdisk", "ari", "ari")
+        await add(
+            "micro.qcow2", IMAGE, "qcow2", "bare", kernel_id=kernel, ramdisk_id=ramdisk, os_command_line=KERNEL_ARGS
+        )

@@ -46,7 +46,11 @@ async def _networks(opened: Opened, settings: Settings) -> Sequence[str]:
 
     world = opened.world
     driver = FlatDriver(
-        world.run, world.disk, prefix=settings.network_prefix, run_directory=network_run_dir(settings), serve_metadata=None
+        world.run,
+        world.disk,
+        prefix=settings.network_prefix,
+        run_directory=network_run_dir(settings),
+        serve_metadata=None,
     )
     try:
         await driver.sweep()

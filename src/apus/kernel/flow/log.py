@@ -168,6 +168,8 @@ def save_flow(tx: Transaction, flow: Flow, *, seen_epoch: int) -> Flow:
 
 
 def load_flow(tx: Transaction, id: str) -> Flow:
+    """Raise NotFound.  (`id` may be a client's word: PostgreSQL takes no NUL in a text.)"""
+    id = id.replace("\0", "?")
     found = _flows(tx, "WHERE id = :id", id=id)
     if not found:
         raise NotFound("operation.not_found", f"There is no operation {id}.")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-
 from apus.kernel.sql import Column, Table, where
 from apus.kernel.table import RecordTable, metadata
 from apus.kernel.world import Transaction
@@ -127,7 +126,8 @@ def epochs_of(tx: Transaction, subjects: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for start in range(0, len(subjects), _CHUNK):
         text, parameters = where({"subject": list(subjects[start : start + _CHUNK])})
-        found.update(tx.execute(f"SELECT subject, epoch FROM identity_epoch{text}", parameters))
+        statement = f"SELECT subject, epoch FROM identity_epoch{text}"  # noqa: S608  # `where` makes placeholders
+        found.update(tx.execute(statement, parameters))
     return found
 
 

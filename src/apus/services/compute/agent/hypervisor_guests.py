@@ -113,13 +113,14 @@ class HypervisorGuests:
         return [root]
 
     async def _config_drive(self, wish: Wish) -> DiskSpec:
+        # SCSI: cloud kernels have no AHCI, and on virtio it would take the name that the first volume expects.
         """Written once per incarnation: what a guest was told at its birth stays what it can read again."""
         path = self._drive_path(wish)
         if await self._world.disk.stat(path) is None:
             files = await self._work.drive_files(wish.id)
             data = await self._world.run.in_thread(lambda: config_drive.iso(files))
             await self._world.disk.write_synced(path, data)
-        return DiskSpec(id="config", path=str(path), format="raw", kind="config_drive", bus="ide", read_only=True)
+        return DiskSpec(id="config", path=str(path), format="raw", kind="config_drive", bus="scsi", read_only=True)
 
     async def _cached(self, wish: Wish, image: BootImage) -> str:
         self._bases[f"{wish.id}:{image.id}"] = str(self._images.path_of(image))

@@ -16,8 +16,8 @@ from apus.kernel.world import Clock
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.logic.claims import Claims, caller_of, pack, revoked, unpack
 
-REMEMBERED_MAX: Final = 4096
-"""Opened tokens, about 4 KiB each."""
+REMEMBERED_MAX: Final = 2048
+"""Opened tokens, about 6 KiB each with the reply that shows them."""
 TOKEN_MAX_CHARS: Final = 8192
 """Longer ones are refused unread: a header is no longer than that."""
 
@@ -27,12 +27,15 @@ class RevocationView:
 
     def __init__(self) -> None:
         self.epochs: dict[str, int] = {}
+        self.version = 0
+        """Raised by every news, so that a token found good is asked again only after some."""
 
     def apply(self, epochs: Mapping[str, int]) -> None:
         mine = self.epochs
         for subject, epoch in epochs.items():
             if epoch > mine.get(subject, 0):
                 mine[subject] = epoch
+                self.version += 1
 
     def forget(self, before_us: int) -> None:
         """Drop what is older than any living token."""
@@ -42,10 +45,12 @@ class RevocationView:
 class Opened:
     """A token that was opened, and what was made of it."""
 
-    __slots__ = ("caller", "claims", "shown")
+    __slots__ = ("caller", "claims", "good_at", "shown")
 
     def __init__(self, claims: Claims) -> None:
         self.claims, self.caller = claims, caller_of(claims)
+        self.good_at = -1
+        """The version of the view at which it was found not to be revoked."""
         self.shown: dict[str, Any] = {}
         """Encoded replies, kept by the door that made them."""
 
@@ -67,22 +72,28 @@ class Verifier:
             opened = self._open(token)
         else:
             self._known.move_to_end(token)
-        claims = opened.claims
-        if claims.expires_at_s <= self._clock.now_s():
+        if opened.claims.expires_at_s <= self._clock.now_s():
             raise _refused("it has expired")
-        if revoked(claims, self._view.epochs):
-            raise _refused("it was revoked")
+        if opened.good_at != self._view.version:
+            if revoked(opened.claims, self._view.epochs):
+                raise _refused("it was revoked")
+            opened.good_at = self._view.version
         return opened
 
-    def seal(self, claims: Claims) -> str:
-        return self._keys.seal(pack(claims), claims.issued_at_s)
+    def seal(self, claims: Claims) -> tuple[str, Opened]:
+        """The token that says so; remembered, as who asked for it will soon use it."""
+        token = self._keys.seal(pack(claims), claims.issued_at_s)
+        return token, self._remember(token, Opened(claims))
 
     def _open(self, token: str) -> Opened:
         data = self._keys.open(token) if len(token) <= TOKEN_MAX_CHARS else None
         claims = unpack(data) if data is not None else None
         if claims is None:
             raise _refused("it is none of ours")
-        opened = self._known[token] = Opened(claims)
+        return self._remember(token, Opened(claims))
+
+    def _remember(self, token: str, opened: Opened) -> Opened:
+        self._known[token] = opened
         if len(self._known) > REMEMBERED_MAX:
             self._known.popitem(last=False)
         return opened

@@ -101,8 +101,7 @@ class Auth:
             claims = await self._core.write(work)  # a use is counted
         else:
             claims = await self._core.read(work)
-        token = self._core.verifier.seal(claims)
-        return token, Opened(claims)
+        return self._core.verifier.seal(claims)
 
     async def _prove(self, ask: Ask) -> _Proven:
         proofs: list[_Proven] = []
@@ -301,7 +300,7 @@ class Auth:
             expires_at_s=now_s + lifetime_s,
             system_user=True,
         )
-        token = self._core.verifier.seal(claims)
+        token, _ = self._core.verifier.seal(claims)
         self._service_token = (token, now_s + lifetime_s / 2)
         return token
 

@@ -13,13 +13,17 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.loop.loop import Mailbox
 from apus.kernel.world import Subscription, World
-from apus.services.network.agent.wanted import HostWanted, NetworkControl
+from apus.services.network.agent.wanted import HostWanted, NetworkControl, host_subject
 from apus.services.network.contract import Plug, ServerPort
 from apus.services.network.drivers.driver import Inventory, NetworkDriver, TapPlug, UserPlug
 
 _log = get_logger("apus.network.agent")
 GRACE_S = 10.0
 """A network without a port stays as long, for the next port is often on its way."""
+
+
+GATHER_S = 0.3
+"""How long hints gather: a hundred ports at once change a group's members a hundred times, and one look is enough."""
 
 
 class NetworkAgent:
@@ -37,17 +41,25 @@ class NetworkAgent:
         self._idle_since_s: dict[str, float] = {}
         self._started_at_s = world.clock.now_s()
         self._ear: Subscription | None = None
+        self._due: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Then run `drive(agent, agent.mailbox, clock)`."""
         await self._driver.start()
 
         async def hinted(subject: str, body: bytes) -> None:
-            self.mailbox.kick(self._host)
+            if self._due is None or self._due.done():
+                self._due = asyncio.create_task(self._kick_soon(), name="network-agent-kick")
 
-        self._ear = await self._world.bus.listen(f"network.host.{self._host}", hinted)
+        self._ear = await self._world.bus.listen(host_subject(self._host), hinted)
+
+    async def _kick_soon(self) -> None:
+        await self._world.clock.sleep(GATHER_S)
+        self.mailbox.kick(self._host)
 
     async def close(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
         if self._ear is not None:
             await self._ear.stop()
         await self._driver.close()
@@ -57,8 +69,9 @@ class NetworkAgent:
         spec = next((spec for spec in wanted.ports if spec.id == port.id), None)
         if spec is None:
             raise Unavailable("network.port_not_here", f"port {port.id} is not bound to host {self._host}")
-        await self._ensure_shared(wanted)
-        made = await self._driver.ensure_port(spec)
+        await self._ensure_networks(wanted)
+        # together, so that a driver can make one transaction of both
+        _, made = await asyncio.gather(self._driver.update_sets(wanted.sets), self._driver.ensure_port(spec))
         await self._control.plugged(self._host, port.id)
         no_metadata = not self._driver.capabilities().metadata_address
         if isinstance(made, TapPlug):
@@ -77,12 +90,11 @@ class NetworkAgent:
         await self._control.unplugged(self._host, port_id)
         self.mailbox.kick(self._host)
 
-    async def _ensure_shared(self, wanted: HostWanted) -> None:
+    async def _ensure_networks(self, wanted: HostWanted) -> None:
         for network in wanted.networks:
             async with self._locks.setdefault(network.id, asyncio.Lock()):
                 self._idle_since_s.pop(network.id, None)
                 await self._driver.ensure_network(network)
-        await self._driver.update_sets(wanted.sets)
 
     async def keys(self) -> Iterable[str]:
         return [self._host]
@@ -91,7 +103,8 @@ class NetworkAgent:
         # the inventory first: what is plugged in it was bound before, so that what is wanted, read later, has it
         found = await self._driver.inventory()
         wanted = await self._control.wanted(self._host, None)
-        await self._ensure_shared(wanted)
+        await self._ensure_networks(wanted)
+        await self._driver.update_sets(wanted.sets)
         there = set(found.ports)
         for port in wanted.ports:
             if port.id in there:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
 from apus.services.network.drivers.driver import AddressSet, NetworkSpec, PortSpec, Spec
+
+
+def host_subject(host: str) -> str:
+    """Where hints for a host's agent are published; host names are not words of a subject."""
+    return f"network.host.{hashlib.blake2s(host.encode('utf-8', 'replace'), digest_size=8).hexdigest()}"
 
 
 class HostWanted(Spec, frozen=True):

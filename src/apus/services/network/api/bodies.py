@@ -99,7 +99,7 @@ class PairBody(Attributes):
 class DhcpOptionBody(Attributes):
     opt_name: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+\Z")]
     opt_value: Annotated[str, Meta(max_length=255, pattern=r"^[\x20-\x7e]*\Z")] | None = None
-    ip_version: int | str = 4
+    ip_version: Literal[4, 6, "4", "6"] = 4
 
 
 class PortUpdate(Attributes):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from apus.kernel.errors import NotFound
-from apus.services.network.service.common import bad_input
+from apus.services.network.service.refusals import bad_input
 from apus.wire.listing import Page, next_href, page_of
 from apus.wire.route import ApiRequest, Reply
 

@@ -16,7 +16,8 @@ from apus.services.network.api.extensions import EXTENSIONS
 from apus.services.network.api.lists import View, listed, picked
 from apus.services.network.logic.limits import QUOTA_DEFAULTS, TAG_MAX, TAGS_MAX
 from apus.services.network.model import Network, Port, Rule, SecurityGroup, Subnet
-from apus.services.network.service.common import POLICY, bad_input, missing
+from apus.services.network.service.refusals import bad_input, missing
+from apus.services.network.service.rights import POLICY
 from apus.services.network.service.service import NetworkService
 from apus.services.network.store import ADDRESSES
 from apus.wire.app import Api

@@ -49,6 +49,39 @@ class DhcpOption(Spec, frozen=True):
     ip_version: Literal[4, 6] = 4
 
 
+OPTION_NAMES = frozenset(
+    [
+        "bootfile-name",
+        "boot-file-url",
+        "classless-static-route",
+        "client-last-transaction-time",
+        "dns-server",
+        "domain-name",
+        "domain-search",
+        "hostname",
+        "information-refresh-time",
+        "lease-time",
+        "log-server",
+        "mtu",
+        "netbios-ns",
+        "netmask",
+        "ntp-server",
+        "router",
+        "server-ip-address",
+        "sip-server",
+        "sip-server-domain",
+        "smtp-server",
+        "static-route",
+        "tftp-server",
+        "tftp-server-address",
+        "tzdb-timezone",
+        "vendor-class",
+        "vendor-encap",
+    ]
+)
+"""Of dnsmasq's names those that a tenant may set; any other option goes by its number."""
+
+
 class Reservation(Spec, frozen=True):
     """What DHCP and DNS say about one port; without one, a guest gets no address."""
 

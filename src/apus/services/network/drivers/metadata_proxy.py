@@ -8,11 +8,14 @@ a guest can forge (the port's source check sees to that).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 import httptools
+
+from apus.kernel.errors import CloudError, NotFound
 
 Reply = tuple[int, Mapping[str, str], bytes]
 Handle = Callable[[str, str, str, str, Mapping[str, str], bytes], Awaitable[Reply]]
@@ -23,6 +26,7 @@ MAX_BODY_BYTES = 64 << 10
 MAX_CONNECTIONS = 128
 """Of one network at a time; more are closed at once."""
 IDLE_S = 15.0
+READ_OUT_S = 1.0
 
 
 class _Request:
@@ -105,14 +109,17 @@ class MetadataServer:
                 body = bytes(request.body)
                 try:
                     reply = await self._handle(network_id, remote_ip, method, request.path, request.headers, body)
-                except Exception:  # the edge of HTTP: a guest never sees our fault, only that there is one
-                    keep_alive, reply = False, _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
-            writer.write(_rendered(reply, keep_alive, head_only=method_is_head(parser)))
+                except CloudError as error:  # a bug of ours ends the connection, and asyncio logs it
+                    unknown = isinstance(error, NotFound)
+                    reply = _plain(HTTPStatus.NOT_FOUND if unknown else HTTPStatus.SERVICE_UNAVAILABLE)
+            writer.write(_rendered(reply, keep_alive, head_only=_asks_head(parser)))
             async with asyncio.timeout(IDLE_S):
                 await writer.drain()
+            if refusal is not None:
+                await _read_out(reader)
 
 
-def method_is_head(parser: httptools.HttpRequestParser) -> bool:
+def _asks_head(parser: httptools.HttpRequestParser) -> bool:
     return bytes(parser.get_method()) == b"HEAD"
 
 
@@ -137,6 +144,14 @@ async def _read(
         if len(request.body) > MAX_BODY_BYTES or received > MAX_HEAD_BYTES + 2 * MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return None
+
+
+async def _read_out(reader: asyncio.StreamReader) -> None:
+    """Closed with data unread, a connection is reset, and the refusal with it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READ_OUT_S):
+            while await reader.read(1 << 16):
+                pass
 
 
 def _plain(status: HTTPStatus) -> Reply:

@@ -13,15 +13,8 @@ from apus.kernel.record import changed
 from apus.kernel.world import Transaction
 from apus.services.network.logic.rules import ICMP, PORTED, PROTOCOLS, protocol_number
 from apus.services.network.model import Rule, SecurityGroup
-from apus.services.network.service.common import (
-    bad_input,
-    check_quota,
-    conflict,
-    missing,
-    owner_of,
-    parsed_cidr,
-    refused,
-)
+from apus.services.network.service.refusals import bad_input, conflict, missing, parsed_cidr, refused
+from apus.services.network.service.rights import check_quota, owner_of
 from apus.services.network.store import GROUPS, MEMBERSHIPS, RULES
 
 

@@ -16,17 +16,8 @@ from apus.kernel.world import Transaction
 from apus.services.network.logic import addresses
 from apus.services.network.logic.limits import MTU_MAX, MTU_MIN
 from apus.services.network.model import Address, Network, Pool, Route, Subnet
-from apus.services.network.service.common import (
-    bad_input,
-    check_quota,
-    conflict,
-    missing,
-    only_admin,
-    owner_of,
-    parsed_cidr,
-    parsed_ip,
-    refused,
-)
+from apus.services.network.service.refusals import bad_input, conflict, missing, parsed_cidr, parsed_ip, refused
+from apus.services.network.service.rights import check_quota, only_admin, owner_of
 from apus.services.network.store import ADDRESSES, NETWORKS, PORTS, SUBNETS, taken_addresses
 
 _ADMIN_FIELDS = ("shared", "external", "is_default", "physical_network", "vlan_id", "provider_type")

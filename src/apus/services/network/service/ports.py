@@ -15,22 +15,21 @@ from apus.kernel.events import emit
 from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction
+from apus.services.network.drivers.driver import OPTION_NAMES
 from apus.services.network.logic import addresses
 from apus.services.network.model import Address, AddressPair, DhcpOption, FixedIp, Membership, Network, Port, Subnet
-from apus.services.network.service.common import (
+from apus.services.network.service.groups import ensure_default, get_group, hosts_of_groups
+from apus.services.network.service.networks import get_network, own_network, pool_ranges
+from apus.services.network.service.refusals import (
     bad_input,
-    check_quota,
     conflict,
     missing,
-    only_admin,
-    owner_of,
     parsed_cidr,
     parsed_ip,
     parsed_mac,
     refused,
 )
-from apus.services.network.service.groups import ensure_default, get_group, hosts_of_groups
-from apus.services.network.service.networks import get_network, own_network, pool_ranges
+from apus.services.network.service.rights import check_quota, only_admin, owner_of
 from apus.services.network.store import ADDRESSES, MEMBERSHIPS, PLUGGED, PORTS, SUBNETS, taken_addresses
 
 _MAC_TRIES = 8
@@ -82,7 +81,14 @@ class Allocator:
             self._taken[subnet_id].discard(int(ipaddress.ip_address(ip)))
 
     def fixed_ips(
-        self, port_id: str, network: Network, mac: str, asked: Sequence[Mapping[str, str]] | None, router: bool
+        self,
+        port_id: str,
+        network: Network,
+        mac: str,
+        asked: Sequence[Mapping[str, str]] | None,
+        router: bool,
+        *,
+        automatic: bool = True,
     ) -> tuple[FixedIp, ...]:
         """As asked, or one of each IP version; and what guests give themselves."""
         subnets = self.subnets(network.id)
@@ -90,7 +96,7 @@ class Allocator:
         if asked is None:
             for version in (4, 6):
                 given += self._any_of(port_id, [s for s in subnets if s.ip_version == version and not s.self_addressed])
-        if not router and asked != []:
+        if automatic and not router and asked != []:
             have = {ip.subnet_id for ip in given}
             given += [self.self_made(port_id, s, mac) for s in subnets if s.self_addressed and s.id not in have]
         return tuple(given)
@@ -146,6 +152,9 @@ class Allocator:
                 f"IPv6 address {ip} cannot be directly assigned to a port on subnet {subnet.id} as the subnet is"
                 " configured for automatic addresses",
             )
+        if str(ip) == subnet.gateway_ip and not router:
+            shown = f"IP address {ip} already allocated in subnet {subnet.id}: it is the gateway's."
+            raise conflict("IpAddressAlreadyAllocated", shown)
         return self.take(port_id, subnet, str(ip))
 
 
@@ -299,6 +308,8 @@ def _options(known: Sequence[DhcpOption], given: Sequence[Mapping[str, Any]] | N
     for ask in given or ():
         key = (ask["opt_name"], int(ask.get("ip_version") or 4))
         kept.pop(key, None)
+        if not (key[0] in OPTION_NAMES or key[0].isdigit()):
+            raise bad_input("extra_dhcp_opts", f"'{key[0]}' is not a DHCP option that can be set")
         if ask.get("opt_value") is not None:
             kept[key] = DhcpOption(opt_name=key[0], opt_value=ask["opt_value"], ip_version=key[1])
     return tuple(kept.values())
@@ -374,9 +385,9 @@ def _changed_ips(
     for ip in port.fixed_ips:
         if ip not in kept:
             allocator.release(ip.subnet_id, ip.ip_address)
-    router = port.device_owner.startswith("network:")
     have = {ip.subnet_id for ip in kept}
-    new = allocator.fixed_ips(port.id, network, mac, rest, True) if rest else ()
+    router = port.device_owner.startswith("network:")
+    new = allocator.fixed_ips(port.id, network, mac, rest, router, automatic=False) if rest else ()
     automatic: list[FixedIp] = []
     if not router and asked:
         have |= {ip.subnet_id for ip in new}

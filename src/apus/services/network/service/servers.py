@@ -13,10 +13,10 @@ from apus.kernel.ids import child_id
 from apus.kernel.world import Transaction
 from apus.services.network.contract import FixedIp, PortAsk, ServerPort
 from apus.services.network.model import Network, Port
-from apus.services.network.service.common import conflict, missing, parsed_ip
 from apus.services.network.service.groups import ensure_default
 from apus.services.network.service.networks import get_network, visible_networks
 from apus.services.network.service.ports import create_ports, delete_port, get_port, update_port
+from apus.services.network.service.refusals import conflict, missing, parsed_ip
 from apus.services.network.store import ADDRESSES, GROUPS, NETWORKS, PORTS, SUBNETS, plugged_among
 
 

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 from apus.kernel.caller import Caller
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
-from apus.services.network.agent.wanted import HostWanted
+from apus.services.network.agent.wanted import HostWanted, host_subject
 from apus.services.network.contract import PortAsk, ServerPort
 from apus.services.network.logic.limits import QUOTA_DEFAULTS
 from apus.services.network.model import HostAgent, Network, Port, Quota, Rule, SecurityGroup, Subnet
 from apus.services.network.service import groups, hosts, networks, ports, servers
-from apus.services.network.service.common import COUNTED, bad_input, limit_of, missing
+from apus.services.network.service.refusals import bad_input, missing
+from apus.services.network.service.rights import COUNTED, limit_of
 from apus.services.network.store import (
     GROUPS,
     HOST_AGENTS,
@@ -41,7 +42,7 @@ class NetworkService:
         concerned: set[str] = set()
         result = await self._world.store.write(lambda tx: work(tx, concerned))
         for host in sorted(concerned - {""}):
-            await self._world.bus.publish(f"network.host.{host}")
+            await self._world.bus.publish(host_subject(host))
         return result
 
     async def read(self, work: Callable[[Transaction], T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import shutil
 import signal
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -124,6 +125,16 @@ class Commands:
 
     async def found_namespace(self, namespace: str) -> FoundNamespace:
         return FoundNamespace(addresses=_addresses(await self._json(["ip", "-n", namespace, "-j", "address", "show"])))
+
+
+def lacking() -> list[str]:
+    """Which of the things that the driver cannot do without are not on this machine."""
+    found = [f"the program {name}" for name in ("ip", "nft", "dnsmasq", "nsenter") if shutil.which(name) is None]
+    if not Path("/dev/net/tun").exists():
+        found.append("/dev/net/tun")
+    if os.geteuid() != 0:
+        found.append("the rights of root")
+    return found
 
 
 def _addresses(shown: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:

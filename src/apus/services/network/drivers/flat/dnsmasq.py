@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from apus.kernel.errors import Invalid
-from apus.services.network.drivers.driver import DhcpOption, NetworkSpec, Reservation, SubnetSpec
+from apus.services.network.drivers.driver import OPTION_NAMES, DhcpOption, NetworkSpec, Reservation, SubnetSpec
 from apus.services.network.drivers.flat.names import short
 from apus.services.network.drivers.flat.ruleset import METADATA_IPV4
 from apus.services.network.drivers.flat.validate import (
@@ -26,37 +26,6 @@ from apus.services.network.drivers.flat.validate import (
     checked_mac,
 )
 
-OPTION_NAMES = frozenset(
-    [
-        "bootfile-name",
-        "boot-file-url",
-        "classless-static-route",
-        "client-last-transaction-time",
-        "dns-server",
-        "domain-name",
-        "domain-search",
-        "hostname",
-        "information-refresh-time",
-        "lease-time",
-        "log-server",
-        "mtu",
-        "netbios-ns",
-        "netmask",
-        "ntp-server",
-        "router",
-        "server-ip-address",
-        "sip-server",
-        "sip-server-domain",
-        "smtp-server",
-        "static-route",
-        "tftp-server",
-        "tftp-server-address",
-        "tzdb-timezone",
-        "vendor-class",
-        "vendor-encap",
-    ]
-)
-"""Of dnsmasq's names those that a tenant may set; any other option goes by its number."""
 _VALUE = re.compile(r"[\x20-\x7e]{0,255}")
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec.structs
+
+from apus.kernel.log import get_logger
 from apus.kernel.world import Disk, ProcessRef, Runner
 from apus.services.network.drivers.driver import NetworkSpec
 from apus.services.network.drivers.flat import netns
@@ -15,6 +18,13 @@ from apus.services.network.drivers.flat.dnsmasq import (
     leased_elsewhere,
     wants_dnsmasq,
 )
+
+_log = get_logger("apus.network.dnsmasq")
+
+
+def _without_port_options(network: NetworkSpec) -> NetworkSpec:
+    plain = tuple(msgspec.structs.replace(reservation, options=()) for reservation in network.reservations)
+    return msgspec.structs.replace(network, reservations=plain)
 
 
 class DnsmasqProcess:
@@ -29,8 +39,10 @@ class DnsmasqProcess:
             await self.stop()
             return
         wanted = files(network, self._directory, self._upstream)
-        process = self._find()
         told = self._told or await self._read()
+        if wanted.config != told.config and not await self._takes(network, wanted.config):
+            wanted = files(_without_port_options(network), self._directory, self._upstream)
+        process = self._find()
         leases = await self._text("leases")
         restart = process is None or told.config != wanted.config or leased_elsewhere(leases, network.reservations)
         if restart and process is not None:
@@ -45,6 +57,18 @@ class DnsmasqProcess:
         elif process is not None and wanted != told:
             await self._run.kill(process, RELOAD)
         self._told = wanted
+
+    async def _takes(self, network: NetworkSpec, config: str) -> bool:
+        """Would dnsmasq start with it?  One port's option with a senseless value must not end DHCP for all."""
+        if not any(reservation.options for reservation in network.reservations):
+            return True
+        trial = self._directory / "trial.conf"
+        await self._disk.write_synced(trial, config.encode(), mode=0o644)
+        done = await self._run.run(["dnsmasq", "--test", f"--conf-file={trial}"], timeout_s=10)
+        if done.exit_code != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            _log.warning("extra DHCP options left out", network=network.id, why=said)
+        return done.exit_code == 0
 
     async def stop(self) -> None:
         process = self._find()

@@ -29,6 +29,7 @@ from apus.services.network.drivers.driver import (
 from apus.services.network.drivers.flat import netns, plan, ruleset
 from apus.services.network.drivers.flat.commands import (
     Commands,
+    lacking,
     link_alias,
     link_exists,
     link_index,
@@ -70,11 +71,15 @@ class FlatDriver:
         self._tracking = Tracking.IP_LAYER
         self._networks: dict[str, NetworkSpec] = {}
         self._ports: dict[str, PortSpec] = {}
+        self._sets: dict[str, AddressSet] = {}
         self._links: dict[str, TransitLink] = {}
         self._daemons: dict[str, DnsmasqProcess] = {}
         self._servers: dict[str, list[asyncio.Server]] = {}
 
     async def start(self) -> None:
+        missing = lacking()
+        if missing:
+            raise Unavailable("network.machine_lacks", f"the flat network needs {', '.join(missing)}")
         self._tracking = await self._probe_tracking()
         rules = ruleset.host_rules(self._names, self._tracking, self._guest_ports)
         await self._commands.nft(ruleset.text(rules))
@@ -197,10 +202,16 @@ class FlatDriver:
         await self._commands.nft(ruleset.text(ruleset.port_absent_rules(self._names, key, self._tracking)))
 
     async def update_sets(self, sets: Sequence[AddressSet]) -> None:
-        if sets:
-            await self._commands.nft(ruleset.text(ruleset.set_rules(self._names, sets)))
+        new = [wanted for wanted in sets if self._sets.get(wanted.name) != wanted]
+        if new:
+            for wanted in new:
+                self._sets.pop(wanted.name, None)
+            await self._commands.nft(ruleset.text(ruleset.set_rules(self._names, new)))
+            self._sets.update({wanted.name: wanted for wanted in new})
 
     async def absent_sets(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._sets.pop(name, None)
         if names:
             await self._commands.nft(ruleset.text(ruleset.set_absent_rules(self._names, names)))
 
@@ -218,6 +229,7 @@ class FlatDriver:
         for id, known in list(self._ports.items()):
             if id not in ports or (known.port_security and short(id) not in chained):
                 del self._ports[id]  # somebody took it from us: the next ensure makes it anew
+                self._sets.clear()
         return Inventory(networks=tuple(networks), ports=tuple(ports), orphans=tuple(orphans))
 
     def _found_things(self) -> tuple[list[str], list[str], list[str]]:
@@ -249,6 +261,7 @@ class FlatDriver:
         await self.close()
         self._networks.clear()
         self._ports.clear()
+        self._sets.clear()
         self._links.clear()
         self._daemons.clear()
         for key in await self._disk.names(self._directory):

@@ -1,18 +1,16 @@
-"""What all resources of the service share: the caller's reach, quotas from live rows, typed refusals."""
+"""Who may, and how much: the policy table, whose a new thing is, quotas counted from live rows."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from typing import Any
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Conflict, Forbidden, Invalid, NotFound, OverQuota
+from apus.kernel.errors import Forbidden, OverQuota
 from apus.kernel.policy import Policy, Rule
 from apus.kernel.table import RecordTable
 from apus.kernel.world import Transaction
-from apus.services.network.logic.addresses import Cidr, Ip
 from apus.services.network.logic.limits import QUOTA_DEFAULTS
+from apus.services.network.service.refusals import bad_input
 from apus.services.network.store import GROUPS, NETWORKS, PORTS, QUOTAS, RULES, SUBNETS
 
 POLICY: Policy = {
@@ -31,24 +29,6 @@ COUNTED: dict[str, RecordTable[Any]] = {
     "security_group": GROUPS,
     "security_group_rule": RULES,
 }
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-
-
-def refused(kind: str, shown: str, *, field: str | None = None) -> Invalid:
-    """400 with Neutron's name of the error, which clients match on."""
-    return Invalid("network.invalid", shown, field=field, details={"type": kind})
-
-
-def conflict(kind: str, shown: str) -> Conflict:
-    return Conflict("network.conflict", shown, details={"type": kind})
-
-
-def missing(kind: str, noun: str, id: str) -> NotFound:
-    return NotFound("network.not_found", f"{noun} {id} could not be found.", details={"type": kind})
-
-
-def bad_input(field: str, why: str) -> Invalid:
-    return refused("InvalidInput", f"Invalid input for {field}. Reason: {why}.", field=field)
 
 
 def owner_of(caller: Caller, asked: str | None, noun: str) -> str:
@@ -81,26 +61,3 @@ def check_quota(tx: Transaction, project_id: str, noun: str, adding: int) -> Non
     if used + adding > limit:
         shown = f"Quota exceeded for resources: ['{noun}']. Limit {limit}, in use {used}, asked for {adding}."
         raise OverQuota("network.over_quota", shown, details={"type": "OverQuota"})
-
-
-def parsed_cidr(field: str, text: str) -> Cidr:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise bad_input(field, f"'{text}' is not a valid IP subnet") from None
-
-
-def parsed_ip(field: str, text: str) -> Ip:
-    try:
-        if "%" in text:
-            raise ValueError
-        return ipaddress.ip_address(text)
-    except ValueError:
-        raise bad_input(field, f"'{text}' is not a valid IP address") from None
-
-
-def parsed_mac(field: str, text: str) -> str:
-    mac = text.lower().replace("-", ":")
-    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
-        raise bad_input(field, f"'{text}' is not a valid MAC address")
-    return mac
