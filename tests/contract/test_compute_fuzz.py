@@ -19,23 +19,28 @@ from tests.flow.virtual import memory_world, run_virtual
 from tests.sim.cloud import IMAGE_ID, Cloud
 
 WORDS: list[Any] = [
-    None, True, -1, 0, 1, 2**63, 1.5, "", "x", "é\0", "a" * 300, [], [1], {}, {"a": None}, "1", "auto", "none", IMAGE_ID,
+    None, True, -1, 0, 1, 2**63, 1.5, "", "x", "é\0", "a" * 300, [], [1], {}, {"a": None}, "1", "auto", "none",
+    IMAGE_ID,
     "..", "%00", {"uuid": "x"}, [{"uuid": IMAGE_ID}], [{"port": 5}], "2020-01-01", "!!",
 ]  # fmt: skip
 KEYS = [
-    "server", "name", "flavorRef", "imageRef", "networks", "min_count", "max_count", "metadata", "meta", "tags", "flavor",
+    "server", "name", "flavorRef", "imageRef", "networks", "min_count", "max_count", "metadata", "meta",
+    "tags", "flavor",
     "ram", "vcpus", "disk", "id", "keypair", "public_key", "type", "server_group", "policy", "policies", "rules",
     "quota_set", "instances", "force", "os-start", "os-stop", "reboot", "lock", "os-getConsoleOutput", "length",
     "os-resetState", "state", "extra_specs", "status", "forced_down", "host", "binary", "personality", "user_data",
     "security_groups", "config_drive", "availability_zone", "os:scheduler_hints", "group", "same_host", "key_name",
-    "block_device_mapping_v2", "hostname", "description", "uuid", "resource_provider_generation", "inventories", "VCPU",
+    "block_device_mapping_v2", "hostname", "description", "uuid", "resource_provider_generation",
+    "inventories", "VCPU",
     "total", "traits", "aggregates", "allocations", "resources", "project_id", "user_id", "consumer_generation",
     "addTenantAccess", "tenant", "accessIPv4", "return_reservation_id", "trusted_image_certificates",
 ]  # fmt: skip
 QUERIES = [
-    "limit", "marker", "sort_key", "sort_dir", "name", "status", "all_tenants", "changes-since", "ip", "tags", "deleted",
+    "limit", "marker", "sort_key", "sort_dir", "name", "status", "all_tenants", "changes-since", "ip", "tags",
+    "deleted",
     "is_public", "minRam", "start", "end", "detailed", "resources", "required", "member_of", "in_tree", "power_state",
-    "project_id", "offset", "with_servers", "hypervisor_hostname_pattern", "locked", "uuid", "flavor", "host", "user_id",
+    "project_id", "offset", "with_servers", "hypervisor_hostname_pattern", "locked", "uuid", "flavor", "host",
+    "user_id",
 ]  # fmt: skip
 
 

@@ -128,7 +128,7 @@ def test_every_version_answers_every_read(url: str) -> None:
 
 def test_refusals_name_what_is_wrong(url: str) -> None:
     for fields, status, part in (
-        ({"flavorRef": "none"}, 400, "flavorRef"),
+        ({"flavorRef": "none"}, 400, "flavor"),
         ({"imageRef": "33333333-1111-4111-8111-111111111111"}, 400, "image"),
         ({"name": ""}, 400, "name"),
         ({"networks": [{"uuid": "x"}]}, 400, "networks"),

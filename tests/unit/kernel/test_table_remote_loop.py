@@ -30,7 +30,9 @@ SIZES = [3, None, 1, 2, None, 3]
 async def items() -> Any:
     world = await memory_world()
     await world.store.create_schema(metadata)  # type: ignore[attr-defined]
-    made = [Item(id=f"i{n}", name=f"n{n}", size=size, colour="blue" if n % 2 else "red") for n, size in enumerate(SIZES)]
+    made = [
+        Item(id=f"i{n}", name=f"n{n}", size=size, colour="blue" if n % 2 else "red") for n, size in enumerate(SIZES)
+    ]
     await world.store.write(lambda tx: ITEMS.insert_many(tx, made))
     return world
 

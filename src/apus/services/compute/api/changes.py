@@ -352,6 +352,7 @@ CHANGES: Final = (
     *_on(_ALL_VIEWS, (2, 100), _drop("scheduler_hints")),
 )  # fmt: skip
 
+
 class ComputeVersions(VersionChain):
     """A chain whose views carry, under names with an underscore, what only older versions show."""
 
