@@ -194,7 +194,9 @@ class Agent:
                     await self._tell(wish, None)
                 return
             except CloudError as error:
-                _log.warning("wish not fulfilled", host=self.host, id=id, power=wish.power, why=error.shown)
+                _log.warning(
+                    "wish not fulfilled", host=self.host, id=id, power=wish.power, why=error.shown, hidden=error.hidden
+                )
                 if not error.retry or attempt == TRIES_MAX - 1:
                     await self._tell(wish, error.shown)
                     return

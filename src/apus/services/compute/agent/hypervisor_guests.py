@@ -105,7 +105,7 @@ class HypervisorGuests:
             path="root.qcow2",
             kind="root",
             bus=bus,
-            boot_index=0,
+            boot_index=None if spec.kernel else 0,  # a kernel that is given comes first, and QEMU numbers it so
             backing_path=base,
             backing_format="qcow2" if spec.image.disk_format == "qcow2" else "raw",
             size_bytes=max(size, spec.image.virtual_size_bytes),
