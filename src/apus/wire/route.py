@@ -37,8 +37,8 @@ class ApiRequest:
     """One request, decoded as far as its route says."""
 
     __slots__ = (
-        "_queries", "_receive", "body", "caller", "headers", "params", "raw_path", "raw_query", "request_id",
-        "route", "scope", "service", "version",
+        "_queries", "_receive", "body", "body_ended", "caller", "headers", "params", "raw_path", "raw_query",
+        "request_id", "route", "scope", "service", "version",
     )  # fmt: skip
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, headers: Mapping[str, str], request_id: str) -> None:
@@ -47,6 +47,8 @@ class ApiRequest:
         self.raw_query: str = scope["query_string"].decode("ascii", "replace")
         self.params: dict[str, str] = {}
         self.body: Any = None
+        self.body_ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        """Whether all that the client sends was taken in."""
         self.service: Any = None
         self.version: Version | None = None
         self.route: Route = NO_ROUTE
@@ -96,6 +98,7 @@ class ApiRequest:
             if chunk:
                 yield chunk
             if not message.get("more_body", False):
+                self.body_ended = True
                 return
 
     async def gone(self) -> None:
@@ -206,7 +209,7 @@ class Router:
         methods, values = found
         chosen = methods.get(method) or (methods.get("GET") if method == "HEAD" else None) or []
         routes = [(route, dict(zip(names, values, strict=True))) for route, names in chosen]
-        return routes, sorted(methods)
+        return routes, sorted({*methods, "HEAD"} if "GET" in methods else methods)
 
     def _walk(
         self, node: _Node, segments: Sequence[str], at: int, values: tuple[str, ...]
