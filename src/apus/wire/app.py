@@ -7,7 +7,6 @@ logged with its request id, and answers 500 without its text.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import re
 import time
@@ -24,7 +23,7 @@ from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
-from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body
+from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body, until_gone
 from apus.wire.versions import Version, VersionChain, text_of
 
 if TYPE_CHECKING:
@@ -284,23 +283,11 @@ async def _send(request: ApiRequest, answer: _Answer, send: Send) -> None:
 
 
 async def _send_stream(request: ApiRequest, stream: AsyncIterator[bytes], send: Send) -> None:
-    """Stop when the client goes: the server's `send` does not say so, and nobody would read the rest."""
-    task, gone = asyncio.current_task(), None
-    assert task is not None
-    if request.body_ended:
-        gone = asyncio.get_running_loop().create_task(request.gone())
-        gone.add_done_callback(lambda done: None if done.cancelled() else task.cancel())
     try:
-        async for chunk in stream:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except asyncio.CancelledError:
-        if gone is None or not gone.done():
-            raise
-        task.uncancel()
-        raise ClientGone from None
+        async with until_gone(request.gone if request.body_ended else None):
+            async for chunk in stream:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
     finally:
-        if gone is not None:
-            gone.cancel()
         close = getattr(stream, "aclose", None)
         if close is not None:
             await close()

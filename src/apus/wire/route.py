@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -31,6 +33,35 @@ class Reply:
 
 class ClientGone(Exception):
     """The client closed the connection before its body was whole."""
+
+
+@contextlib.asynccontextmanager
+async def until_gone(gone: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    """Run the block until the client has gone, and raise ClientGone then: the server's `send` does not say so, and
+    nobody would read the rest.  Without `gone` (the body is still being read) the block just runs.
+    """
+    if gone is None:
+        yield
+        return
+    running, over = asyncio.current_task(), False
+    assert running is not None
+
+    def stop(watch: asyncio.Future[None]) -> None:
+        if not (over or watch.cancelled()):
+            running.cancel()
+
+    watch = asyncio.ensure_future(gone())
+    watch.add_done_callback(stop)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not watch.done():
+            raise
+        running.uncancel()
+        raise ClientGone from None
+    finally:
+        over = True
+        watch.cancel()
 
 
 class ApiRequest:
