@@ -34,7 +34,9 @@ def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
 
 def test_containers(swift: SwiftServer) -> None:
     assert swift.ask("HEAD", "/v1/AUTH_a/none")[0] == 404
-    status, headers, body = swift.ask("PUT", "/v1/AUTH_a/box", X_Container_Meta_Colour="r\u00e9d".encode().decode("latin-1"))
+    status, headers, body = swift.ask(
+        "PUT", "/v1/AUTH_a/box", X_Container_Meta_Colour="r\u00e9d".encode().decode("latin-1")
+    )
     assert (status, body) == (201, b"")
     assert headers["x-trans-id"].startswith("tx")
     assert swift.ask("PUT", "/v1/AUTH_a/box")[0] == 202
@@ -132,7 +134,10 @@ def test_conditions(swift: SwiftServer, base: str) -> None:
 
 def test_listings(swift: SwiftServer, base: str) -> None:
     for name in ("a", "dir/one", "dir/sub/two", "z&lt", "\u00e9"):
-        assert swift.ask("PUT", base + "/" + name.encode().decode("latin-1").replace("\u00c3\u00a9", "%C3%A9"), b"xy")[0] == 201
+        assert (
+            swift.ask("PUT", base + "/" + name.encode().decode("latin-1").replace("\u00c3\u00a9", "%C3%A9"), b"xy")[0]
+            == 201
+        )
     status, headers, body = swift.ask("GET", base)
     assert (status, body.decode()) == (200, "a\ndir/one\ndir/sub/two\nz&lt\n\u00e9\n")
     assert headers["x-container-object-count"] == "5"

@@ -82,9 +82,7 @@ def test_silent_hosts_take_nothing(found: list[Provider], need: Need) -> None:
 
 def test_a_refusal_says_what_would_have_fitted() -> None:
     host = Provider(id="a", name="a", inventories={"MEMORY_MB": Inventory(total=512)}, is_host=True)
-    choice = choose(
-        HostTable([host], {"a": 1.0}), Need(resources={"MEMORY_MB": 1024}), Random(1), silent_before_s=0.0
-    )
+    choice = choose(HostTable([host], {"a": 1.0}), Need(resources={"MEMORY_MB": 1024}), Random(1), silent_before_s=0.0)
     assert choice.host is None
     assert choice.would_fit == "MEMORY_MB ≤ 512"
     assert choice.refusals[0].filter == "MEMORY_MB"

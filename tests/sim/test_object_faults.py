@@ -42,7 +42,10 @@ class ManualClock:
 
 async def opened(disk: FaultyDisk, clock: ManualClock, count: int = 4) -> ObjectStore:
     return await open_store(
-        make_world(disk, clock), drives_in(drive_paths(ROOT, count)), ROOT / "layout.json", part_power=1,
+        make_world(disk, clock),
+        drives_in(drive_paths(ROOT, count)),
+        ROOT / "layout.json",
+        part_power=1,
         connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
     )
 

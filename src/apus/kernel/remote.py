@@ -61,9 +61,7 @@ def _is_named(parameter: inspect.Parameter) -> bool:
 def methods_of(protocol: type) -> Sequence[str]:
     """Its coroutine methods, those of the Protocols that it extends first."""
     found = {name: value for kind in reversed(protocol.__mro__) for name, value in vars(kind).items()}
-    return [
-        name for name, value in found.items() if not name.startswith("_") and inspect.iscoroutinefunction(value)
-    ]
+    return [name for name, value in found.items() if not name.startswith("_") and inspect.iscoroutinefunction(value)]
 
 
 async def serve(bus: Bus, subject: str, protocol: type, target: Any) -> Sequence[Subscription]:

@@ -62,9 +62,7 @@ async def open_world(state_dir: Path, settings: Settings, *, with_store: bool) -
     return Opened(World(clock, dice, bus, store, LocalDisk(), LocalRunner()), hub, joined)
 
 
-async def _open_bus(
-    state_dir: Path, settings: Settings, *, is_hub: bool
-) -> tuple[Bus, UnixHub | None, UnixBus | None]:
+async def _open_bus(state_dir: Path, settings: Settings, *, is_hub: bool) -> tuple[Bus, UnixHub | None, UnixBus | None]:
     if settings.bus_url:
         from apus.platform.bus_nats import NatsBus
 

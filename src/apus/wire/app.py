@@ -23,7 +23,7 @@ from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
-from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body, until_gone
+from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body, send_chunks
 from apus.wire.versions import Version, VersionChain, text_of
 
 if TYPE_CHECKING:
@@ -279,14 +279,11 @@ async def _send(request: ApiRequest, answer: _Answer, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.data})
         return
     await _send_stream(request, answer.stream, send)
-    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_stream(request: ApiRequest, stream: AsyncIterator[bytes], send: Send) -> None:
     try:
-        async with until_gone(request.gone if request.body_ended else None):
-            async for chunk in stream:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send_chunks(stream, send, request.gone if request.body_ended else None)
     finally:
         close = getattr(stream, "aclose", None)
         if close is not None:

@@ -29,7 +29,7 @@ class _Parser:
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
-        self.head_done = self.done = False
+        self.head_done = self.done = self.keeps = False
         self.http = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -37,6 +37,7 @@ class _Parser:
 
     def on_headers_complete(self) -> None:
         self.head_done = not self._is_interim()
+        self.keeps = bool(self.http.should_keep_alive())  # the parser knows it now, and no more at the end
 
     def on_body(self, body: bytes) -> None:
         self.chunks.append(body)
@@ -119,13 +120,14 @@ class Connection:
             reading = asyncio.get_running_loop().create_task(self._reader.read(_CHUNK_BYTES))
             try:
                 await asyncio.wait([reading, self._sending], return_when=asyncio.FIRST_COMPLETED)
+                if self._sending.done():
+                    self._sending.result()
                 if reading.done():
                     return reading.result()
             finally:
                 if not reading.done():
                     reading.cancel()
                     await asyncio.wait([reading])
-            self._sending.result()
             self._sending = None
         async with asyncio.timeout(self._client.silent_s):
             return await self._reader.read(_CHUNK_BYTES)
@@ -148,7 +150,7 @@ class Connection:
         sent = self._sending is None or (self._sending.done() and _is_well(self._sending))
         if self._sending is not None and not self._sending.done():
             self._sending.cancel()
-        if sent and self._parser.done and self._parser.http.should_keep_alive():
+        if sent and self._parser.done and self._parser.keeps:
             self._client.keep(self._reader, self._writer)
         else:
             self._writer.close()

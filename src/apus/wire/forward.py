@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from apus.kernel.errors import Unavailable
 from apus.wire.client import HttpClient
-from apus.wire.route import ClientGone, until_gone
+from apus.wire.route import ClientGone, send_chunks
 
 _HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"expect"})
 """Headers of one connection, not of the request: they are not handed on."""
@@ -34,10 +34,7 @@ class Forward:
                 kept = [(name, value) for name, value in reply.headers if name not in _HOP]
                 await send({"type": "http.response.start", "status": reply.status, "headers": kept})
                 started = True
-                async with until_gone(body.gone if body.ended else None):
-                    async for chunk in reply.body():
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+                await send_chunks(reply.body(), send, body.gone if body.ended else None)
         except ClientGone:
             return
         except (Unavailable, OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -62,6 +62,19 @@ async def until_gone(gone: Callable[[], Awaitable[None]] | None) -> AsyncIterato
     finally:
         over = True
         watch.cancel()
+
+
+async def send_chunks(
+    chunks: AsyncIterator[bytes],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    gone: Callable[[], Awaitable[None]] | None,
+) -> None:
+    """The body of a reply, to its end.  Raise ClientGone."""
+    async with until_gone(gone):
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0)  # to who has gone `send` returns at once: let the watch have its turn
+    await send({"type": "http.response.body", "body": b""})
 
 
 class ApiRequest:
