@@ -159,7 +159,7 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_together_have_the_same_secrets(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from apus.node.secrets import load_secrets; print(load_secrets(Path(sys.argv[1])))"
+    code = "import sys, pathlib, apus.node.secrets as s; print(s.load_secrets(pathlib.Path(sys.argv[1])))"
     env = os.environ | {"PYTHONPATH": str(Path(supervisor.__file__).parents[2])}
     argv = [sys.executable, "-c", code, str(tmp_path)]
     both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env) for _ in range(3)]

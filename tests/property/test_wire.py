@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,10 +135,8 @@ def test_no_body_breaks_a_translation(chain: VersionChain, text: str, data: st.D
         return
     change = data.draw(st.sampled_from(changes))
     assert change.up is not None
-    try:
+    with contextlib.suppress(Invalid):
         change.up(data.draw(st.dictionaries(keys, deep, max_size=5)))
-    except Invalid:
-        pass
 
 
 def request_for(query: str) -> ApiRequest:
@@ -147,12 +146,13 @@ def request_for(query: str) -> ApiRequest:
 
 @given(st.text(alphabet="limtarkesodcy_f=&:,-+%0129 ٣é", max_size=40))
 def test_any_query_gives_a_page_or_names_its_field(query: str) -> None:
+    limit, field = 1, "limit"
     try:
-        page = page_of(request_for(query), sort_keys={"name": "name"})
+        limit = page_of(request_for(query), sort_keys={"name": "name"}).limit
     except Invalid as error:
-        assert error.field in ("limit", "sort_key", "sort_dir", "page_reverse")
-    else:
-        assert 0 < page.limit <= 1000
+        field = error.field or ""
+    assert 0 < limit <= 1000
+    assert field in ("limit", "sort_key", "sort_dir", "page_reverse")
 
 
 @pytest.mark.parametrize("text", ["1_0", " 1", "٣", "", "1.0", "0x1", "9" * 5000, "1e3"])
