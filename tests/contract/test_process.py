@@ -11,19 +11,29 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from apus.kernel.world import ProcessRef
 from apus.platform.process import LocalRunner
 
+WithRunner = Callable[[Callable[[LocalRunner], Awaitable[None]]], None]
 
-def with_runner(story: Callable[[LocalRunner], Awaitable[None]]) -> None:
-    async def run() -> None:
-        runner = LocalRunner()
-        async with asyncio.timeout(20):
-            await story(runner)
-        runner.close()
 
-    asyncio.run(run())
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def with_runner(request: pytest.FixtureRequest) -> WithRunner:
+    """On both loops: production has uvloop, whose pipes and children differ in places."""
+
+    def run(story: Callable[[LocalRunner], Awaitable[None]]) -> None:
+        async def tell() -> None:
+            runner = LocalRunner()
+            async with asyncio.timeout(20):
+                await story(runner)
+            runner.close()
+
+        with asyncio.Runner(loop_factory=request.param) as loop:
+            loop.run(tell())
+
+    return run
 
 
 async def until_dead(runner: LocalRunner, process: ProcessRef) -> None:
@@ -31,7 +41,7 @@ async def until_dead(runner: LocalRunner, process: ProcessRef) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_run_gives_code_and_output() -> None:
+def test_run_gives_code_and_output(with_runner: WithRunner) -> None:
     async def story(runner: LocalRunner) -> None:
         done = await runner.run(
             ["sh", "-c", 'cat; echo "$WORD" >&2; exit 3'], stdin=b"hello", timeout_s=5, env={"WORD": "there"}
@@ -43,7 +53,7 @@ def test_run_gives_code_and_output() -> None:
     with_runner(story)
 
 
-def test_run_ends_what_takes_too_long_with_its_children() -> None:
+def test_run_ends_what_takes_too_long_with_its_children(with_runner: WithRunner) -> None:
     async def story(runner: LocalRunner) -> None:
         before_s = time.monotonic()
         with pytest.raises(TimeoutError, match="sh did not end within"):
@@ -53,7 +63,7 @@ def test_run_ends_what_takes_too_long_with_its_children() -> None:
     with_runner(story)
 
 
-def test_run_of_nothing_is_file_not_found() -> None:
+def test_run_of_nothing_is_file_not_found(with_runner: WithRunner) -> None:
     async def story(runner: LocalRunner) -> None:
         with pytest.raises(FileNotFoundError):
             await runner.run(["/nowhere/at/all"], timeout_s=1)
@@ -63,7 +73,7 @@ def test_run_of_nothing_is_file_not_found() -> None:
     with_runner(story)
 
 
-def test_a_spawned_program_lives_and_is_killed_once(tmp_path: Path) -> None:
+def test_a_spawned_program_lives_and_is_killed_once(with_runner: WithRunner, tmp_path: Path) -> None:
     async def story(runner: LocalRunner) -> None:
         process = await runner.spawn(
             ["sh", "-c", "pwd; exec sleep 60"], log_path=tmp_path / "logs" / "log", cwd=tmp_path
@@ -86,7 +96,7 @@ def test_a_spawned_program_lives_and_is_killed_once(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "log").read_text() == f"{tmp_path}\n"
 
 
-def test_the_log_is_appended_to(tmp_path: Path) -> None:
+def test_the_log_is_appended_to(with_runner: WithRunner, tmp_path: Path) -> None:
     async def story(runner: LocalRunner) -> None:
         for word in ("one", "two"):
             process = await runner.spawn(["echo", word], log_path=tmp_path / "log")
@@ -96,7 +106,7 @@ def test_the_log_is_appended_to(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
 
 
-def test_a_spawned_program_outlives_its_parent(tmp_path: Path) -> None:
+def test_a_spawned_program_outlives_its_parent(with_runner: WithRunner, tmp_path: Path) -> None:
     parent = """
 import asyncio, sys
 from pathlib import Path
@@ -123,7 +133,7 @@ asyncio.run(main())
     with_runner(story)
 
 
-def test_threads_run_beside_the_loop() -> None:
+def test_threads_run_beside_the_loop(with_runner: WithRunner) -> None:
     async def story(runner: LocalRunner) -> None:
         assert await runner.in_thread(lambda: 6 * 7) == 42
         with pytest.raises(ZeroDivisionError):

@@ -103,8 +103,10 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, runner: LocalRunner) -> N
     async def story() -> None:
         port = free_port()
         server = await start_nats(tmp_path / "a", port, runner)
-        with pytest.raises(Unavailable, match=rf"nats cannot listen on 127.0.0.1:{port}: .*in use"):
-            await start_nats(tmp_path / "b", port, runner)
-        await stop_server(server, tmp_path / "a", runner)
+        try:
+            with pytest.raises(Unavailable, match=rf"nats cannot listen on 127.0.0.1:{port}: .*in use"):
+                await start_nats(tmp_path / "b", port, runner)
+        finally:
+            await stop_server(server, tmp_path / "a", runner)
 
     asyncio.run(story())

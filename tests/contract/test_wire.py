@@ -255,7 +255,7 @@ def test_strange_request_lines_are_refused(line: bytes, capfd: pytest.CaptureFix
 def test_a_value_cannot_begin_another_header() -> None:
     async def story(client: RawClient, fixture: Fixture) -> None:
         answer = await client.ask(
-            "GET", "/thing/echo/a%0d%0aSet-Cookie:%20x?name=b%0D%0A%0D%0Ac%00%7f%E2%82%AC", READER
+            "GET", "/thing/echo/a%0d%0aSet-Cookie:%20x?name=b%0D%0A%0D%0Ac%7f%E2%82%AC", READER
         )
         assert answer.status == 204
         assert "set-cookie" not in answer.headers
@@ -397,7 +397,7 @@ def test_versions_are_negotiated_and_echoed() -> None:
 
 
 def test_metrics_count_what_was_answered() -> None:
-    metrics = Metrics()
+    metrics = Metrics(lambda: 0.0)
 
     async def story(client: RawClient, fixture: Fixture) -> None:
         for _ in range(3):
@@ -437,7 +437,7 @@ def test_metrics_are_for_this_machine_and_for_administrators() -> None:
             "type": "http", "method": "GET", "raw_path": b"/metrics", "query_string": b"", "headers": headers,
             "client": (client, 1234),
         }  # fmt: skip
-        await App([metrics_api(Metrics())], Tokens(), dice=Random(1))(scope, None, send)
+        await App([metrics_api(Metrics(lambda: 0.0))], Tokens(), dice=Random(1))(scope, None, send)
         return int(statuses[0])
 
     assert asyncio.run(ask("127.0.0.1", None)) == 200

@@ -63,6 +63,17 @@ def test_fresh_then_again_then_with_one_more_table(new_store: Callable[[], Any])
     asyncio.run(story())
 
 
+def test_processes_that_start_at_once_agree(new_store: Callable[[], Any]) -> None:
+    async def story() -> None:
+        stores = [new_store() for _ in range(5)]
+        await asyncio.gather(*(migrations.migrate(store, described("a", "b")) for store in stores))
+        assert await stores[0].read(lambda tx: list(tx.execute(VERSION))) == [(migrations.HEAD,)]
+        for store in stores:
+            await store.close()
+
+    asyncio.run(story())
+
+
 def test_a_database_of_a_newer_release_is_refused(new_store: Callable[[], Any]) -> None:
     async def story() -> None:
         store = new_store()

@@ -22,6 +22,8 @@ from apus.kernel.settings import Settings, dump_settings, load_settings
 from apus.node.secrets import write_private
 
 START_TIMEOUT_S = 120.0
+DEATHS_MAX = 3
+"""A process that dies this often while the cloud starts will not live."""
 
 
 def register(app: typer.Typer) -> None:
@@ -134,7 +136,7 @@ def _spawn_supervisor(cloud: Cloud, processes: dict[str, str]) -> int:
 
 def _stages(cloud: Cloud, supervisor: int, processes: Iterable[str]) -> Iterator[tuple[str, float]]:
     """Stages as the processes report them in run/stages.jsonl: (what, seconds since the process began)."""
-    waited_for = set(processes)
+    waited_for, deaths = set(processes), 0
     path = cloud.state_dir / "run" / "stages.jsonl"
     seen = 0
     end_s = time.monotonic() + START_TIMEOUT_S
@@ -142,6 +144,13 @@ def _stages(cloud: Cloud, supervisor: int, processes: Iterable[str]) -> Iterator
         lines = path.read_text().splitlines() if path.exists() else []
         for line in lines[seen:]:
             stage = json.loads(line)
+            if stage["stage"] == "died":
+                deaths += 1
+                if deaths >= DEATHS_MAX:
+                    raise Unavailable(
+                        "cli.died", f"The {stage['process']} process cannot start: {_tail(cloud, stage['process'])}"
+                    )
+                continue
             if stage["stage"] != "ready":
                 yield stage["stage"], stage["at_s"]
                 continue
@@ -151,11 +160,16 @@ def _stages(cloud: Cloud, supervisor: int, processes: Iterable[str]) -> Iterator
                 return
         seen = len(lines)
         if os.waitpid(supervisor, os.WNOHANG)[0]:
-            tail = cloud.log_path("supervisor").read_text().strip().splitlines()[-3:]
-            raise Unavailable("cli.died", "The cloud did not start: " + " / ".join(tail))
+            raise Unavailable("cli.died", f"The cloud did not start: {_tail(cloud, 'supervisor')}")
         time.sleep(0.005)
-    tail = cloud.log_path("control").read_text().strip().splitlines()[-3:] if cloud.log_path("control").exists() else []
-    raise Unavailable("cli.late", f"The cloud did not answer within {START_TIMEOUT_S:g} s: " + " / ".join(tail))
+    late = f"The cloud did not answer within {START_TIMEOUT_S:g} s: {_tail(cloud, 'control')}"
+    raise Unavailable("cli.late", late)
+
+
+def _tail(cloud: Cloud, name: str) -> str:
+    """The last words of a process."""
+    path = cloud.log_path(name)
+    return " / ".join(path.read_text(errors="replace").strip().splitlines()[-2:]) if path.exists() else "no log"
 
 
 def _show_stages(cloud: Cloud, supervisor: int, processes: Iterable[str], began_s: float) -> None:

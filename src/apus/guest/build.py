@@ -21,7 +21,7 @@ from .contents import Contents, File, initrd_contents, root_contents
 from .packages import kernel_package, run, unpack
 
 PACKAGES: Final = (
-    "busybox-static", "dropbear-bin", "libtomcrypt1", "libtommath1", "libgmp10", "zlib1g", "libc6", "libcrypt1",
+    "busybox", "dropbear-bin", "libtomcrypt1", "libtommath1", "libgmp10", "zlib1g", "libc6", "libcrypt1",
     "netcat-traditional", "toybox", "e2fsprogs", "libcom-err2", "libext2fs2", "libuuid1", "libblkid1",
     "openssh-client", "openssh-sftp-server", "grub-pc-bin", "grub-common", "libdevmapper1.02.1",
 )  # fmt: skip
@@ -48,11 +48,11 @@ def build_micro(out_dir: Path, work_dir: Path, report: Callable[[str], None]) ->
     work_dir.mkdir(parents=True, exist_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     report("fetching packages")
-    shutil.rmtree(work_dir / "tree", ignore_errors=True)
-    tree = unpack([kernel_package(), *PACKAGES], work_dir)
+    tree = unpack([kernel_package(), *PACKAGES], work_dir, "tree")
+    static = unpack(["busybox-static"], work_dir, "static-tree")
     image = MicroImage(out_dir / "micro-vmlinuz", out_dir / "micro-initrd", out_dir / "micro.qcow2")
     kernel = next(tree.glob("boot/vmlinuz-*")).read_bytes()
-    initrd = ramdisk.pack(initrd_contents(tree))
+    initrd = ramdisk.pack(initrd_contents(tree, static / "bin/busybox"))
     report("writing the root disk")
     applets = run([str(tree / "bin/busybox"), "--list"]).split()
     core = boot_core(tree, work_dir)
@@ -77,9 +77,7 @@ def build_micro(out_dir: Path, work_dir: Path, report: Callable[[str], None]) ->
 def boot_core(tree: Path, work_dir: Path) -> bytes:
     """GRUB with what it takes to load one kernel from one file system, and the commands to do so."""
     commands = work_dir / "grub.cfg"
-    commands.write_text(
-        f"set root=hd0\nlinux /boot/vmlinuz {KERNEL_ARGS}\ninitrd /boot/initrd\nboot\n"
-    )
+    commands.write_text(f"set root=hd0\nlinux /boot/vmlinuz {KERNEL_ARGS}\ninitrd /boot/initrd\nboot\n")
     core = work_dir / "core.img"
     run(
         [

@@ -44,7 +44,16 @@ FILES: Final = Path(__file__).parent / "files"
 ROOT_MODULES: Final = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci")
 """Everything virtio hangs on these, and virtio itself on virtio_ring: the order matters."""
 
-DISK_MODULES: Final = ("virtio_mmio", "virtio_blk", "scsi_common", "scsi_mod", "sd_mod", "virtio_scsi", "libata", "ata_piix")
+DISK_MODULES: Final = (
+    "virtio_mmio",
+    "virtio_blk",
+    "scsi_common",
+    "scsi_mod",
+    "sd_mod",
+    "virtio_scsi",
+    "libata",
+    "ata_piix",
+)
 NET_MODULES: Final = ("failover", "net_failover", "virtio_net")
 LATER_MODULES: Final = (
     "button", "evdev", "rng-core", "virtio-rng", "8021q", "cdrom", "sr_mod", "isofs", "fat", "vfat", "nls_utf8",
@@ -60,7 +69,7 @@ PROGRAMS: Final = (
 LIBRARIES: Final = (
     "libc.so.6", "libm.so.6", "libcrypt.so.1", "libtomcrypt.so.1", "libtommath.so.1", "libz.so.1", "libgmp.so.10",
     "libe2p.so.2", "libext2fs.so.2", "libcom_err.so.2", "libblkid.so.1", "libuuid.so.1", "libnss_files.so.2",
-    "libpthread.so.0",
+    "libpthread.so.0", "libresolv.so.2",
 )  # fmt: skip
 
 
@@ -81,18 +90,15 @@ def module_files(tree: Path, names: Sequence[str]) -> Contents:
     return {str(path.relative_to(tree)): File(path.read_bytes()) for path in found}
 
 
-def initrd_contents(tree: Path) -> Contents:
-    wanted = (*ROOT_MODULES, *DISK_MODULES, *NET_MODULES)
-    modules = {Path(path).stem: entry for path, entry in module_files(tree, with_needs(tree, wanted)).items()}
-    order = [name for name in with_needs(tree, wanted) if name in modules]
+def initrd_contents(tree: Path, static_busybox: Path) -> Contents:
     entries: Contents = {
         "init": File((FILES / "initrd/init").read_bytes(), 0o755),
-        "bin/busybox": File((tree / "bin/busybox").read_bytes(), 0o755),
-        "modules/order": File("\n".join(order).encode() + b"\n"),
+        "bin/busybox": File(static_busybox.read_bytes(), 0o755),
+        "modules.rest": File(" ".join(DISK_MODULES).encode()),
         "dev/console": CharacterDevice(5, 1),
     }
     entries |= {name: Directory() for name in ("proc", "sys", "root")}
-    return entries | {f"modules/{name}.ko": entry for name, entry in modules.items()}
+    return entries | modules_and_index(tree, (*ROOT_MODULES, *DISK_MODULES))
 
 
 def with_needs(tree: Path, names: Sequence[str]) -> list[str]:
@@ -122,6 +128,8 @@ def needs(module: bytes) -> list[str]:
 
 
 def root_contents(tree: Path, applets: Sequence[str]) -> Contents:
+    """The root file system.  Its busybox is the dynamic one: the static one's shell never looks for a program that it
+    has an applet for, and so would not find our nc and mke2fs."""
     entries: Contents = {}
     for name in ("boot", "dev", "mnt", "proc", "run", "sys", "root/.ssh", "var/lib/apus", "etc/dropbear", "var/log"):
         entries[name] = Directory(0o700 if name.startswith("root") else 0o755)
@@ -129,29 +137,43 @@ def root_contents(tree: Path, applets: Sequence[str]) -> Contents:
     entries |= {"var/run": Link("/run"), "etc/mtab": Link("/proc/mounts"), "lib64": Link("lib")}
     entries["bin/busybox"] = File((tree / "bin/busybox").read_bytes(), 0o755)
     entries |= {f"bin/{name}": Link("busybox") for name in applets if name != "busybox"}
-    for name in ("init", "ip", "udhcpc", "getty", "reboot", "poweroff", "halt", "modprobe", "insmod", "mkdosfs", "sysctl"):
+    for name in (
+        "init",
+        "ip",
+        "udhcpc",
+        "getty",
+        "reboot",
+        "poweroff",
+        "halt",
+        "modprobe",
+        "insmod",
+        "mkdosfs",
+        "sysctl",
+    ):
         entries[f"sbin/{name}"] = Link("../bin/busybox")
     for name in PROGRAMS:
         entries[name] = File((tree / name).resolve().read_bytes(), 0o755)
-    entries |= {"usr/lib/sftp-server": Link("openssh/sftp-server"), "usr/libexec/sftp-server": Link("../lib/openssh/sftp-server")}
+    entries |= {
+        "usr/lib/sftp-server": Link("openssh/sftp-server"),
+        "usr/libexec/sftp-server": Link("../lib/openssh/sftp-server"),
+    }
     entries |= {f"lib/{path.name}": File(path.read_bytes(), 0o755) for path in library_files(tree)}
-    entries |= modules_and_index(tree)
+    entries |= modules_and_index(tree, (*ROOT_MODULES, *DISK_MODULES, *NET_MODULES, *LATER_MODULES))
     for path in sorted(p for p in (FILES / "root").rglob("*") if p.is_file()):
         name = str(path.relative_to(FILES / "root"))
         program = path.read_bytes().startswith(b"#!") or name.endswith("default.script")
         entries[name] = File(path.read_bytes(), 0o755 if program else 0o600 if name == "etc/shadow" else 0o644)
-        shadowed = f"bin/{path.name}"
-        if program and name != shadowed and isinstance(entries.get(shadowed), Link):
-            del entries[shadowed]  # /bin comes first in the path, and ours must win
+    for name in [name for name, entry in entries.items() if isinstance(entry, File) and entry.mode & 0o100]:
+        if isinstance(entries.get(f"bin/{Path(name).name}"), Link):
+            del entries[f"bin/{Path(name).name}"]  # /bin comes first in the path, and ours must win
     entries["usr/sbin/blkid"] = Link("../../sbin/blkid")
     entries["usr/bin/nc"] = Link("../../bin/nc")
     return entries
 
 
-def modules_and_index(tree: Path) -> Contents:
-    """The guest's modules, and the index from which busybox's modprobe knows what each needs."""
-    names = with_needs(tree, (*ROOT_MODULES, *DISK_MODULES, *NET_MODULES, *LATER_MODULES))
-    files = module_files(tree, names)
+def modules_and_index(tree: Path, wanted: Sequence[str]) -> Contents:
+    """Modules with all they need, and the index from which busybox's modprobe knows what each needs."""
+    files = module_files(tree, with_needs(tree, wanted))
     paths = {Path(path).stem: f"kernel/{path.partition('/kernel/')[2]}" for path in files}
     lines = []
     for name, path in sorted(paths.items()):

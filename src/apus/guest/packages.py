@@ -5,6 +5,7 @@ apt checks the signatures.  Only `apt-get download` and `dpkg-deb` are used, so 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +40,10 @@ def kernel_package() -> str:
     raise BuildFailed("apt knows no linux-image-cloud-amd64: run `apt-get update` first")
 
 
-def unpack(names: Sequence[str], work_dir: Path) -> Path:
-    """Fetch the packages of these names and unpack them all into one tree, which is returned."""
-    debs, tree = work_dir / "debs", work_dir / "tree"
+def unpack(names: Sequence[str], work_dir: Path, tree_name: str) -> Path:
+    """Fetch the packages of these names and unpack them all into one fresh tree, which is returned."""
+    debs, tree = work_dir / "debs", work_dir / tree_name
+    shutil.rmtree(tree, ignore_errors=True)
     debs.mkdir(parents=True, exist_ok=True)
     tree.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not list(debs.glob(f"{name}_*.deb"))]

@@ -93,7 +93,9 @@ def install_boot_sector(disk: Path, boot_sector: bytes, core_path: str, core_byt
     sector of the core ends in one record (start, count, segment) of where the rest of the core is.
     """
     assert len(boot_sector) == 512
-    said = run(["debugfs", "-R", f"blocks {core_path}", str(disk)], env=os.environ | {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+    said = run(
+        ["debugfs", "-R", f"blocks {core_path}", str(disk)], env=os.environ | {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
+    )
     blocks = [int(word) for word in said.split()]
     if not blocks or blocks != list(range(blocks[0], blocks[0] + len(blocks))):
         raise BuildFailed("the boot loader did not get consecutive blocks in the file system")

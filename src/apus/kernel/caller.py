@@ -5,6 +5,15 @@ from __future__ import annotations
 import msgspec
 
 
+class AccessRule(msgspec.Struct, frozen=True, array_like=True):
+    """A call that an application credential may make; `*` is one segment of the path, `**` any number."""
+
+    service: str
+    """The type of the service: compute, image, …"""
+    method: str
+    path: str
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     user_name: str = ""
@@ -22,6 +31,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     audit_id: str = ""
     methods: tuple[str, ...] = ()
     app_credential_id: str | None = None
+    access_rules: tuple[AccessRule, ...] | None = None
+    """The only calls that may be made, when the application credential has such rules; enforced at the HTTP edge."""
     request_id: str = ""
 
     @property

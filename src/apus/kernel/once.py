@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from apus.kernel.errors import Conflict
+from apus.kernel.errors import Conflict, Invalid
 from apus.kernel.sql import Column, Table, Taken
 from apus.kernel.table import metadata
 from apus.kernel.world import Store, Transaction
@@ -30,7 +30,7 @@ from apus.kernel.world import Store, Transaction
 T = TypeVar("T")
 
 KEPT_FOR_S: Final = 24 * 3600.0
-WRITES_MAX: Final = 64
+WRITES_MAX: Final = 1000
 """Of one request; more is a bulk job that should be a flow."""
 
 REQUESTS: Final = metadata.add(
@@ -139,7 +139,8 @@ class OnceStore:
         if request is None or request.task is None or request.task is not asyncio.current_task():
             return await self._store.write(work)
         place = request.done_count
-        assert place < WRITES_MAX, "a keyed request wrote without end"
+        if place >= WRITES_MAX:
+            raise Invalid("once.too_long", f"A request with an Idempotency-Key can do {WRITES_MAX} writes at most.")
         result = await self._store.write(lambda tx: _once(tx, request, place, work))
         request.done_count += 1
         return result
@@ -208,9 +209,6 @@ class _OurValues(pickle.Unpickler):
 
 
 _PLAIN: Final = frozenset(
-    {
-        ("builtins", "set"), ("builtins", "frozenset"), ("builtins", "bytearray"), ("builtins", "complex"),
-        ("msgspec._core", "rebuild"), ("msgspec._core", "Raw"), ("msgspec", "Raw"),
-        ("copyreg", "_reconstructor"), ("copyreg", "__newobj__"),
-    }
-)  # fmt: skip
+    {("builtins", "set"), ("builtins", "frozenset"), ("msgspec._utils", "rebuild"), ("msgspec", "Raw")}
+)
+"""What values are put together with, beside the package's own classes."""

@@ -57,6 +57,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
+    def network_prefix(self) -> str:
+        """Begins the name of everything that this cloud makes on the machine's network: names there are short."""
+        return f"a{self.cloud_id[:4]}"
+
+    @property
     def objects_at(self) -> int:
         return self.object_port or self.port + 1
 

@@ -64,7 +64,7 @@ class RecordTable(Generic[R]):
                 indexes=indexes,
             )
         )
-        self._decode = msgspec.json.Decoder(record).decode
+        self.decode = self._decode = msgspec.json.Decoder(record).decode
         self._insert = self.table.insert()
         self._select = f"SELECT body FROM {name}"  # noqa: S608 - names of ours
         written = ", ".join(f"{column} = :{column}" for column in (*self.columns, "body") if column != "id")

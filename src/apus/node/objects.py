@@ -58,7 +58,7 @@ async def wire_objects(state_dir: Path, settings: Settings, world: World, stages
     )
     keys = await _token_keys(state_dir, world)
     view = RevocationView()
-    source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)  # type: ignore[type-abstract]
+    source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)
     follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)
     app = App(swift_apis(store.service), Verifier(keys, view, world.clock), dice=world.dice)
     return WiredObjects(store, app, follow, world, stages)

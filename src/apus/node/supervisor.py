@@ -64,6 +64,9 @@ class Child:
         self.pause_s = RESTART_FIRST_S if lived_s > CALM_S else min(RESTART_MAX_S, self.pause_s * 2)
         self.due_s = time.monotonic() + self.pause_s
         say(f"{self.name} {how}")
+        stages = self.log_path.parent.parent / "run" / "stages.jsonl"
+        with contextlib.suppress(OSError), stages.open("a") as lines:  # who waits for the start sees it
+            lines.write(f'{{"process": "{self.name}", "stage": "died", "at_s": {lived_s:.3f}}}\n')
 
 
 def say(text: str) -> None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from apus.kernel import loop as loops
 from apus.kernel.settings import Settings
 from apus.node.http import HttpServer, listen_on
 from apus.node.stages import Stages
 from apus.node.world import Opened, open_world
+
+if TYPE_CHECKING:
+    from apus.node.seams import ControlSeams
+    from apus.services.compute.agent.image_cache import ReadImage
 
 Part = tuple[str, Coroutine[Any, Any, None]]
 
@@ -79,6 +83,8 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
         listening = listen_on(settings.bind, settings.port)
     opened = await open_world(state_dir, settings, with_store=control)
     node = Node(opened, stages)
+    seams: ControlSeams | None = None
+    read_image: ReadImage | None = None
     if control:
         from apus.node.control import wire_control
 
@@ -87,10 +93,15 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
         wired = await wire_control(state_dir, settings, roles, opened.world, stages)
         node.wired.append(wired)
         node.serve(wired.app, listening)
+        seams, read_image = wired.seams, wired.read_image
     if "compute" in roles:
-        from apus.node.host import wire_host
+        from apus.node.host import image_reader, wire_host
+        from apus.node.seams import ask_control
 
-        node.wired.append(await wire_host(state_dir, settings, opened.world, node.wired))
+        if seams is None or read_image is None:
+            seams = ask_control(opened.world.bus)
+            read_image = image_reader(settings, seams)
+        node.wired.append(await wire_host(state_dir, settings, opened.world, seams, read_image, stages))
     if "object" in roles:
         from apus.node.objects import wire_objects
 

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.settings import Settings
-from apus.kernel.table import metadata
 from apus.kernel.world import Bus, Store, Transaction, World
 from apus.platform.bus_local import LocalBus
 from apus.platform.bus_unix import UnixBus, UnixHub
@@ -56,7 +55,7 @@ class Opened:
 async def open_world(state_dir: Path, settings: Settings, *, with_store: bool) -> Opened:
     """Raise Unavailable when the store or the bus cannot be used."""
     clock = SystemClock()
-    dice = Random(int.from_bytes(os.urandom(32), "big"))  # noqa: S311 - ids; secrets come from `secrets`
+    dice = Random(int.from_bytes(os.urandom(32), "big"))
     bus, hub, joined = await _open_bus(state_dir, settings, is_hub=with_store)
     store: Store = await _open_store(state_dir, settings, clock, dice) if with_store else NoStore()
     return Opened(World(clock, dice, bus, store, LocalDisk(), LocalRunner()), hub, joined)
@@ -91,5 +90,7 @@ async def _open_store(state_dir: Path, settings: Settings, clock: SystemClock, d
         directory = state_dir / "store"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         store = SqliteStore(directory / "apus.sqlite", clock)
+    from apus.node.schema import metadata
+
     await migrate(store, metadata)
     return store

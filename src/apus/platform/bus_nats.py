@@ -109,6 +109,12 @@ class NatsBus:
         self._given_up = asyncio.Event()
         self._closed = False
 
+    @classmethod
+    async def connect(cls, url: str | list[str], *, name: str = "apus") -> NatsBus:
+        bus = cls(url, name=name)
+        await bus.open()
+        return bus
+
     async def open(self) -> None:
         """Return when connected, or after a moment anyway."""
         self.own(self._keep_connected())

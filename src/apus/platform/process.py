@@ -7,6 +7,7 @@ a zombie until its parent asks for it: it counts as dead, and asking here is wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal as signals
 import subprocess
@@ -145,12 +146,11 @@ def _kill_session(pid: int) -> None:
 async def _communicate(process: asyncio.subprocess.Process, stdin: bytes) -> tuple[bytes, bytes]:
     async def feed() -> None:
         assert process.stdin is not None
-        try:
+        # It may not want all of it; where asyncio says BrokenPipeError, uvloop says RuntimeError.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
             process.stdin.write(stdin)
             await process.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it did not want all of it
-        process.stdin.close()
+            process.stdin.close()
 
     async def collect(stream: asyncio.StreamReader | None) -> bytes:
         assert stream is not None

@@ -92,6 +92,7 @@ async def start_nats(directory: Path, port: int, run: Runner, *, listen: str = "
     _check_free("nats", listen, port)
     token = _secret(directory / "token")
     settings = directory / "nats.conf"
+    settings.touch(mode=0o600)
     settings.write_text(f'listen: "{listen}:{port}"\nauthorization {{ token: "{token}" }}\n')
     argv = [str(_nats_program()), "-c", str(settings)]
     url = f"nats://{token}@{listen}:{port}"

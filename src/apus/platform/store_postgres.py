@@ -22,6 +22,7 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.sql import Rows, Schema, Taken
 from apus.kernel.world import Clock, Transaction
+from apus.platform.migrations import SCHEMA_LOCK
 from apus.platform.plain import plainly, wait_for
 from apus.platform.transaction import UNCOUNTED, Parameters, SqlTransaction, give
 
@@ -39,8 +40,6 @@ BACK_OFF_S: Final = 0.002
 """Doubles with each collision, up to 64 times, and is drawn between nothing and that."""
 LOST_MAX: Final = 3
 """Connections lost one after the other before a commit was sent: the server is gone, not restarted."""
-SCHEMA_LOCK: Final = 0x61707573
-"""Advisory lock under which one of several starting processes makes the tables."""
 
 _WRITING: Final = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _READING: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -48,6 +47,8 @@ _COLLIDED: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, a
 """The last: a migration has changed the table of a prepared statement."""
 _GOING: Final = ("57P", "08", "53")
 """Shutting down or starting up, connection trouble, out of resources."""
+_BROKEN: Final = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""The last: the server was killed while asyncpg was hearing its last words."""
 _TOKENS: Final = re.compile(r"'(?:[^']|'')*'|::|:([A-Za-z_]\w*)")
 
 _log = get_logger("apus.store")
@@ -92,7 +93,7 @@ class PostgresStore:
     """`url` is `postgresql://user:password@host:port/database`.  Connects when first used, and again when it must."""
 
     def __init__(self, url: str, clock: Clock, dice: Random) -> None:
-        self._url, self._clock, self._dice = url, clock, dice
+        self._clock, self._dice = clock, dice
         self._place = urlsplit(url).netloc.rpartition("@")[2]
         self._connections = _Connections(url)
         self._in_line = asyncio.Lock()
@@ -132,7 +133,7 @@ class PostgresStore:
                 if not (error.sqlstate or "").startswith(_GOING):
                     raise
                 trouble: Exception = error
-            except (OSError, asyncpg.InterfaceError) as error:
+            except _BROKEN as error:
                 trouble = error
             lost += 1
             if one.committing or one.connecting or lost == LOST_MAX:
@@ -222,15 +223,14 @@ class _Attempt(Generic[T]):
                 await connection.execute("COMMIT")
             else:
                 await connection.execute("ROLLBACK")
-        except (asyncio.CancelledError, OSError):
+        except (asyncio.CancelledError, asyncpg.InvalidCachedStatementError, *_BROKEN):
             connection.terminate()  # nobody knows what the server will still send on it
             raise
-        except asyncpg.InvalidCachedStatementError:
-            connection.terminate()  # and its statements with it
-            raise
         except Exception:
-            with contextlib.suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            try:
                 await connection.execute("ROLLBACK")
+            except (asyncpg.PostgresError, *_BROKEN):
+                connection.terminate()
             raise
         give(tx.hints)
         return value

@@ -18,10 +18,11 @@ import msgspec
 
 from apus.kernel import policy
 from apus.kernel.caller import Caller
-from apus.kernel.errors import CloudError, NotFound, Unauthenticated
+from apus.kernel.errors import CloudError, Invalid, NotFound, Unauthenticated
 from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
+from apus.wire.access import require_listed
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
 from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body, send_chunks
 from apus.wire.versions import Version, VersionChain, text_of
@@ -63,7 +64,9 @@ class Api:
         policy: Policy,
         faults: Faults,
         versions: VersionChain | None = None,
+        service_type: str | None = None,
     ) -> None:
+        self.service_type = service_type or name
         self.name, self.prefix, self.routes, self.service = name, prefix.rstrip("/"), routes, service
         self.policy, self.faults, self.versions = policy, faults, versions
         self.router = Router(routes)
@@ -159,6 +162,8 @@ class App:
         if token:
             try:
                 caller = self._authenticator.verify(token)
+                if caller.access_rules is not None:
+                    require_listed(caller.access_rules, api.service_type, request.method, request.raw_path)
                 request.caller = msgspec.structs.replace(caller, request_id=request.request_id)
             except Unauthenticated:
                 if rule is not Rule.PUBLIC:
@@ -180,6 +185,8 @@ class App:
         return reply
 
     def _route(self, api: Api, request: ApiRequest) -> tuple[Route, dict[str, str]]:
+        if "%00" in request.raw_path or "%00" in request.raw_query:
+            raise Invalid("wire.nul", "A NUL character (%00) is nowhere part of a name or a value.")
         found, methods = api.router.find(request.method, request.raw_path[len(api.prefix) :])
         for route, params in found:
             if _in_range(route, request.version):
@@ -212,9 +219,7 @@ class App:
                 "fault", request_id=request.request_id, code=error.code, shown=error.shown, hidden=error.hidden
             )
         body = api.faults.render(status, error)
-        return Reply(
-            body, status, headers, content_type="text/plain; charset=UTF-8" if isinstance(body, bytes) else None
-        )
+        return Reply(body, status, headers, content_type=api.faults.content_type if isinstance(body, bytes) else None)
 
 
 def _in_range(route: Route, version: Version | None) -> bool:

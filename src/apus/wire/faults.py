@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -41,6 +42,8 @@ class Faults:
     statuses: Mapping[type[CloudError], int] = dataclasses.field(default_factory=dict)
     codes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Statuses by error code, where one kind of error has several."""
+    content_type: str = "text/plain; charset=UTF-8"
+    """Of a body that is bytes; others are JSON."""
 
     def status(self, error: CloudError) -> int:
         if error.code in self.codes:
@@ -90,5 +93,16 @@ def errors_fault(status: int, error: CloudError) -> Any:
 
 
 def plain_fault(status: int, error: CloudError) -> Any:
-    """A line of HTML-free text: Glance and Swift answer so to most clients."""
+    """A line of plain text: Swift."""
     return f"{status} {HTTPStatus(status).phrase}\n\n{error.shown}\n".encode()
+
+
+def html_fault(status: int, error: CloudError) -> Any:
+    """Glance: openstacksdk shows the text of an error only when it is JSON or HTML (exceptions.raise_from_response)."""
+    title = f"{status} {HTTPStatus(status).phrase}"
+    shown = html.escape(error.shown)
+    page = (
+        f"<html>\n <head>\n  <title>{title}</title>\n </head>\n"
+        f" <body>\n  <h1>{title}</h1>\n  {shown}<br /><br />\n </body>\n</html>\n"
+    )
+    return page.encode()

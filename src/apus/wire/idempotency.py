@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -33,7 +33,7 @@ class KeptReply(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
     headers: dict[str, str]
     content_type: str | None
-    json: msgspec.Raw | None = None
+    json: Any = None
     raw: bytes | None = None
 
 
@@ -119,7 +119,7 @@ def _packed(reply: Reply) -> bytes | None:
         return None
     body = reply.body
     raw = bytes(body) if isinstance(body, (bytes, bytearray)) else None
-    json = None if body is None or raw is not None else msgspec.Raw(encode(body))
+    json = None if raw is not None else body
     kept = KeptReply(
         status=reply.status, headers=dict(reply.headers), content_type=reply.content_type, json=json, raw=raw
     )
@@ -130,5 +130,5 @@ def _packed(reply: Reply) -> bytes | None:
 def _again(kept: Kept) -> Reply:
     assert kept.reply is not None
     reply = msgspec.json.decode(kept.reply, type=KeptReply)
-    body = reply.raw if reply.raw is not None else None if reply.json is None else msgspec.json.decode(reply.json)
+    body = reply.json if reply.raw is None else reply.raw
     return Reply(body, reply.status, {**reply.headers, HEADER: "true"}, content_type=reply.content_type)

@@ -7,7 +7,6 @@ each operation and status, one for each loop; what has to be looked up is looked
 from __future__ import annotations
 
 import ipaddress
-import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
@@ -36,7 +35,7 @@ class _Took:
 class Metrics:
     """The counters of one process."""
 
-    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
         self._requests: dict[tuple[str, str, int], int] = {}
         self._took: dict[tuple[str, str], _Took] = {}

@@ -168,6 +168,8 @@ def save_flow(tx: Transaction, flow: Flow, *, seen_epoch: int) -> Flow:
 
 
 def load_flow(tx: Transaction, id: str) -> Flow:
+    """Raise NotFound.  (`id` may be a client's word: PostgreSQL takes no NUL in a text.)"""
+    id = id.replace("\0", "?")
     found = _flows(tx, "WHERE id = :id", id=id)
     if not found:
         raise NotFound("operation.not_found", f"There is no operation {id}.")
@@ -213,6 +215,11 @@ def due_flows(tx: Transaction, now_s: float, limit: int) -> Sequence[Flow]:
 
 def parked_on(tx: Transaction, wake_key: str) -> Sequence[Flow]:
     return _flows(tx, "WHERE wake_key = :wake_key AND state = 'waiting'", wake_key=wake_key)
+
+
+def waiting_flow(tx: Transaction, id: str) -> Sequence[Flow]:
+    """The flow, if it is parked: none or one."""
+    return _flows(tx, "WHERE id = :id AND state = 'waiting'", id=id)
 
 
 def take_flow(tx: Transaction, flow: Flow, owner: str, lease_until_s: float) -> Flow | None:

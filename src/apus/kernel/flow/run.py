@@ -50,6 +50,8 @@ class FlowRunner:
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[str] = set()
         self._lingering: dict[str, set[asyncio.Event]] = {}
+        self._hinted: set[str] = set()
+        """Flows whose hint came while they were being parked."""
         self._places = asyncio.Semaphore(limits.FLOWS_AT_ONCE_MAX)
         self._look = asyncio.Event()
 
@@ -250,8 +252,27 @@ class FlowRunner:
                 await self._drive(flow)
         except Unavailable as error:
             _log.warning("flow left to the scan", flow=flow.id, why=str(error))
+        except Exception as error:
+            _log.exception("flow cannot be advanced", flow=flow.id, saga=flow.saga)
+            await self._give_up(flow.id, f"it cannot be advanced: {error!r}")
         finally:
             self._running.discard(flow.id)
+            if flow.id in self._hinted:
+                self._hinted.discard(flow.id)
+                if self._tasks is not None:
+                    self._tasks.create_task(self._take(lambda tx, _: flow_log.waiting_flow(tx, flow.id)))
+
+    async def _give_up(self, flow_id: str, reason: str) -> None:
+        """A flow that breaks the runner itself (a row that does not decode, a failing `on_unwound`) is stuck."""
+
+        def work(tx: Transaction) -> None:
+            flow = flow_log.load_flow(tx, flow_id)
+            if flow.owner == self.owner and flow.state is FlowState.RUNNING:
+                stuck = _replace(flow, state=FlowState.STUCK, reason=reason, lease_until_s=0.0)
+                flow_log.save_flow(tx, stuck, seen_epoch=flow.epoch)
+
+        with contextlib.suppress(Unavailable):
+            await self._world.store.write(work)
 
     async def _drive(self, flow: Flow) -> None:
         saga, deps = self._sagas[flow.saga, flow.version]
@@ -305,10 +326,10 @@ class FlowRunner:
                 now_s = self._now_s()
                 if now_s >= deadline_s:
                     raise step.late(run) if step.late else _too_late(step)
-                if now_s >= linger_until_s:
+                if now_s >= linger_until_s and not hint.is_set():
                     raise _Later(min(deadline_s, now_s + limits.FLOW_SCAN_S * 6), keys[-1])
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(linger_until_s, deadline_s) - now_s):
+                    async with asyncio.timeout(max(0.0, min(linger_until_s, deadline_s) - now_s)):
                         await hint.wait()
                 now = await self._world.store.read(lambda tx: flow_log.load_flow(tx, run.flow.id))
                 if now.cancelled and not run.flow.cancelled:
@@ -373,7 +394,12 @@ class FlowRunner:
             lease_until_s=0.0,
             reason=later.failed or flow.reason,
         )
-        return await self._save(flow, parked)
+        keys = [f"flow:{flow.id}", *([later.wake_key] if later.wake_key else [])]
+        with self._listening(keys) as hint:
+            saved = await self._save(flow, parked)
+        if hint.is_set() or saved.cancelled > flow.cancelled:
+            self._hinted.add(flow.id)
+        return saved
 
     async def _unwind(self, flow: Flow, saga: Saga, deps: Any) -> Flow:
         touched = [step for step in saga.steps if flow.last_mark(step.name) not in (None, Mark.UNDONE)]

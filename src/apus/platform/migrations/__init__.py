@@ -23,7 +23,7 @@ HEAD: Final = "0001"
 SCRIPTS: Final = Path(__file__).parent
 
 _VERSION: Final = Table("alembic_version", (Column("version_num", "text"),), key=("version_num",))
-_SCHEMA_LOCK: Final = 0x61707573
+SCHEMA_LOCK: Final = 0x61707573
 """PostgreSQL's advisory lock: of several processes that start at once, one takes the steps."""
 
 
@@ -35,7 +35,7 @@ async def migrate(store: Store, schema: Schema, *, head: str = HEAD, scripts: Pa
 def _migrate(tx: Transaction, schema: Schema, head: str, scripts: Path) -> None:
     assert isinstance(tx, SqlTransaction)
     if tx.dialect == "postgresql":
-        tx.execute("SELECT pg_advisory_xact_lock(:lock)", {"lock": _SCHEMA_LOCK})
+        tx.execute("SELECT pg_advisory_xact_lock(:lock)", {"lock": SCHEMA_LOCK})
     for statement in _VERSION.ddl(tx.dialect):
         tx.execute(statement)
     found = tx.execute("SELECT version_num FROM alembic_version").scalar()

@@ -1,10 +1,42 @@
-"""Identity, as others see it: who holds a token, and where the services are."""
+"""Identity, as others see it: who holds a token, where the services are, and what the cloud's own parts may ask.
+
+A token carries all that its validation needs, so `TokenVerifier.verify` reads no database in any process.  What a
+token cannot know is that it was revoked: each process keeps the short list of recent revocations in memory, and
+refreshes it from a `RevocationSource` (the service itself, or a client of it across the bus) on a hint and by scan.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
 
 from apus.kernel.caller import Caller
+
+DEFAULT_DOMAIN_ID: Final = "default"
+REVOKED_HINT: Final = "identity.revoked"
+"""Published after each change that ends tokens; the body is empty: read the source."""
+
+
+class Revocations(msgspec.Struct, frozen=True, kw_only=True):
+    """Subjects whose tokens ended: a token that was issued at an older epoch of a subject is worth nothing."""
+
+    epochs: dict[str, int] = {}
+    """subject -> epoch; subjects are opaque to all but identity."""
+    horizon_s: float = 0.0
+    """Ask again from here: later calls give what was stamped since, with some overlap."""
+
+
+class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One service and its endpoint, as `bootstrap` takes it: the URL is the same for all interfaces."""
+
+    type: str
+    name: str
+    url: str
+    """May hold %(project_id)s."""
+    description: str = ""
+    interfaces: tuple[str, ...] = ("public", "internal", "admin")
 
 
 class TokenVerifier(Protocol):
@@ -13,8 +45,22 @@ class TokenVerifier(Protocol):
         ...
 
 
+class RevocationSource(Protocol):
+    async def revocations(self, since_s: float) -> Revocations:
+        """Revocations stamped since then (0: all that still matter)."""
+        ...
+
+
 class IdentityService(Protocol):
     async def project_exists(self, project_id: str) -> bool: ...
+
+    async def project_names(self, project_ids: Sequence[str]) -> dict[str, str]:
+        """Names of those that exist."""
+        ...
+
+    async def service_token(self) -> str:
+        """A token of the cloud itself, with the roles admin and service, for calls between our own parts."""
+        ...
 
     async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
         """The secret of an EC2 credential, and the caller that it stands for: for the S3 and EC2 doors."""

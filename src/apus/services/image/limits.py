@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     image_size_max_bytes: int = 1 << 40
     """As Glance: image_size_cap."""
+    segment_bytes: int = 1 << 30
+    """Larger images are kept as several objects: one object is at most 5 GiB, and a repair moves whole objects."""
     web_download_private_targets: bool = False
     """Let web-download fetch from loopback, link-local and private addresses."""
     project_images_max: int = -1

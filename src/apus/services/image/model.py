@@ -65,7 +65,8 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that are kept, and what was found in them as they passed."""
 
     object: str
-    """The object's name in the service's container."""
+    """The name that its segments begin with, in the service's container."""
+    segment_bytes: int
     checksum_md5: str
     checksum_sha512: str
     finding: Finding

@@ -32,7 +32,7 @@ from apus.services.image.flows.import_image import (
     fail,
     judge,
 )
-from apus.services.image.intake import ACCOUNT, CONTAINER, Intake
+from apus.services.image.intake import Intake, contents
 from apus.services.image.logic.change_image import Op, change_image, check_tags
 from apus.services.image.logic.choose_images import ImageQuery, choose_images, sees
 from apus.services.image.logic.inspect import INSPECTED_CONTAINERS
@@ -274,7 +274,7 @@ class Images:
         return image
 
     def contents(self, data: Data, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        return self._objects.get_object(ACCOUNT, CONTAINER, data.object, offset=offset, length=length)
+        return contents(self._objects, data, offset=offset, length=length)
 
     # ------------------------------------------------------------------------- what other services call
     async def boot_image(self, caller: Caller, image_id: str) -> BootImage:
@@ -385,7 +385,7 @@ class Images:
     # -------------------------------------------------------------------------------------------- within
     def _see(self, tx: Transaction, caller: Caller, image_id: str) -> Image:
         """Raise NotFound when there is none, or none for him."""
-        image = IMAGES.get(tx, image_id)
+        image = IMAGES.get(tx, image_id) if is_uuid(image_id) else None
         if image is None:
             raise _no_image(image_id)
         member = None

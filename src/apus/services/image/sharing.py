@@ -23,7 +23,7 @@ class Sharing:
         self._world, self._see, self._own = world, see, own
 
     async def add(self, caller: Caller, image_id: str, project_id: str) -> Member:
-        if not 0 < len(project_id) <= limits.NAME_MAX:
+        if not 0 < len(project_id) <= limits.NAME_MAX or "\0" in project_id:
             raise Invalid("image.member", f"member: 1 to {limits.NAME_MAX} characters are possible.", field="member")
 
         def work(tx: Transaction) -> Member:

@@ -124,7 +124,7 @@ class Inventories:
     async def put_inventories(
         self, id: str, seen: int | None, inventories: Mapping[str, Inventory], *, replace: bool = True
     ) -> Provider:
-        """All inventories (`replace`) or the named ones.  Raise Conflict: old generation, or one that is used would go."""
+        """All inventories (`replace`) or the named ones.  Raise Conflict: old generation, or one in use would go."""
 
         def work(tx: Transaction) -> Provider:
             provider = self._seen(tx, id, seen)

@@ -252,7 +252,7 @@ def added(used: dict[str, int], resources: dict[str, int], sign: int = 1) -> dic
     for name, amount in resources.items():
         total[name] = total.get(name, 0) + sign * amount
         assert total[name] >= 0, f"more {name} given back than was held"
-    return total
+    return {name: amount for name, amount in total.items() if amount}
 
 
 def release_in(tx: Transaction, consumer_id: str) -> list[Provider]:

@@ -37,7 +37,11 @@ class ConfigDrive(msgspec.Struct, frozen=True, kw_only=True):
 
 def build(drive: ConfigDrive) -> bytes:
     """The drive as an ISO image."""
-    files = documents(drive)
+    return iso(documents(drive))
+
+
+def iso(files: Mapping[str, bytes]) -> bytes:
+    """Files by path, as the ISO image that guests look for.  Raise Invalid when they are too much."""
     total = sum(len(data) for data in files.values())
     if total > BYTES_MAX:
         raise Invalid(
@@ -45,16 +49,16 @@ def build(drive: ConfigDrive) -> bytes:
             f"the config drive would hold {total} bytes; {BYTES_MAX} are possible",
             field="personality",
         )
-    iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL, sys_ident="")
+    made_of = pycdlib.PyCdlib()
+    made_of.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL, sys_ident="")
     made: dict[str, str] = {"": ""}
     for number, (path, data) in enumerate(sorted(files.items())):
         parent, _, name = path.rpartition("/")
-        short = f"{_directory(iso, made, parent)}/F{number:05d}.;1"
-        iso.add_fp(io.BytesIO(data), len(data), short, rr_name=name, joliet_path=f"/{path}")
+        short = f"{_directory(made_of, made, parent)}/F{number:05d}.;1"
+        made_of.add_fp(io.BytesIO(data), len(data), short, rr_name=name, joliet_path=f"/{path}")
     image = io.BytesIO()
-    iso.write_fp(image)
-    iso.close()
+    made_of.write_fp(image)
+    made_of.close()
     return image.getvalue()
 
 

@@ -109,8 +109,9 @@ async def change_image(request: ApiRequest) -> Reply:
             "image.content_type",
             f"Content-Type {content_type or 'is missing'}; possible: {bodies.PATCH_2_1}, {bodies.PATCH_2_0}.",
         )
-    ops = bodies.patch_of(content_type, decode_body(await request.read(), Any))
-    image = await _images(request).change(request.who, request.params["id"], ops)
+    body, service, image_id = decode_body(await request.read(), Any), _images(request), request.params["id"]
+    shown = views.image_view(await service.get(request.who, image_id))
+    image = await service.change(request.who, image_id, bodies.patch_of(content_type, body, shown))
     return Reply(views.image_view(image), content_type=_JSON)
 
 

@@ -44,6 +44,9 @@ class HttpFetcher:
             try:
                 address = ipaddress.ip_address(host)
             except ValueError:
+                last = host.rstrip(".").rpartition(".")[2]
+                if last.isdigit() or last.startswith("0x"):  # 127.1, 2130706433: addresses that skip the resolver
+                    raise _refused(url, "its address is not written in the usual way") from None
                 return  # a name: its addresses are checked when it is resolved
             if not is_public(address):
                 raise _refused(url, "its address is not a public one")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import struct
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
+from uuid import UUID
 
 Read = tuple[int, str | None]
 
@@ -190,10 +190,10 @@ def read_vhd(seen: Seen) -> Read:
 
 # ----------------------------------------------------------------------------------------------------------- vhdx
 _REGIONS_AT: Final = 192 * 1024
-_METADATA: Final = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
-_FILE_PARAMETERS: Final = uuid.UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
-_VIRTUAL_SIZE: Final = uuid.UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le
-_PARENT_LOCATOR: Final = uuid.UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
+_METADATA: Final = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
+_FILE_PARAMETERS: Final = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
+_VIRTUAL_SIZE: Final = UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le
+_PARENT_LOCATOR: Final = UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
 _ENTRIES_MAX: Final = 2047
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from apus.kernel import events
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
-from apus.services.image.intake import ACCOUNT, CONTAINER
+from apus.services.image.intake import remove
 from apus.services.image.model import MOVES, Debris, Event
 from apus.services.image.store import DEBRIS, IMAGES, debris_due
 from apus.services.object.contract import ObjectService
@@ -28,7 +28,7 @@ class SweepDebris:
         debris = await self._world.store.write(lambda tx: _release(tx, key))
         if debris is None:
             return
-        await self._objects.delete_object(ACCOUNT, CONTAINER, key)
+        await remove(self._objects, key)
         await self._world.store.write(lambda tx: DEBRIS.delete_where(tx, id=key, generation=debris.generation))
 
 

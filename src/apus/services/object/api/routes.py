@@ -120,6 +120,14 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
         ("swift-health", "/healthcheck", (Route("GET", "", show_health, may="object:any"),)),
     )
     return tuple(
-        Api(name=name, prefix=prefix, routes=routes, service=service, policy=POLICY, faults=FAULTS)
+        Api(
+            name=name,
+            prefix=prefix,
+            routes=routes,
+            service=service,
+            policy=POLICY,
+            faults=FAULTS,
+            service_type="object-store",
+        )
         for name, prefix, routes in doors
     )

@@ -23,7 +23,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class ProviderBody(_Strict, frozen=True):
     name: Name
     uuid: Uuid | None = None
-    parent_provider_uuid: Uuid | None | msgspec.UnsetType = msgspec.UNSET
+    parent_provider_uuid: Uuid | msgspec.UnsetType | None = msgspec.UNSET
     """Not said: as it is.  null: none."""
 
 

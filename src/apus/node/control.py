@@ -1,0 +1,188 @@
+"""The control role: every API but the object data, the flows and loops behind them, and the first start."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apus.kernel import loop as loops
+from apus.kernel.flow import FlowRunner
+from apus.kernel.once import OnceStore
+from apus.kernel.remote import serve
+from apus.kernel.settings import Settings
+from apus.kernel.world import World
+from apus.node.catalogue import catalogue, public_url
+from apus.node.secrets import load_secrets, write_clouds_yaml
+from apus.node.stages import Stages
+from apus.node.wiring import Part, looped
+from apus.services.identity.api.routes import identity_api
+from apus.services.identity.contract import RevocationSource
+from apus.services.identity.drivers.keys import TokenKeys
+from apus.services.identity.loops.follow import kick_on_hint
+from apus.services.identity.service import Bootstrap, Identity
+from apus.services.object.client import ObjectClient
+from apus.wire.app import Api, App
+from apus.wire.client import HttpClient
+from apus.wire.forward import Forward
+from apus.wire.idempotency import PurgeReplays, StoreReplays
+
+if TYPE_CHECKING:
+    from apus.node.first_start import FirstStart
+    from apus.node.seams import ControlSeams
+    from apus.services.compute.agent.image_cache import ReadImage
+
+RESELLER_ROLES = ("ResellerAdmin",)
+OBJECT_PATHS = ("/v1", "/info", "/healthcheck")
+
+
+class Front:
+    """The one port: objects are handed on to their process, everything else is ours."""
+
+    def __init__(self, app: App, objects: Forward) -> None:
+        self._app, self._objects = app, objects
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if any(path == prefix or path.startswith(prefix + "/") for prefix in OBJECT_PATHS):
+            await self._objects(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class WiredControl:
+    """What the control process runs; services are attributes, for the roles that share the process."""
+
+    def __init__(self, state_dir: Path, settings: Settings, world: World, stages: Stages) -> None:
+        self.state_dir, self.settings, self.stages = state_dir, settings, stages
+        self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
+        self.flows = FlowRunner(world, settings.node)
+        self.object_http = HttpClient("127.0.0.1", settings.objects_at)
+        self.app: Front
+        self.projects: dict[str, str] = {}
+        self.first_start: FirstStart | None = None
+        self.seams: ControlSeams | None = None
+        self.read_image: ReadImage | None = None
+        self._parts: list[Part] = []
+
+    async def identity(self) -> Identity:
+        """The identity service, with what a cloud begins with; its token keys are there when this returns."""
+        world, keys = self.world, self.state_dir / "keys"
+        tokens = await TokenKeys.ensure(world.disk, keys / "tokens")
+        vault = await TokenKeys.ensure(world.disk, keys / "vault")
+        identity = Identity(world, tokens, vault)
+        known = load_secrets(self.state_dir)
+        self.projects = await identity.bootstrap(
+            Bootstrap(
+                admin_password=known.admin_password,
+                demo_password=known.demo_password,
+                catalogue=catalogue(self.settings),
+                region=self.settings.region,
+                extra_roles=RESELLER_ROLES,
+            )
+        )
+        await identity.start()
+        await serve(world.bus, "identity.revocations", RevocationSource, identity)
+        revoked = loops.Mailbox()
+        await kick_on_hint(world.bus, revoked)
+        follow, sweep = identity.loops()
+        self._parts += [looped(follow, world.clock, revoked), looped(sweep, world.clock)]
+        write_clouds_yaml(self.state_dir / "clouds.yaml", public_url(self.settings), self.settings, known)
+        return identity
+
+    async def cloud(self, identity: Identity) -> Sequence[Api]:
+        """Images, placement, compute, networks and our own door."""
+        from apus.node.first_start import FirstStart
+        from apus.node.seams import ControlSeams, console_of, serve_control
+        from apus.services.compute.api.routes import compute_api
+        from apus.services.compute.loops.host_watch import HostWatch
+        from apus.services.compute.loops.orphan_sweep import OrphanSweep
+        from apus.services.compute.service import Compute
+        from apus.services.image.api.routes import image_api
+        from apus.services.image.loops.sweep_debris import SweepDebris
+        from apus.services.image.service import Images
+        from apus.services.network.api.routes import network_api
+        from apus.services.network.service.service import HostSide, NetworkService
+        from apus.services.placement.api.routes import placement_api
+        from apus.services.placement.inventory import Inventories
+        from apus.services.placement.service import Placement
+        from apus.skins.apus.routes import ApusDoor, apus_api
+        from apus.skins.metadata.door import MetadataDoor
+
+        world = self.world
+        placement = Placement(world)
+        await placement.follow()
+        objects = ObjectClient(self.object_http, identity.service_token)
+        images = Images(world, self.flows, objects)
+        self.read_image = images.read
+        network = NetworkService(world)
+        compute = Compute(
+            world,
+            self.flows,
+            images=images,
+            network=network,
+            placement=placement,
+            console=lambda host: console_of(world.bus, host),
+        )
+        self.seams = ControlSeams(
+            work=compute.work,
+            placement=placement,
+            network=HostSide(world),
+            metadata=MetadataDoor(network, compute),
+            tokens=identity,
+        )
+        await serve_control(world.bus, self.seams)
+        self.first_start = FirstStart(
+            self.state_dir,
+            self.settings,
+            world,
+            compute=compute,
+            images=images,
+            network=network,
+            project_id=self.projects["admin"],
+        )
+        self._parts += [
+            ("compute-kicks", compute.kicks.run()),
+            looped(SweepDebris(world, objects), world.clock, images.debris),
+            looped(HostWatch(world, compute.hosts), world.clock),
+            looped(OrphanSweep(world, network, placement), world.clock),
+        ]
+        inventories = Inventories(world, placement)
+        door = ApusDoor(world, self.flows, placement)
+        return [
+            image_api(images),
+            placement_api(inventories),
+            compute_api(compute),
+            network_api(network),
+            apus_api(door),
+        ]
+
+    def front(self, apis: Sequence[Api], identity: Identity) -> None:
+        app = App(apis, identity.verifier, dice=self.world.dice, replays=StoreReplays(self.world.store))
+        self._parts.append(looped(PurgeReplays(self.world), self.world.clock))
+        self.app = Front(app, Forward(self.object_http))
+
+    def parts(self) -> Sequence[Part]:
+        return [("flows", self.flows.run()), *self._parts]
+
+    async def begin(self) -> None:
+        self.stages.reached("APIs answer")
+        if self.first_start is not None:
+            await self.first_start.make()
+
+    async def close(self) -> None:
+        self.object_http.close()
+
+
+async def wire_control(
+    state_dir: Path, settings: Settings, roles: frozenset[str], world: World, stages: Stages
+) -> WiredControl:
+    wired = WiredControl(state_dir, settings, world, stages)
+    identity = await wired.identity()
+    stages.reached("identity ready")
+    apis: list[Api] = [identity_api(identity)]
+    if "control" in roles:
+        apis += await wired.cloud(identity)
+    wired.front(apis, identity)
+    return wired

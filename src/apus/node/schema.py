@@ -1,0 +1,14 @@
+"""All tables of the package: importing the services' stores fills the schema that `migrate` makes or renews."""
+
+from __future__ import annotations
+
+from apus.kernel import events, flow
+from apus.kernel.table import metadata
+from apus.services.compute import store as compute
+from apus.services.identity import store as identity
+from apus.services.image import store as image
+from apus.services.network import store as network
+from apus.services.placement import store as placement
+from apus.wire import idempotency
+
+__all__ = ["compute", "events", "flow", "idempotency", "identity", "image", "metadata", "network", "placement"]

@@ -1,0 +1,294 @@
+"""The agent of one host: pulls what is wanted, makes it so, reports what it found.  Takes no orders.
+
+Each incarnation is settled by one task at a time; different ones in parallel.  A newer wish interrupts a polite
+stop that is still waiting.  Guests do not belong to this process: when it ends they live on, and the next one
+adopts them through the inventory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from apus.kernel.errors import CloudError, NotFound, Unavailable
+from apus.kernel.log import get_logger
+from apus.kernel.world import World
+from apus.services.compute.agent.guests import Guests, State
+from apus.services.compute.agent.journal import Entry, Journal
+from apus.services.compute.contract import Found, HostWork, Power, Wish
+from apus.services.compute.kicks import wanted_subject
+from apus.services.placement.contract import HostReport
+
+_log: Final = get_logger("apus.agent")
+
+AT_ONCE_MAX: Final = 16
+"""Guests being started or stopped at the same time on one host."""
+SCAN_S: Final = 20.0
+"""A lost hint costs this much at most."""
+HEARTBEAT_S: Final = 15.0
+TRIES_MAX: Final = 6
+"""Of an action that says it may succeed later; then it is reported as failed."""
+WATCH_S: Final = 3.0
+"""A guest that ends by itself is noticed after so long."""
+GRACE_S: Final = 300.0
+"""A guest that nobody wants is held so long before it is removed: the control plane may be behind."""
+
+
+class HostPlacement(Protocol):
+    """The part of placement that a host talks to."""
+
+    async def report_host(self, report: HostReport) -> None: ...
+
+    async def host_heard(self, host: str) -> None: ...
+
+
+class Agent:
+    def __init__(
+        self,
+        world: World,
+        report: Callable[[], HostReport],
+        *,
+        work: HostWork,
+        placement: HostPlacement,
+        guests: Guests,
+        journal: Journal,
+        watch_every_s: float = WATCH_S,
+    ) -> None:
+        self._world, self._report, self._work, self._placement = world, report, work, placement
+        self._guests, self._journal, self._watch_every_s = guests, journal, watch_every_s
+        self.host = report().host
+        self._since = 0
+        self._wishes: dict[str, Wish] = {}
+        self._found: dict[str, Found] = {}
+        self._states: dict[str, State] = {}
+        self._working: dict[str, asyncio.Event] = {}
+        """Being settled; the event is set when there is something newer."""
+        self._unsent: dict[str, Found] = {}
+        self._unwanted_since_s: dict[str, float] = {}
+        self._hinted = asyncio.Event()
+        self._to_send = asyncio.Event()
+        self._places = asyncio.Semaphore(AT_ONCE_MAX)
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Until cancelled; guests live on."""
+        for id, entry in (await self._journal.load()).items():
+            self._wishes[id] = entry.wish
+            if entry.found is not None:
+                self._found[id] = entry.found
+        self._states = dict(await self._guests.inventory())
+        heard = await self._world.bus.listen(wanted_subject(self.host), self._on_hint)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._heartbeat(), name=f"heartbeat-{self.host}")
+                tasks.create_task(self._sending(), name=f"report-{self.host}")
+                tasks.create_task(self._watch(), name=f"watch-{self.host}")
+                await self._pull()
+        finally:
+            self._tasks = None
+            await heard.stop()
+
+    # ------------------------------------------------------------------ the HostConsole contract
+    async def console_log(self, incarnation_id: str, lines: int | None) -> str:
+        return await self._guests.console_log(incarnation_id, lines)
+
+    # ------------------------------------------------------------------ hearing
+    async def _on_hint(self, subject: str, body: bytes) -> None:
+        self._hinted.set()
+
+    async def _pull(self) -> None:
+        """Ask for what is newer than what we know; everything at the start and after a silence."""
+        everything = True
+        while True:
+            self._hinted.clear()
+            try:
+                wishes = await self._work.wanted(self.host, 0 if everything else self._since)
+                for wish in wishes:
+                    await self._accept(wish)
+                if everything:
+                    self._compare({wish.id for wish in wishes})
+                everything = False
+            except Unavailable as error:
+                everything = True
+                _log.info("control plane is away", host=self.host, why=str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SCAN_S):
+                    await self._hinted.wait()
+                    continue
+            everything = True
+
+    async def _accept(self, wish: Wish) -> None:
+        known = self._wishes.get(wish.id)
+        self._since = max(self._since, wish.seq)
+        if known is not None and wish.seq < known.seq:
+            return
+        if known is None or wish.seq > known.seq:
+            self._wishes[wish.id] = wish
+            await self._journal.keep(Entry(wish=wish, found=self._found.get(wish.id)))
+        elif not self._differs(wish):
+            self._send_again(wish.id)
+            return
+        self._look_at(wish.id)
+
+    def _compare(self, wanted: set[str]) -> None:
+        """Guests that nobody wants are held for a while, then removed; forget what is over."""
+        now_s = self._world.clock.monotonic_s()
+        for id in [*self._states, *self._wishes]:
+            if id in wanted or id in self._working:
+                self._unwanted_since_s.pop(id, None)
+                continue
+            since_s = self._unwanted_since_s.setdefault(id, now_s)
+            wish = self._wishes.get(id)
+            if wish is not None and (wish.power is Power.GONE or now_s - since_s >= GRACE_S):
+                self._wishes[id] = msgspec.structs.replace(wish, power=Power.GONE, hard=True)
+                self._look_at(id)
+
+    def _look_at(self, id: str) -> None:
+        newer = self._working.get(id)
+        if newer is not None:
+            newer.set()
+        elif self._tasks is not None:
+            self._working[id] = asyncio.Event()
+            self._tasks.create_task(self._settle_in_turn(id), name=f"settle-{id}")
+
+    # ------------------------------------------------------------------ settling
+    async def _settle_in_turn(self, id: str) -> None:
+        newer = self._working[id]
+        try:
+            async with self._places:
+                while True:
+                    newer.clear()
+                    await self._settle(id, newer)
+                    if not newer.is_set():
+                        return
+        finally:
+            del self._working[id]
+
+    async def _settle(self, id: str, newer: asyncio.Event) -> None:
+        wish = self._wishes.get(id)
+        if wish is None:
+            return
+        for attempt in range(TRIES_MAX):
+            try:
+                if await self._act(wish, newer):
+                    await self._tell(wish, None)
+                return
+            except CloudError as error:
+                _log.warning("wish not fulfilled", host=self.host, id=id, power=wish.power, why=error.shown)
+                if not error.retry or attempt == TRIES_MAX - 1:
+                    await self._tell(wish, error.shown)
+                    return
+            except Exception as error:
+                _log.exception("wish failed", host=self.host, id=id, power=wish.power)
+                if attempt == TRIES_MAX - 1:
+                    await self._tell(wish, f"{type(error).__name__}: {error}")
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(5.0, 0.2 * 2**attempt)):
+                    await newer.wait()
+                    return
+
+    async def _act(self, wish: Wish, newer: asyncio.Event) -> bool:
+        """Make it so; False when something newer came meanwhile."""
+        if wish.power is Power.GONE:
+            await self._guests.absent(wish)
+            self._states.pop(wish.id, None)
+            return True
+        ensure = asyncio.ensure_future(self._guests.ensure(wish))
+        interrupt = asyncio.ensure_future(newer.wait())
+        try:
+            await asyncio.wait([ensure, interrupt], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            interrupt.cancel()
+            if not ensure.done():
+                ensure.cancel()
+            await asyncio.gather(ensure, interrupt, return_exceptions=True)
+        if ensure.cancelled():
+            return False
+        self._states[wish.id] = ensure.result()
+        return True
+
+    # ------------------------------------------------------------------ telling
+    async def _tell(self, wish: Wish, error: str | None) -> None:
+        known = self._found.get(wish.id)
+        state = self._states.get(wish.id, State(Power.GONE if wish.power is Power.GONE else Power.OFF, 0))
+        power = state.power
+        found = Found(
+            id=wish.id,
+            counter=max((known.counter if known else 0) + 1, int(self._world.clock.now_s() * 1000)),
+            seq=wish.seq,
+            power=power,
+            boots=state.boots,
+            error=error,
+            at_s=self._world.clock.now_s(),
+        )
+        self._found[wish.id] = found
+        if power is Power.GONE and error is None:
+            self._wishes.pop(wish.id, None)
+            await self._journal.forget(wish.id)
+        else:
+            await self._journal.keep(Entry(wish=wish, found=found))
+        self._send_again(wish.id)
+
+    def _send_again(self, id: str) -> None:
+        found = self._found.get(id)
+        if found is not None:
+            self._unsent[id] = found
+            self._to_send.set()
+
+    def _differs(self, wish: Wish) -> bool:
+        found = self._found.get(wish.id)
+        return found is None or found.seq < wish.seq or (found.error is None and found.power is not wish.power)
+
+    async def _sending(self) -> None:
+        """Reports go out together; what was not taken is sent again."""
+        while True:
+            await self._to_send.wait()
+            self._to_send.clear()
+            batch, self._unsent = self._unsent, {}
+            try:
+                await self._work.report(self.host, list(batch.values()), False)
+                for id, found in batch.items():
+                    if found.power is Power.GONE and self._found.get(id) is found:
+                        del self._found[id]
+            except Unavailable as error:
+                _log.info("report put off", host=self.host, why=str(error))
+                self._unsent = {**batch, **self._unsent}
+                await self._world.clock.sleep(1.0)
+                self._to_send.set()
+
+    async def _watch(self) -> None:
+        """Guests that end by themselves: reported as they are, under the wish that had been fulfilled."""
+        while True:
+            await self._world.clock.sleep(self._watch_every_s)
+            if not self._states:
+                continue
+            now = await self._guests.inventory()
+            for id, wish in list(self._wishes.items()):
+                found = self._found.get(id)
+                if id in self._working or found is None or found.seq < wish.seq or found.error is not None:
+                    continue
+                state = now.get(id, State(Power.OFF, found.boots, "it is not there any more"))
+                if state.power is not found.power and found.power is not Power.GONE:
+                    self._states[id] = state
+                    await self._tell(wish, None)
+
+    async def _heartbeat(self) -> None:
+        last: Any = None
+        while True:
+            report = self._report()
+            try:
+                if report != last:
+                    await self._placement.report_host(report)
+                    last = report
+                else:
+                    await self._placement.host_heard(self.host)
+            except (Unavailable, NotFound) as error:
+                last = None
+                _log.info("heartbeat not heard", host=self.host, why=str(error))
+            await self._world.clock.sleep(HEARTBEAT_S)

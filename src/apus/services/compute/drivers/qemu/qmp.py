@@ -1,0 +1,67 @@
+"""Talks to one QEMU over its QMP socket, briefly: connect, ask, hang up.  Every call has a deadline.
+
+QEMU takes one client of this socket at a time, and a connection that is kept would lock out whoever adopts the
+guest after us, so none is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+
+from apus.kernel.errors import Unavailable
+
+CALL_TIMEOUT_S: Final = 10.0
+"""QEMU answers in milliseconds; while it is busy with a slow disk it may take seconds."""
+
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+
+class Refused(Unavailable):
+    """QEMU answered that it will not."""
+
+
+class Monitor:
+    def __init__(self, client: QMPClient) -> None:
+        self._client = client
+
+    async def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await self._client.execute(command, dict(arguments or {}))
+        except ExecuteError as error:
+            raise Refused("compute.qemu_refused", f"QEMU refused {command}: {error}") from None
+        except (QMPError, TimeoutError, OSError) as error:
+            raise Unavailable("compute.qemu_silent", f"QEMU did not answer {command}: {error!r}") from None
+
+    @contextlib.contextmanager
+    def events(self, *names: str) -> Any:
+        """A listener for these events; `await listener.get()` gives the next one."""
+        listener = EventListener(names)
+        self._client.register_listener(listener)
+        try:
+            yield listener
+        finally:
+            self._client.remove_listener(listener)
+
+
+@contextlib.asynccontextmanager
+async def monitor(socket_path: str, *, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[Monitor]:
+    """Raises Unavailable when nobody listens or nobody answers in time."""
+    client = QMPClient("apus")
+    try:
+        async with asyncio.timeout(timeout_s):
+            await client.connect(socket_path)
+    except (QMPError, TimeoutError, OSError) as error:
+        raise Unavailable("compute.qemu_silent", f"QEMU does not answer: {error!r}") from None
+    try:
+        yield Monitor(client)
+    finally:
+        with contextlib.suppress(QMPError, TimeoutError, OSError, EOFError):
+            async with asyncio.timeout(timeout_s):
+                await client.disconnect()

@@ -1,0 +1,323 @@
+"""The identity service through its HTTP door, in process: shapes, refusals, and tokens that end at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from apus.kernel.errors import Unauthenticated, Unavailable
+from apus.services.identity.drivers.passwords import WAITING_MAX
+from apus.services.identity.service import Identity
+from tests.identity_cloud import ADMIN_PASSWORD, DEMO_PASSWORD, identity_cloud
+
+
+class Client:
+    """Speaks ASGI to the App; `token` is sent unless another one is given."""
+
+    def __init__(self, app: Any, identity: Identity, token: str = "") -> None:
+        self.app, self.identity, self.token = app, identity, token
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = None, subject: str | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        data = body if isinstance(body, bytes) else (b"" if body is None else json.dumps(body).encode())
+        raw_path, _, query = f"/identity{path}".partition("?")
+        headers = [(b"host", b"cloud.test"), (b"x-auth-token", (self.token if token is None else token).encode())]
+        if subject is not None:
+            headers.append((b"x-subject-token", subject.encode()))
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": data, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "raw_path": raw_path.encode(),
+            "query_string": query.encode(),
+            "headers": [header for header in headers if header[1]],
+        }
+        await self.app(scope, receive, send)
+        text = sent[1]["body"]
+        got = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return sent[0]["status"], got, json.loads(text) if text else None
+
+    async def ok(self, method: str, path: str, body: Any = None, **kwargs: Any) -> Any:
+        status, _, reply = await self.call(method, path, body, **kwargs)
+        assert status < 300, (status, reply)
+        return reply
+
+    async def login(self, user: str, password: str, scope: Any = None, domain: str = "default") -> str:
+        proof = {"user": {"name": user, "domain": {"id": domain}, "password": password}}
+        auth: dict[str, Any] = {"identity": {"methods": ["password"], "password": proof}}
+        if scope is not None:
+            auth["scope"] = scope
+        status, headers, reply = await self.call("POST", "/v3/auth/tokens", {"auth": auth}, token="")
+        assert status == 201, reply
+        return headers["x-subject-token"]
+
+
+def on(project: str) -> Any:
+    return {"project": {"name": project, "domain": {"id": "default"}}}
+
+
+async def _client() -> AsyncIterator[Client]:
+    async with identity_cloud() as (app, identity):
+        client = Client(app, identity)
+        client.token = await client.login("admin", ADMIN_PASSWORD, on("admin"))
+        yield client
+
+
+def run(work: Any) -> None:
+    """Run `work(client)` on a fresh cloud."""
+
+    async def body() -> None:
+        async for client in _client():
+            await work(client)
+
+    asyncio.run(body())
+
+
+def test_versions() -> None:
+    async def work(client: Client) -> None:
+        status, _, reply = await client.call("GET", "", token="")
+        assert status == 300
+        assert reply["versions"]["values"][0]["links"][0]["href"] == "http://cloud.test/identity/v3/"
+        reply = await client.ok("GET", "/v3", token="")
+        assert reply["version"]["status"] == "stable"
+
+    run(work)
+
+
+def test_a_token_shows_what_it_is_for() -> None:
+    async def work(client: Client) -> None:
+        token = await client.login("demo", DEMO_PASSWORD, on("demo"))
+        shown = (await client.ok("GET", "/v3/auth/tokens", subject=token))["token"]
+        assert shown["project"]["name"] == "demo"
+        assert shown["project"]["domain"] == {"id": "default", "name": "Default"}
+        assert {role["name"] for role in shown["roles"]} == {"member", "reader"}
+        assert shown["catalog"][0]["endpoints"][0]["region_id"] == "RegionOne"
+        assert shown["methods"] == ["password"]
+        bare = (await client.ok("GET", "/v3/auth/tokens?nocatalog", subject=token))["token"]
+        assert "catalog" not in bare
+        unscoped = (await client.ok("GET", "/v3/auth/tokens", subject=await client.login("demo", DEMO_PASSWORD)))[
+            "token"
+        ]
+        assert not {"project", "roles", "catalog"} & set(unscoped)
+        status, _, _ = await client.call("HEAD", "/v3/auth/tokens", subject=token)
+        assert status == 200
+
+    run(work)
+
+
+@pytest.mark.parametrize("cause", ["disable", "password", "delete", "revoke", "role", "project", "domain", "group"])
+def test_what_is_taken_away_ends_tokens_at_once(cause: str) -> None:
+    async def work(client: Client) -> None:
+        domain = (await client.ok("POST", "/v3/domains", {"domain": {"name": "d"}}))["domain"]["id"]
+        user = await client.ok("POST", "/v3/users", {"user": {"name": "u", "password": "p", "domain_id": domain}})
+        user_id = user["user"]["id"]
+        project = await client.ok("POST", "/v3/projects", {"project": {"name": "p", "domain_id": domain}})
+        project_id = project["project"]["id"]
+        role_id = (await client.ok("GET", "/v3/roles?name=member"))["roles"][0]["id"]
+        group_id = (await client.ok("POST", "/v3/groups", {"group": {"name": "g"}}))["group"]["id"]
+        await client.ok("PUT", f"/v3/groups/{group_id}/users/{user_id}")
+        holder = f"groups/{group_id}" if cause == "group" else f"users/{user_id}"
+        await client.ok("PUT", f"/v3/projects/{project_id}/{holder}/roles/{role_id}")
+        token = await client.login("u", "p", {"project": {"id": project_id}}, domain)
+        verify = client.identity.verifier.verify
+        assert verify(token).project_id == project_id
+        causes: dict[str, tuple[str, str, Any]] = {
+            "disable": ("PATCH", f"/v3/users/{user_id}", {"user": {"enabled": False}}),
+            "password": ("PATCH", f"/v3/users/{user_id}", {"user": {"password": "other"}}),
+            "delete": ("DELETE", f"/v3/users/{user_id}", None),
+            "role": ("DELETE", f"/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", None),
+            "project": ("PATCH", f"/v3/projects/{project_id}", {"project": {"enabled": False}}),
+            "domain": ("PATCH", f"/v3/domains/{domain}", {"domain": {"enabled": False}}),
+            "group": ("DELETE", f"/v3/groups/{group_id}/users/{user_id}", None),
+        }
+        if cause == "revoke":
+            await client.ok("DELETE", "/v3/auth/tokens", subject=token)
+        else:
+            await client.ok(*causes[cause])
+        with pytest.raises(Unauthenticated):
+            verify(token)
+        assert (await client.call("GET", "/v3/auth/tokens", subject=token))[0] == 404
+        # another process hears of it from the source alone
+        news = await client.identity.revocations(0.0)
+        assert news.epochs.items() <= client.identity.core.view.epochs.items()
+
+    run(work)
+
+
+def test_a_user_changes_his_password_with_the_old_one() -> None:
+    async def work(client: Client) -> None:
+        token = await client.login("demo", DEMO_PASSWORD, on("demo"))
+        user_id = client.identity.verifier.verify(token).user_id
+        path = f"/v3/users/{user_id}/password"
+        wrong = {"user": {"password": "new", "original_password": "wrong"}}
+        assert (await client.call("POST", path, wrong, token=""))[0] == 401
+        right = {"user": {"password": "new", "original_password": DEMO_PASSWORD}}
+        assert (await client.call("POST", path, right, token=""))[0] == 204
+        with pytest.raises(Unauthenticated):
+            client.identity.verifier.verify(token)
+        await client.login("demo", "new", on("demo"))
+
+    run(work)
+
+
+def test_lists_are_filtered_and_paged() -> None:
+    async def work(client: Client) -> None:
+        for name in ("alpha", "alpine", "beta"):
+            await client.ok("POST", "/v3/projects", {"project": {"name": name, "tags": [name[0]]}})
+        names = lambda reply: [project["name"] for project in reply["projects"]]  # noqa: E731
+        assert sorted(names(await client.ok("GET", "/v3/projects?name__startswith=alp"))) == ["alpha", "alpine"]
+        assert names(await client.ok("GET", "/v3/projects?tags=b")) == ["beta"]
+        assert names(await client.ok("GET", "/v3/projects?name=alpha&enabled=false")) == []
+        seen: list[str] = []
+        path = "/v3/projects?limit=2"
+        while path:
+            reply = await client.ok("GET", path)
+            seen += names(reply)
+            following = reply["links"]["next"]
+            path = following.partition("/identity")[2] if following else ""
+        assert len(seen) == len(set(seen)) == 6
+
+    run(work)
+
+
+def test_projects_have_families() -> None:
+    async def work(client: Client) -> None:
+        parent = (await client.ok("POST", "/v3/projects", {"project": {"name": "a"}}))["project"]["id"]
+        child = (await client.ok("POST", "/v3/projects", {"project": {"name": "b", "parent_id": parent}}))["project"]
+        shown = (await client.ok("GET", f"/v3/projects/{child['id']}?parents_as_ids"))["project"]
+        assert shown["parents"] == {parent: None}
+        shown = (await client.ok("GET", f"/v3/projects/{parent}?subtree_as_list"))["project"]
+        assert [each["project"]["id"] for each in shown["subtree"]] == [child["id"]]
+        assert (await client.call("DELETE", f"/v3/projects/{parent}"))[0] == 403
+        assert (await client.call("PATCH", f"/v3/projects/{parent}", {"project": {"enabled": False}}))[0] == 403
+        domain_role = (await client.ok("GET", "/v3/roles?name=member"))["roles"][0]["id"]
+        demo = (await client.ok("GET", "/v3/users?name=demo"))["users"][0]["id"]
+        inherit = f"/v3/OS-INHERIT/projects/{parent}/users/{demo}/roles/{domain_role}/inherited_to_projects"
+        await client.ok("PUT", inherit)
+        token = await client.login("demo", DEMO_PASSWORD, {"project": {"id": child["id"]}})
+        found = await client.ok("GET", f"/v3/role_assignments?effective&user.id={demo}&scope.project.id={child['id']}")
+        assert len(found["role_assignments"]) == 2
+        await client.ok("DELETE", inherit)
+        with pytest.raises(Unauthenticated):
+            client.identity.verifier.verify(token)
+
+    run(work)
+
+
+def test_access_rules_are_enforced_at_the_edge() -> None:
+    async def work(client: Client) -> None:
+        token = await client.login("demo", DEMO_PASSWORD, on("demo"))
+        user_id = client.identity.verifier.verify(token).user_id
+        rule = {"service": "identity", "method": "GET", "path": "/v3/auth/projects"}
+        body = {"application_credential": {"name": "narrow", "access_rules": [rule]}}
+        made = await client.ok("POST", f"/v3/users/{user_id}/application_credentials", body, token=token)
+        credential = made["application_credential"]
+        proof = {"id": credential["id"], "secret": credential["secret"]}
+        auth = {"identity": {"methods": ["application_credential"], "application_credential": proof}}
+        _, headers, _ = await client.call("POST", "/v3/auth/tokens", {"auth": auth}, token="")
+        narrow = headers["x-subject-token"]
+        assert (await client.call("GET", "/v3/auth/projects", token=narrow))[0] == 200
+        assert (await client.call("GET", "/v3/auth/domains", token=narrow))[0] == 401
+        rule_id = credential["access_rules"][0]["id"]
+        assert (await client.call("DELETE", f"/v3/users/{user_id}/access_rules/{rule_id}", token=token))[0] == 403
+
+    run(work)
+
+
+def test_trusts_let_another_act() -> None:
+    async def work(client: Client) -> None:
+        demo = await client.login("demo", DEMO_PASSWORD, on("demo"))
+        trustor = client.identity.verifier.verify(demo)
+        trustee = client.identity.verifier.verify(client.token).user_id
+        body = {
+            "trust": {
+                "trustor_user_id": trustor.user_id,
+                "trustee_user_id": trustee,
+                "project_id": trustor.project_id,
+                "impersonation": True,
+                "roles": [{"name": "member"}],
+                "remaining_uses": 1,
+            }
+        }
+        assert (await client.call("POST", "/v3/OS-TRUST/trusts", body))[0] == 403
+        trust_id = (await client.ok("POST", "/v3/OS-TRUST/trusts", body, token=demo))["trust"]["id"]
+        auth = {
+            "identity": {"methods": ["token"], "token": {"id": await client.login("admin", ADMIN_PASSWORD)}},
+            "scope": {"OS-TRUST:trust": {"id": trust_id}},
+        }
+        status, headers, reply = await client.call("POST", "/v3/auth/tokens", {"auth": auth}, token="")
+        assert status == 201, reply
+        assert reply["token"]["user"]["id"] == trustor.user_id
+        assert (await client.call("POST", "/v3/auth/tokens", {"auth": auth}, token=""))[0] == 401
+        await client.ok("DELETE", f"/v3/OS-TRUST/trusts/{trust_id}", token=demo)
+        with pytest.raises(Unauthenticated):
+            client.identity.verifier.verify(headers["x-subject-token"])
+
+    run(work)
+
+
+def test_ec2_keys_give_their_owner() -> None:
+    async def work(client: Client) -> None:
+        demo = await client.login("demo", DEMO_PASSWORD, on("demo"))
+        caller = client.identity.verifier.verify(demo)
+        path = f"/v3/users/{caller.user_id}/credentials/OS-EC2"
+        made = (await client.ok("POST", path, {"tenant_id": caller.project_id}, token=demo))["credential"]
+        found = await client.identity.secret_of_access_key(made["access"])
+        assert found is not None
+        assert found[0] == made["secret"]
+        assert (found[1].user_id, found[1].project_id) == (caller.user_id, caller.project_id)
+        assert found[1].roles == {"member", "reader"}
+        await client.ok("DELETE", f"{path}/{made['access']}", token=demo)
+        assert await client.identity.secret_of_access_key(made["access"]) is None
+
+    run(work)
+
+
+def test_bootstrap_again_changes_nothing_but_addresses() -> None:
+    async def work(client: Client) -> None:
+        from apus.services.identity.contract import CatalogueEntry
+        from apus.services.identity.service import Bootstrap
+
+        before = await client.ok("GET", "/v3/role_assignments")
+        moved = CatalogueEntry(type="compute", name="nova", url="http://moved/compute/v2.1")
+        await client.identity.bootstrap(Bootstrap(admin_password="x", demo_password="y", catalogue=[moved]))
+        assert (await client.ok("GET", "/v3/role_assignments"))["role_assignments"] == before["role_assignments"]
+        catalog = (await client.ok("GET", "/v3/auth/catalog"))["catalog"]
+        compute = next(service for service in catalog if service["type"] == "compute")
+        assert {endpoint["url"] for endpoint in compute["endpoints"]} == {"http://moved/compute/v2.1"}
+
+    run(work)
+
+
+def test_too_many_passwords_at_once_are_told_to_come_back() -> None:
+    async def work(client: Client) -> None:
+        passwords = client.identity.core.passwords
+        asks = [passwords.check(None, "x") for _ in range(WAITING_MAX + 20)]
+        answers = await asyncio.gather(*asks, return_exceptions=True)
+        assert sum(isinstance(answer, Unavailable) for answer in answers) == 20
+
+    run(work)
+
+
+def test_the_service_token_is_the_cloud_itself() -> None:
+    async def work(client: Client) -> None:
+        token = await client.identity.service_token()
+        assert token == await client.identity.service_token()
+        caller = client.identity.verifier.verify(token)
+        assert caller.is_admin
+        assert "service" in caller.roles
+        await client.ok("GET", "/v3/users", token=token)
+
+    run(work)
