@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Conflict, Unavailable
+from apus.kernel.errors import Conflict, NoRoom, Unavailable
 from apus.kernel.events import emit
 from apus.kernel.flow import PENDING, Effect, Run, Saga, Step, Wait
 from apus.kernel.record import changed
@@ -80,7 +80,11 @@ async def claim_host(run: BootRun) -> Any:
     soft = policy is not None and policy.startswith("soft")
     need = _need(server, members, policy.replace("softanti", "anti").replace("soft-", "") if policy else None)
     need = msgspec.structs.replace(need, soft=soft)
-    claim = await run.deps.placement.claim(server.id, need, server.project_id, server.user_id, ())
+    try:
+        claim = await run.deps.placement.claim(server.id, need, server.project_id, server.user_id, ())
+    except NoRoom as error:
+        # Room may come, but whoever asked wants to know now.
+        raise Conflict(error.code, f"No valid host was found. {error.shown}", details=error.details) from error
 
     def placed(tx: Transaction) -> dict[str, str]:
         now = SERVERS.require(tx, server.id)
@@ -107,11 +111,14 @@ async def release_host(run: BootRun) -> Any:
 async def bind_ports(run: BootRun) -> Any:
     server = await _server(run)
     host = run.outputs["claim_host"]["host"]
-    ports = tuple(
-        await run.deps.network.ensure_ports(
-            server.id, server.name, run.input.caller, server.port_asks, server.security_groups, host
+    try:
+        ports = tuple(
+            await run.deps.network.ensure_ports(
+                server.id, server.name, run.input.caller, server.port_asks, server.security_groups, host
+            )
         )
-    )
+    except NoRoom as error:
+        raise Conflict(error.code, error.shown) from error
     return Effect(_server_change(run, ports=ports))
 
 
@@ -219,6 +226,8 @@ def _spec(server: Server) -> GuestSpec:
         vcpus=server.flavor.vcpus,
         memory_mib=server.flavor.memory_mib,
         disk_gib=server.flavor.disk_gib,
+        ephemeral_gib=server.flavor.ephemeral_gib,
+        swap_mib=server.flavor.swap_mib,
         image=server.image,
         kernel=server.kernel,
         ramdisk=server.ramdisk,

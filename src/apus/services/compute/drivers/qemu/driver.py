@@ -230,9 +230,10 @@ class QemuHypervisor:
         )
         while self._world.run.alive(process):
             if await self._process(spec.incarnation_id) and await self._world.disk.stat(Path(socket)):
-                async with monitor(socket) as qmp:
-                    await qmp.execute("query-status")
-                return
+                with contextlib.suppress(Unavailable):  # it may listen and die at once: its last words say why
+                    async with monitor(socket) as qmp:
+                        await qmp.execute("query-status")
+                    return
             if self._world.clock.monotonic_s() > deadline_s:
                 await self._world.run.kill(process, signal.SIGKILL)
                 raise Unavailable("compute.start_slow", f"QEMU did not answer within {START_TIMEOUT_S:g} s")
