@@ -217,6 +217,18 @@ def test_anti_affinity_spreads_and_refuses() -> None:
     in_cloud(story)
 
 
+@pytest.mark.parametrize(("policy", "hosts"), [("affinity", 1), ("soft-affinity", 1), ("soft-anti-affinity", 2)])
+def test_groups_keep_together_or_spread_softly(policy: str, hosts: int) -> None:
+    async def story(cloud: Cloud) -> None:
+        group = await cloud.compute.groups.create(ALICE, "g", policy, {})
+        servers = []
+        for _ in range(3):
+            servers.append(await cloud.until((await cloud.boot(group_id=group.id)).id, "ACTIVE"))
+        assert len({server.host for server in servers}) == hosts
+
+    in_cloud(story)
+
+
 def test_a_hundred_at_once() -> None:
     async def story(cloud: Cloud) -> None:
         servers = await asyncio.gather(*(cloud.boot(name=f"s{number}") for number in range(100)))

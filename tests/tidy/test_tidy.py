@@ -32,7 +32,6 @@ OUTSIDE: dict[str, set[str]] = {
 EXCEPT_EXCEPTION: dict[str, int] = {
     "services/object/drivers/indexes.py": 1,  # a group commit: whoever waits is told, whatever it was
     "services/compute/agent/agent.py": 1,  # a runner: one server's failure must not stop the others'
-    "services/network/drivers/metadata_proxy.py": 1,  # an HTTP edge of its own: the guest hears 500
 }
 """path -> how many `except Exception` beyond the rooms that may have them."""
 
