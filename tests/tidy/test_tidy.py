@@ -37,8 +37,7 @@ EXCEPT_EXCEPTION: dict[str, int] = {
 
 RUNNERS = ("platform/", "sim/", "wire/", "node/", "kernel/flow/", "kernel/loop/", "kernel/remote.py")
 """Who runs the work of others."""
-FOREIGN_WORDS: dict[str, int] = {
-}
+FOREIGN_WORDS: dict[str, int] = {}
 """path -> how many of OpenStack's words are left inside, instead of at the door."""
 IMPURITIES: dict[str, int] = {}
 """path -> how many impurities it has left."""
