@@ -10,6 +10,7 @@ import pytest
 from apus.kernel.errors import Conflict, NotFound, OverQuota, Unavailable
 from apus.services.compute.contract import Power, Wish
 from apus.services.compute.loops.orphan_sweep import OrphanSweep
+from apus.services.compute.loops.purge import KEPT_S, Purge
 from tests.flow.virtual import memory_world, run_virtual
 from tests.sim.cloud import ALICE, BOB, Cloud
 
@@ -213,6 +214,38 @@ def test_anti_affinity_spreads_and_refuses() -> None:
         third = await cloud.until((await cloud.boot(group_id=group.id)).id, "ERROR")
         assert third.fault is not None
         assert "No valid host was found" in third.fault.message
+
+    in_cloud(story)
+
+
+@pytest.mark.parametrize(("policy", "hosts"), [("affinity", 1), ("soft-affinity", 1), ("soft-anti-affinity", 2)])
+def test_groups_keep_together_or_spread_softly(policy: str, hosts: int) -> None:
+    async def story(cloud: Cloud) -> None:
+        group = await cloud.compute.groups.create(ALICE, "g", policy, {})
+        servers = []
+        for _ in range(3):
+            servers.append(await cloud.until((await cloud.boot(group_id=group.id)).id, "ACTIVE"))
+        assert len({server.host for server in servers}) == hosts
+
+    in_cloud(story)
+
+
+def test_deleted_servers_are_kept_for_a_while_and_then_forgotten() -> None:
+    async def story(cloud: Cloud) -> None:
+        server = await cloud.until((await cloud.boot()).id, "ACTIVE")
+        kept = await cloud.until((await cloud.boot()).id, "ACTIVE")
+        await cloud.compute.delete(ALICE, server.id)
+        await cloud.until(server.id, "DELETED")
+        purge = Purge(cloud.world)
+        await purge.settle("all")
+        assert (await cloud.row(server.id)).deleted
+        for name in list(cloud.tasks):
+            await cloud.stop(name)
+        await asyncio.sleep(KEPT_S + 60)
+        await purge.settle("all")
+        with pytest.raises(NotFound):
+            await cloud.row(server.id)
+        assert not (await cloud.row(kept.id)).deleted
 
     in_cloud(story)
 

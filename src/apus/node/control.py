@@ -98,6 +98,7 @@ class WiredControl:
         from apus.services.compute.api.routes import compute_api
         from apus.services.compute.loops.host_watch import HostWatch
         from apus.services.compute.loops.orphan_sweep import OrphanSweep
+        from apus.services.compute.loops.purge import Purge
         from apus.services.compute.service import Compute
         from apus.services.image.api.routes import image_api
         from apus.services.image.loops.sweep_debris import SweepDebris
@@ -147,6 +148,7 @@ class WiredControl:
             looped(SweepDebris(world, objects), world.clock, images.debris),
             looped(HostWatch(world, compute.hosts), world.clock),
             looped(OrphanSweep(world, network, placement), world.clock),
+            looped(Purge(world), world.clock),
         ]
         inventories = Inventories(world, placement)
         door = ApusDoor(world, self.flows, placement)

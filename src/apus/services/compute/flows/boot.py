@@ -52,17 +52,17 @@ def _need(server: Server, members: tuple[str, ...], policy: str | None) -> Need:
     for key, value in flavor.extra_specs.items():
         if key.startswith("resources:") and value.isdigit():
             resources[key[10:]] = int(value)
-    affinity = policy is not None and not policy.startswith("anti") and policy.endswith("affinity")
-    anti = policy is not None and policy.startswith("anti")
+    soft = policy is not None and policy.startswith("soft-")
+    rule = (policy or "").removeprefix("soft-")
     return Need(
         resources={name: amount for name, amount in resources.items() if amount},
         required_traits=tuple(sorted(name for name, value in traits.items() if value == "required")),
         forbidden_traits=tuple(sorted(name for name, value in traits.items() if value == "forbidden")),
         availability_zone=server.availability_zone,
         host=server.wanted_host,
-        same_host_as=(*server.same_host, *(members if affinity else ())),
-        different_host_from=(*server.different_host, *(members if anti else ())),
-        soft=policy is not None and policy.startswith("soft"),
+        same_host_as=(*server.same_host, *(members if rule == "affinity" else ())),
+        different_host_from=(*server.different_host, *(members if rule == "anti-affinity" else ())),
+        soft=soft,
     )
 
 
@@ -74,12 +74,10 @@ async def claim_host(run: BootRun) -> Any:
         group = store.GROUPS.get(tx, server.group_id)
         members = SERVERS.find(tx, group_id=server.group_id, deleted=False)
         ids = tuple(member.id for member in members if member.id != server.id)
-        return server, ids, None if group is None else group.policy.replace("soft-anti", "softanti")
+        return server, ids, None if group is None else group.policy
 
     server, members, policy = await run.world.store.read(ask)
-    soft = policy is not None and policy.startswith("soft")
-    need = _need(server, members, policy.replace("softanti", "anti").replace("soft-", "") if policy else None)
-    need = msgspec.structs.replace(need, soft=soft)
+    need = _need(server, members, policy)
     try:
         claim = await run.deps.placement.claim(server.id, need, server.project_id, server.user_id, ())
     except NoRoom as error:
