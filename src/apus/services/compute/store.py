@@ -64,7 +64,9 @@ _WANTED_SINCE: Final = "SELECT body FROM compute_incarnation WHERE host = :host 
 
 
 def next_seq(tx: Transaction, host: str) -> int:
-    return int(tx.execute(_NEWEST_SEQ, {"host": host}).scalar() or 0) + 1
+    """Above all that the host was ever told, also when the rows that said so are deleted: hence the time."""
+    newest = int(tx.execute(_NEWEST_SEQ, {"host": host}).scalar() or 0)
+    return max(newest + 1, int(tx.now_s * 1000))
 
 
 def usage(tx: Transaction, project_id: str) -> tuple[int, int, int]:
@@ -157,6 +159,7 @@ def end_actions(
 
 def wanted_since(tx: Transaction, host: str, since: int, limit: int) -> Sequence[Incarnation]:
     """What changed for a host after `since`, oldest first; of everything (0) not what is over."""
-    found = tx.execute(f"{_WANTED_SINCE} LIMIT {int(limit)}", {"host": host, "since": since})
+    cut = f" LIMIT {int(limit)}" if since else ""
+    found = tx.execute(_WANTED_SINCE + cut, {"host": host, "since": since})
     rows = [INCARNATIONS.decode(body) for (body,) in found]
-    return rows if since else [row for row in rows if not row.gone]
+    return rows if since else [row for row in rows if not row.gone][:limit]
