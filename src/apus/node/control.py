@@ -14,7 +14,9 @@ from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
-from apus.node.catalogue import catalogue, public_url
+from apus.node.catalogue import catalogue, object_address, public_url
+from apus.node.keys import SUBJECT as KEYS
+from apus.node.keys import SealedKeys, StoredKeys
 from apus.node.secrets import load_secrets, write_clouds_yaml
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
@@ -61,7 +63,7 @@ class WiredControl:
         self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
-        self.object_http = HttpClient("127.0.0.1", settings.objects_at)
+        self.object_http = HttpClient(*object_address(settings))
         self.app: Front
         self.projects: dict[str, str] = {}
         self.first_start: FirstStart | None = None
@@ -72,10 +74,14 @@ class WiredControl:
     async def identity(self) -> Identity:
         """The identity service, with what a cloud begins with; its token keys are there when this returns."""
         world, keys = self.world, self.state_dir / "keys"
+        known = load_secrets(self.state_dir)
+        if self.settings.store_url:
+            stored = StoredKeys(world.store, known.cluster_key)
+            await stored.agree(world.disk, keys)
+            await serve(world.bus, KEYS, SealedKeys, stored)
         tokens = await TokenKeys.ensure(world.disk, keys / "tokens")
         vault = await TokenKeys.ensure(world.disk, keys / "vault")
         identity = Identity(world, tokens, vault)
-        known = load_secrets(self.state_dir)
         self.projects = await identity.bootstrap(
             Bootstrap(
                 admin_password=known.admin_password,

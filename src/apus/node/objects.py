@@ -10,6 +10,9 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.remote import client
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node.keys import SUBJECT as KEYS
+from apus.node.keys import SealedKeys, fetch_token_keys
+from apus.node.secrets import load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.agent.verifier import RevocationView, Verifier
@@ -54,14 +57,22 @@ def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
     return [state_dir / "drives" / f"d{number}" for number in range(1, DRIVES_DEFAULT + 1)]
 
 
-async def wire_objects(state_dir: Path, settings: Settings, world: World, stages: Stages) -> WiredObjects:
+async def wire_objects(
+    state_dir: Path, settings: Settings, world: World, stages: Stages, *, here: bool
+) -> WiredObjects:
+    """`here`: the control role shares this state directory, and with it the token keys."""
     paths = drive_paths(state_dir, settings)
     for path in paths:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = await open_store(
         world, drives_in(paths), state_dir / "object" / "layout.json", replicas=settings.replicas, node=settings.node
     )
-    keys = await _token_keys(state_dir, world)
+    if settings.bus_url and not here:
+        control: SealedKeys = client(world.bus, KEYS, SealedKeys)
+        cluster_key = load_secrets(state_dir).cluster_key
+        keys = await fetch_token_keys(world, state_dir / "keys" / "tokens", control, cluster_key)
+    else:
+        keys = await _token_keys(state_dir, world)
     view = RevocationView()
     source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)
     follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)

@@ -107,7 +107,9 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
     if "object" in roles:
         from apus.node.objects import wire_objects
 
-        objects = await wire_objects(state_dir, settings, opened.world, stages)
+        objects = await wire_objects(
+            state_dir, settings, opened.world, stages, here=bool({"control", "identity"} & set(settings.roles))
+        )
         node.wired.append(objects)
         node.serve(objects.app, listen_on(settings.bind, settings.objects_at))
     return node

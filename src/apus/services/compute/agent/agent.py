@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from apus.kernel.errors import CloudError, NotFound, Unavailable
+from apus.kernel.errors import CloudError, Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.compute.agent.guests import Guests, State
@@ -32,6 +32,8 @@ SCAN_S: Final = 20.0
 HEARTBEAT_S: Final = 15.0
 TRIES_MAX: Final = 6
 """Of an action that says it may succeed later; then it is reported as failed."""
+AWAY: Final = ("bus.", "store.")
+"""Begins the codes that say that the control plane is away: no fault of the guest's, so tried until it is back."""
 WATCH_S: Final = 3.0
 """A guest that ends by itself is noticed after so long."""
 GRACE_S: Final = 300.0
@@ -188,12 +190,16 @@ class Agent:
         wish = self._wishes.get(id)
         if wish is None:
             return
-        for attempt in range(TRIES_MAX):
+        attempt = -1
+        while True:
+            attempt += 1
             try:
                 if await self._act(wish, newer):
                     await self._tell(wish, None)
                 return
             except CloudError as error:
+                if isinstance(error, Unavailable) and error.code.startswith(AWAY):
+                    attempt = min(attempt, TRIES_MAX - 2)
                 _log.warning(
                     "wish not fulfilled", host=self.host, id=id, power=wish.power, why=error.shown, hidden=error.hidden
                 )
@@ -305,7 +311,7 @@ class Agent:
                     last = report
                 else:
                     await self._placement.host_heard(self.host)
-            except (Unavailable, NotFound) as error:
+            except CloudError as error:  # away, or it forgot us: introduce ourselves again
                 last = None
                 _log.info("heartbeat not heard", host=self.host, why=str(error))
             await self._world.clock.sleep(HEARTBEAT_S)
