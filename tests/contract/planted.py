@@ -213,5 +213,7 @@ async def throw_aways(cloud: WholeCloud, admin: str, things: Things) -> Things:
 
 
 async def _hypervisors(cloud: WholeCloud, admin: str) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = (await cloud.made("GET", "/compute/v2.1/os-hypervisors", None, admin))["hypervisors"]
+    found: list[Mapping[str, Any]] = (await cloud.made("GET", "/compute/v2.1/os-hypervisors", None, admin))[
+        "hypervisors"
+    ]
     return found

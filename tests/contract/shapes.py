@@ -101,7 +101,9 @@ def spoil(value: Any, dice: Random) -> Any:
     path = dice.choice(places(value))
     odd, how = dice.choice(ODD), dice.random()
     if not path:
-        return dice.choice((odd, {"wrong": value}, [value], {**value, "extra": odd} if isinstance(value, dict) else odd))
+        return dice.choice(
+            (odd, {"wrong": value}, [value], {**value, "extra": odd} if isinstance(value, dict) else odd)
+        )
     inside = value
     for key in path[:-1]:
         inside = inside[key]

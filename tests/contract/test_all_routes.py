@@ -40,7 +40,20 @@ SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
 SOURCES: Final = Path(__file__).parents[2] / "src" / "apus"
 ROOMS: Final = {"swift": "object", "swift-info": "object", "swift-health": "object", "apus": "../skins/apus"}
 NAMES: Final = ("identity", "image", "placement", "compute", "network", "apus", "swift", "swift-info", "swift-health")
-ACTORS: Final = ("admin", "admin", "admin", "member", "member", "member", "member", "reader", "third", "revoked", "garbage", None)
+ACTORS: Final = (
+    "admin",
+    "admin",
+    "admin",
+    "member",
+    "member",
+    "member",
+    "member",
+    "reader",
+    "third",
+    "revoked",
+    "garbage",
+    None,
+)
 
 _PARTS: Final = {
     "create_credential": ("credential", identity_bodies.NewCredential),
@@ -198,7 +211,9 @@ def right_body(route: Route, words: Words) -> st.SearchStrategy[Any]:
             {"length": None}, {"state": "error"}, {"name": "x"}, {"networkId": "x"}, {"adminPass": "p"}, {"locked_reason": "é" * 300},
             {"flavorRef": "2"}, {"name": "\u0000", "metadata": {}}, [], "x", 5,
         )  # fmt: skip
-        return st.dictionaries(st.sampled_from(sorted({*_ACTIONS, *_NOT_HERE})), st.sampled_from(arguments), min_size=1, max_size=1)
+        return st.dictionaries(
+            st.sampled_from(sorted({*_ACTIONS, *_NOT_HERE})), st.sampled_from(arguments), min_size=1, max_size=1
+        )
     if route.operation == "act_on_flavor":
         return st.sampled_from(("addTenantAccess", "removeTenantAccess")).map(lambda verb: {verb: {"tenant": "x"}})
     if route.operation == "create_image":
@@ -219,7 +234,9 @@ def segment_before(route: Route) -> Mapping[str, str]:
     """Parameter -> the segment before it, which says what it is an id of."""
     parts = route.path.split("/")
     return {
-        part.strip("{}").removesuffix(":path"): parts[index - 1] for index, part in enumerate(parts) if part.startswith("{")
+        part.strip("{}").removesuffix(":path"): parts[index - 1]
+        for index, part in enumerate(parts)
+        if part.startswith("{")
     }
 
 
@@ -236,7 +253,24 @@ def parameter(name: str, segment: str, things: list[Things]) -> st.SearchStrateg
     known = [quote(id, safe="") for tenant in things for id in tenant.get(kind, ())]
     some = [quote(id, safe="") for tenant in things for ids in tenant.values() for id in ids[:1]]
     odd = [quote(text[:3000], safe="") for text in ODD_TEXT if text]
-    odd += ["%2F", "a%2Fb", "..", "%2e%2e", "%ff%fe", "%zz", "%", "a" * 6000, "%00", "a%00b", "model", "key", "fuzz", "~", ";", "a=b"]
+    odd += [
+        "%2F",
+        "a%2Fb",
+        "..",
+        "%2e%2e",
+        "%ff%fe",
+        "%zz",
+        "%",
+        "a" * 6000,
+        "%00",
+        "a%00b",
+        "model",
+        "key",
+        "fuzz",
+        "~",
+        ";",
+        "a=b",
+    ]
     choices = [st.sampled_from(known)] * 7 if known else []
     return st.one_of(*choices, st.sampled_from(odd), st.sampled_from(some))
 
@@ -267,13 +301,21 @@ def asks(scene: Scene, api: Api, route: Route) -> st.SearchStrategy[Ask]:
             pairs = draw(st.lists(st.tuples(st.sampled_from(queries), st.sampled_from(QUERY_VALUES)), max_size=3))
             target += "?" + "&".join(f"{quote(name)}={quote(value[:3000], safe='%:,=')}" for name, value in pairs)
         ids = sorted({id for tenant in things for ids in tenant.values() for id in ids})
-        body = draw(bodies(right_body(route, words_of(ids)))) if takes else draw(st.sampled_from((None, None, b"{}", b"x")))
+        body = (
+            draw(bodies(right_body(route, words_of(ids))))
+            if takes
+            else draw(st.sampled_from((None, None, b"{}", b"x")))
+        )
         headers = {"content-type": "application/json"} if takes else {}
         if route.operation == "change_image":
             headers["content-type"] = draw(st.sampled_from(HEADERS["content-type"][4:6]))
         if api.name in ("compute", "placement") and draw(st.booleans()):
-            headers["openstack-api-version"] = draw(st.sampled_from(("compute 2.96", "compute latest", "placement latest")))
-        for name in draw(st.lists(st.sampled_from(sorted(HEADERS)), max_size=2)) if draw(st.integers(0, 3)) == 0 else ():
+            headers["openstack-api-version"] = draw(
+                st.sampled_from(("compute 2.96", "compute latest", "placement latest"))
+            )
+        for name in (
+            draw(st.lists(st.sampled_from(sorted(HEADERS)), max_size=2)) if draw(st.integers(0, 3)) == 0 else ()
+        ):
             headers[name] = draw(st.sampled_from(HEADERS[name]))
         return Ask(actor, target, body, headers, cut=draw(st.integers(0, 30)) == 0)
 
@@ -306,7 +348,9 @@ def reason_in(api: Api, answer: Answer) -> str:
 
 def field_names(value: Any) -> set[str]:
     if isinstance(value, dict):
-        return {str(key) for key in value}.union(*(field_names(inside) for inside in value.values())) if value else set()
+        return (
+            {str(key) for key in value}.union(*(field_names(inside) for inside in value.values())) if value else set()
+        )
     return set().union(*(field_names(item) for item in value[:5])) if isinstance(value, list) else set()
 
 
@@ -324,7 +368,17 @@ def check_refusal(api: Api, route: Route, ask: Ask, answer: Answer) -> None:
             return
         typed = set(re.findall(r"[\w-]+", json.dumps(sorted(field_names(sent)), ensure_ascii=False)))
         told = set(re.findall(r"[\w-]+", reason))
-        general = {"body", "JSON", "version", "Version", "NUL", "field", "field/attribute", "attribute", "Idempotency-Key"} | set(HEADERS)
+        general = {
+            "body",
+            "JSON",
+            "version",
+            "Version",
+            "NUL",
+            "field",
+            "field/attribute",
+            "attribute",
+            "Idempotency-Key",
+        } | set(HEADERS)
         queries = set(re.findall(r"[\w-]+", ask.target))
         assert told & (typed | general | queries), f"it does not say which field is wrong: {reason[:300]}"
 

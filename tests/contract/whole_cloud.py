@@ -86,7 +86,10 @@ class WholeCloud:
 
     async def login(self, user: str, password: str, project: str) -> str:
         domain = {"id": "default"}
-        identity = {"methods": ["password"], "password": {"user": {"name": user, "domain": domain, "password": password}}}
+        identity = {
+            "methods": ["password"],
+            "password": {"user": {"name": user, "domain": domain, "password": password}},
+        }
         body = {"auth": {"identity": identity, "scope": {"project": {"name": project, "domain": domain}}}}
         answer = await self.ask("POST", "/identity/v3/auth/tokens", body)
         assert answer is not None
