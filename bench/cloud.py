@@ -53,7 +53,7 @@ class BenchCloud:
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     command = (entry / "cmdline").read_bytes().decode(errors="replace")
-                    if str(self.state_dir) in command and "bench" not in command:
+                    if str(self.state_dir) in command and int(entry.name) != os.getpid():
                         found.append(int(entry.name))
         return found
 
