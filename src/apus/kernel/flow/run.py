@@ -205,7 +205,9 @@ class FlowRunner:
 
     async def _on_hint(self, subject: str, body: bytes) -> None:
         origin, _, key = body.decode().partition("\0")
-        if origin != self.owner:
+        if not key:
+            self._look.set()
+        elif origin != self.owner:
             self._wake_here(key)
 
     async def _on_started(self, subject: str, body: bytes) -> None:

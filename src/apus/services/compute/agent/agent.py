@@ -30,6 +30,7 @@ AT_ONCE_MAX: Final = 16
 SCAN_S: Final = 20.0
 """A lost hint costs this much at most."""
 HEARTBEAT_S: Final = 15.0
+AGAIN_S: Final = 1.0
 TRIES_MAX: Final = 6
 """Of an action that says it may succeed later; then it is reported as failed."""
 AWAY: Final = ("bus.", "store.")
@@ -95,6 +96,10 @@ class Agent:
             self._tasks = None
             await heard.stop()
 
+    def _soon_s(self) -> float:
+        """When to ask again a control plane that is away: not all hosts at once."""
+        return AGAIN_S * self._world.dice.uniform(0.5, 1.5)
+
     # ------------------------------------------------------------------ the HostConsole contract
     async def console_log(self, incarnation_id: str, lines: int | None) -> str:
         return await self._guests.console_log(incarnation_id, lines)
@@ -116,6 +121,8 @@ class Agent:
             except Unavailable as error:
                 everything = True
                 _log.info("control plane is away", host=self.host, why=str(error))
+                await self._world.clock.sleep(self._soon_s())
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SCAN_S):
                     await self._hinted.wait()
@@ -282,7 +289,7 @@ class Agent:
             except Unavailable as error:
                 _log.info("report put off", host=self.host, why=str(error))
                 self._unsent = {**batch, **self._unsent}
-                await self._world.clock.sleep(1.0)
+                await self._world.clock.sleep(self._soon_s())
                 self._to_send.set()
 
     async def _watch(self) -> None:
@@ -314,4 +321,6 @@ class Agent:
             except CloudError as error:  # away, or it forgot us: introduce ourselves again
                 last = None
                 _log.info("heartbeat not heard", host=self.host, why=str(error))
+                await self._world.clock.sleep(self._soon_s())
+                continue
             await self._world.clock.sleep(HEARTBEAT_S)
