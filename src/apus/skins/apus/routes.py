@@ -13,6 +13,7 @@ from apus.kernel.flow import Flow, FlowRunner, FlowState, load_flow
 from apus.kernel.flow.log import page_flows
 from apus.kernel.policy import Policy, Rule, require_visible
 from apus.kernel.world import Transaction, World
+from apus.services.compute.contract import ComputeService
 from apus.services.placement.contract import Explanation, PlacementService
 from apus.skins.apus import views
 from apus.skins.apus.events import EventStreams
@@ -33,6 +34,7 @@ POLICY: Final[Policy] = {
     "operation:settle": Rule.ADMIN,
     "explain:show": Rule.READER,
     "host:list": Rule.ADMIN,
+    "access:show": Rule.READER,
 }
 
 
@@ -40,9 +42,15 @@ class ApusDoor:
     """What the handlers need."""
 
     def __init__(
-        self, world: World, flows: FlowRunner, placement: PlacementService, *, streams: EventStreams | None = None
+        self,
+        world: World,
+        flows: FlowRunner,
+        placement: PlacementService,
+        compute: ComputeService,
+        *,
+        streams: EventStreams | None = None,
     ) -> None:
-        self.world, self.flows, self.placement = world, flows, placement
+        self.world, self.flows, self.placement, self.compute = world, flows, placement, compute
         self.streams = streams or EventStreams(world)
 
 
@@ -171,6 +179,12 @@ async def list_hosts(request: ApiRequest) -> Reply:
     return Reply({"hosts": [views.host_view(host) for host in hosts]})
 
 
+async def access(request: ApiRequest) -> Reply:
+    """How the machine that this cloud runs on reaches a server: at its own address, or through a port of the host."""
+    ssh = await _door(request).compute.ssh_address(request.who, request.params["id"])
+    return Reply({"access": {"ssh": {"address": ssh.address, "port": ssh.port}}})
+
+
 ROUTES: Final = (
     Route("GET", "", to=versions, may="apus:versions"),
     Route("GET", "/", to=versions, may="apus:versions"),
@@ -182,5 +196,6 @@ ROUTES: Final = (
     Route("POST", "/v1/operations/{id}/resume", to=resume_operation, may="operation:settle"),
     Route("POST", "/v1/operations/{id}/abandon", to=abandon_operation, may="operation:settle", takes=AbandonBody),
     Route("GET", "/v1/explain/{id}", to=explain, may="explain:show"),
+    Route("GET", "/v1/servers/{id}/access", to=access, may="access:show"),
     Route("GET", "/v1/hosts", to=list_hosts, may="host:list"),
 )

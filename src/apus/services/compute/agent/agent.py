@@ -254,6 +254,7 @@ class Agent:
             seq=wish.seq,
             power=power,
             boots=state.boots,
+            forwards=state.forwards or (known.forwards if known else ()),
             error=error,
             at_s=self._world.clock.now_s(),
         )
