@@ -44,7 +44,12 @@ class Link:
     def __init__(self) -> None:
         self.tag = secrets.token_hex(3)
         third, fourth = secrets.randbelow(250), 4 * secrets.randbelow(60)
-        self.name, self.here_ip, self.there_ip = f"ct{self.tag}", f"10.219.{third}.{fourth + 1}", f"10.219.{third}.{fourth + 2}"
+        net = f"10.219.{third}."
+        self.name, self.here_ip, self.there_ip = f"ct{self.tag}", f"{net}{fourth + 1}", f"{net}{fourth + 2}"
+            f"ct{self.tag}",
+            f"10.219.{third}.{fourth + 1}",
+            f"10.219.{third}.{fourth + 2}",
+        )
         sh(f"ip netns add {self.name}")
         sh(f"ip link add ct{self.tag}h type veth peer name up0 netns {self.name}")
         sh(f"ip address add {self.here_ip}/30 dev ct{self.tag}h")
