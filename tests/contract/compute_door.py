@@ -22,6 +22,7 @@ from apus.platform.process import LocalRunner
 from apus.platform.store_sqlite import SqliteStore
 from apus.services.compute.api.routes import compute_api
 from apus.services.placement.api.routes import placement_api
+from apus.services.placement.inventory import Inventories
 from apus.wire.app import App
 from tests.sim.cloud import ADMIN, ALICE, BOB, READER, Cloud
 
@@ -47,7 +48,11 @@ def serving(**cloud_options: Any) -> Iterator[tuple[str, Cloud]]:
         await store.create_schema(metadata)
         world = World(clock=clock, dice=Random(7), bus=LocalBus(), store=store, disk=LocalDisk(), run=LocalRunner())
         async with Cloud(world, **cloud_options) as cloud:
-            app = App([compute_api(cloud.compute), placement_api(cloud.placement)], Tokens(), dice=Random(8))
+            app = App(
+                [compute_api(cloud.compute), placement_api(Inventories(world, cloud.placement))],
+                Tokens(),
+                dice=Random(8),
+            )
             server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
             serve = asyncio.create_task(server.serve())
             while not server.started:

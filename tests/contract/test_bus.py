@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from apus.kernel.errors import Unavailable
 from apus.platform.bus_local import PENDING_MAX, LocalBus
 from apus.platform.bus_nats import NatsBus
+from apus.platform.bus_unix import UnixBus, UnixHub
 from apus.platform.subjects import BODY_BYTES_MAX, hears
 from apus.sim.bus import SimBus, SimNetwork
 from apus.sim.loop import SimLoop
@@ -27,11 +29,35 @@ class OpenBus:
     loop: Callable[[], asyncio.AbstractEventLoop] | None = None
 
 
-@pytest.fixture(params=["local", "simulated", pytest.param("nats", marks=pytest.mark.nats)])
+class JoinedBus(UnixBus):
+    """A joined process and its hub."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.local = LocalBus()
+        self.hub = UnixHub(self.local, path)
+
+    async def open(self) -> None:
+        await self.hub.start()
+        self.running = asyncio.create_task(self.run())
+        while not self.send("stop", 0):
+            await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        await super().close()
+        self.running.cancel()
+        await self.hub.close()
+        await self.local.close()
+
+
+@pytest.fixture(params=["local", "unix", "simulated", pytest.param("nats", marks=pytest.mark.nats)])
 def open_bus(request: pytest.FixtureRequest) -> OpenBus:
     if request.param == "nats":
         url = request.getfixturevalue("nats").url
         return OpenBus(lambda: NatsBus(url))
+    if request.param == "unix":
+        path = request.getfixturevalue("tmp_path") / "bus.sock"
+        return OpenBus(lambda: JoinedBus(path))
     if request.param == "simulated":
         return OpenBus(lambda: SimBus(SimNetwork(Random(1), Trace()), "a"), SimLoop)
     return OpenBus(LocalBus)
@@ -40,7 +66,7 @@ def open_bus(request: pytest.FixtureRequest) -> OpenBus:
 def with_bus(open_bus: OpenBus, story: Callable[[Any], Awaitable[None]]) -> None:
     async def run() -> None:
         bus = open_bus.make()
-        if isinstance(bus, NatsBus):
+        if isinstance(bus, (NatsBus, JoinedBus)):
             await bus.open()
         try:
             async with asyncio.timeout(20):

@@ -81,12 +81,13 @@ def test_the_sdk_lives_through_a_server(url: str) -> None:
     cloud.compute.reboot_server(server, "HARD")
     cloud.compute.wait_for_server(server, interval=0.05, wait=20)
     assert "is up" in cloud.compute.get_server_console_output(server)["output"]
-    assert cloud.compute.set_server_metadata(server, c="d").metadata == {"a": "b", "c": "d"}
+    cloud.compute.set_server_metadata(server, c="d")
+    assert cloud.compute.get_server_metadata(server).metadata == {"a": "b", "c": "d"}
     actions = [action.action for action in cloud.compute.server_actions(server)]
     assert actions == ["reboot", "start", "stop", "create"]
     cloud.compute.delete_server(server)
     cloud.compute.wait_for_delete(server, interval=0.05, wait=20)
-    assert list(cloud.compute.availability_zones())[0].name == "nova"
+    assert next(iter(cloud.compute.availability_zones())).name == "nova"
     admin = connection(url, "admin")
     assert {host.name for host in admin.compute.hypervisors()} == {"h1", "h2"}
     assert {service.state for service in admin.compute.services()} == {"up"}
@@ -120,13 +121,14 @@ def test_every_version_answers_every_read(url: str) -> None:
     }  # fmt: skip
     assert new["scheduler_hints"] == {}
     assert isinstance(
-        call(url, "GET", "/compute/v2.1/os-hypervisors", version="2.52", token="admin").json()["hypervisors"][0]["id"], int
+        call(url, "GET", "/compute/v2.1/os-hypervisors", version="2.52", token="admin").json()["hypervisors"][0]["id"],
+        int,
     )
 
 
 def test_refusals_name_what_is_wrong(url: str) -> None:
     for fields, status, part in (
-        ({"flavorRef": "none"}, 400, "flavorRef"),
+        ({"flavorRef": "none"}, 400, "flavor"),
         ({"imageRef": "33333333-1111-4111-8111-111111111111"}, 400, "image"),
         ({"name": ""}, 400, "name"),
         ({"networks": [{"uuid": "x"}]}, 400, "networks"),
@@ -253,7 +255,10 @@ def test_placement(url: str) -> None:
     assert placement("PUT", f"/allocations/{consumer}", body).status_code == 204
     assert placement("PUT", f"/allocations/{consumer}", body).status_code == 409
     assert placement("GET", f"/allocations/{consumer}").json()["allocations"][id]["resources"] == {"VCPU": 6}
-    assert placement("GET", "/allocation_candidates?resources=VCPU:3&required=CUSTOM_GOLD").json()["allocation_requests"] == []
+    assert (
+        placement("GET", "/allocation_candidates?resources=VCPU:3&required=CUSTOM_GOLD").json()["allocation_requests"]
+        == []
+    )
     assert placement("DELETE", f"/resource_providers/{id}").status_code == 409
     assert placement("GET", f"/resource_providers/{id}/usages").json()["usages"] == {"VCPU": 6}
     assert placement("DELETE", f"/allocations/{consumer}").status_code == 204

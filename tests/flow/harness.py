@@ -7,6 +7,7 @@ write, and lets a second runner take over while the first still runs.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ class Trial(Protocol):
     flow_id: str
 
     async def stir(self) -> None:
-        """What the rest of the cloud does meanwhile (a host reports …).  Called whenever the flow waits."""
+        """What the rest of the cloud does meanwhile (a host reports …).  Called every second."""
         ...
 
     async def check(self, flow: Flow) -> None:
@@ -66,13 +67,24 @@ async def _advance(trial: Trial, saga: Saga, world: World | None = None, node: s
     """Drive the flow to its end with one runner."""
     runner = FlowRunner(world or trial.world, node)
     runner.register(saga, trial.deps)
-    for _ in range(200):
-        flow = await runner.advance_to_rest(trial.flow_id)
-        if not flow.state.live or flow.state is FlowState.STUCK:
-            return flow
-        await trial.stir()
+    stirring = asyncio.create_task(_stir(trial))
+    try:
+        for _ in range(200):
+            flow = await runner.advance_to_rest(trial.flow_id)
+            if not flow.state.live or flow.state is FlowState.STUCK:
+                return flow
+            await trial.world.clock.sleep(1.0)
+        raise AssertionError(f"the flow did not end: {flow}")
+    finally:
+        stirring.cancel()
+        await asyncio.gather(stirring, return_exceptions=True)
+
+
+async def _stir(trial: Trial) -> None:
+    """The rest of the cloud lives on while a flow waits, retries or unwinds."""
+    while True:
         await trial.world.clock.sleep(1.0)
-    raise AssertionError(f"the flow did not end: {flow}")
+        await trial.stir()
 
 
 def _with(saga: Saga, name: str, wrap: Wrap) -> Saga:

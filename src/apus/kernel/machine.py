@@ -20,7 +20,7 @@ class Machine(Generic[S, E]):
         try:
             return self.moves[state, event]
         except KeyError:
-            possible = ", ".join(sorted(str(source) for source, known in self.moves if known == event))
+            possible = ", ".join(sorted(str(source) for source, known in self.moves if known == event)) or "never"
             raise Conflict(
                 f"{self.name}.wrong_state",
                 f"Cannot {event} a {self.name} that is {state}; that is possible when it is: {possible}.",

@@ -9,36 +9,41 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from apus.kernel.errors import Invalid
 
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$")]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Role = Literal["control", "identity", "compute", "network", "object"]
+Ratio = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one node is told.  The operator edits `apus.toml` in the state directory, or passes options to `apus`."""
 
-    node: str = "apus-1"
+    node: Name = "apus-1"
     """This node's name: unique in the cloud, stable over restarts."""
     cloud_id: str = ""
     """Eight hexadecimal digits that mark this cloud's bridges, taps and tables on the machine.  Made at first start."""
     region: str = "RegionOne"
-    roles: tuple[str, ...] = ("control", "compute", "network", "object")
+    roles: tuple[Role, ...] = ("control", "compute", "network", "object")
     bind: str = "127.0.0.1"
     """Address that the APIs listen on.  Whoever opens the cloud to others changes it."""
-    port: int = 8774
-    object_port: int = 0
+    port: Port = 8774
+    object_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """Port of the object process; 0: the one after `port`."""
     public_url: str = ""
     """What the catalogue says, when clients reach us through something else: http://cloud.example:8774."""
     network: str = "auto"
     """flat | user | simulated | auto: the best driver that works here."""
-    sim_hosts: int = 0
+    sim_hosts: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     """Simulated hypervisors instead of real ones."""
     drives: tuple[str, ...] = ()
     """Directories that hold objects; empty: four under the state directory."""
-    replicas: int = 3
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
     store_url: str = ""
     """postgresql://… in a cluster; empty: SQLite in the state directory."""
     bus_url: str = ""
@@ -50,9 +55,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where a control node reaches the object process, when that is another node's: http://10.0.0.5:8775."""
     micro_image_dir: str = ""
     """Where `apus image build micro` put the guest that is imported at the first start; empty: the usual cache."""
-    cpu_allocation_ratio: float = 16.0
-    memory_allocation_ratio: float = 1.0
-    log_level: str = "info"
+    cpu_allocation_ratio: Ratio = 16.0
+    memory_allocation_ratio: Ratio = 1.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
     def network_prefix(self) -> str:
@@ -70,6 +75,8 @@ def load_settings(path: Path) -> Settings:
         raw = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise Invalid("settings.missing", f"{path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid("settings.unreadable", f"{path} cannot be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:
         raise Invalid("settings.malformed", f"{path}: {error}.") from None
     return parse_settings(raw, str(path))
@@ -85,7 +92,9 @@ def parse_settings(raw: dict[str, Any], source: str) -> Settings:
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
-        raise Invalid("settings.invalid", f"{source}: {error}.") from None
+        what, _, where = str(error).partition(" - at ")
+        field = where.strip("`").removeprefix("$.") or None
+        raise Invalid("settings.invalid", f"{source}: {field}: {what.replace('`', '')}.", field=field) from None
     allowed = ("auto", "flat", "user", "simulated")
     if settings.network not in allowed:
         raise Invalid(
@@ -102,5 +111,7 @@ def dump_settings(settings: Settings) -> str:
     for field in msgspec.structs.fields(Settings):
         value = getattr(settings, field.name)
         if value != field.default:
-            lines.append(f"{field.name} = {json.dumps(value)}")
+            # A JSON string is a TOML one, but for the pairs of \\u escapes that it has for what is beyond 16 bits.
+            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            lines.append(f"{field.name} = {text}")
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ Dialect = Literal["sqlite", "postgresql"]
 _TYPES: Final[Mapping[Dialect, Mapping[Kind, str]]] = {
     "sqlite": {"text": "TEXT", "integer": "BIGINT", "real": "DOUBLE", "boolean": "BOOLEAN", "bytes": "BLOB"},
     "postgresql": {
-        "text": "TEXT",
+        "text": 'TEXT COLLATE "C"',  # the order of SQLite and of Python, whatever the database's locale
         "integer": "BIGINT",
         "real": "DOUBLE PRECISION",
         "boolean": "BOOLEAN",
@@ -125,10 +125,11 @@ def where(conditions: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             parts.append(f"{name} IS NULL")
         elif isinstance(value, (list, tuple, set, frozenset)):
             marks = []
-            for index, item in enumerate(value):
+            for index, item in enumerate(item for item in value if item is not None):
                 parameters[f"{name}_{index}"] = item
                 marks.append(f":{name}_{index}")
-            parts.append(f"{name} IN ({', '.join(marks)})" if marks else "1 = 0")
+            listed = f"{name} IN ({', '.join(marks)})" if marks else "1 = 0"
+            parts.append(f"({listed} OR {name} IS NULL)" if None in value else listed)
         else:
             parameters[name] = value
             parts.append(f"{name} = :{name}")

@@ -152,9 +152,11 @@ class RecordTable(Generic[R]):
     def _page_in_sql(self, tx: Transaction, query: Query, sort: Sequence[tuple[str, bool]]) -> list[R]:
         text, parameters = where(query.where)
         if query.marker is not None:
-            last = self.get(tx, query.marker)
-            if last is None:
+            among = f"{self._select}{text}{' AND' if text else ' WHERE'} id = :marker"
+            body = tx.execute(among, {**parameters, "marker": query.marker}).scalar()
+            if body is None:  # also when it is there and not among these: it may be another tenant's
                 raise self._no_marker(query.marker)
+            last = self._decode(body)
             after, more = _after(sort, last)
             text += f"{' AND' if text else ' WHERE'} ({after})"
             parameters.update(more)

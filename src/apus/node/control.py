@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
 from apus.kernel.flow import FlowRunner
+from apus.kernel.forget import Forget
 from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
@@ -29,6 +30,7 @@ from apus.wire.app import Api, App
 from apus.wire.client import HttpClient
 from apus.wire.forward import Forward
 from apus.wire.idempotency import PurgeReplays, StoreReplays
+from apus.wire.metrics import Metrics, metrics_api
 
 if TYPE_CHECKING:
     from apus.node.first_start import FirstStart
@@ -60,6 +62,7 @@ class WiredControl:
         self.state_dir, self.settings, self.stages = state_dir, settings, stages
         self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
         self.flows = FlowRunner(world, settings.node)
+        self.metrics = Metrics(world.clock.monotonic_s)
         self.object_http = HttpClient(*object_address(settings))
         self.app: Front
         self.projects: dict[str, str] = {}
@@ -93,7 +96,7 @@ class WiredControl:
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()
-        self._parts += [looped(follow, world.clock, revoked), looped(sweep, world.clock)]
+        self._parts += [looped(follow, world.clock, self.metrics, revoked), looped(sweep, world.clock, self.metrics)]
         write_clouds_yaml(self.state_dir / "clouds.yaml", public_url(self.settings), self.settings, known)
         return identity
 
@@ -104,6 +107,7 @@ class WiredControl:
         from apus.services.compute.api.routes import compute_api
         from apus.services.compute.loops.host_watch import HostWatch
         from apus.services.compute.loops.orphan_sweep import OrphanSweep
+        from apus.services.compute.loops.purge import Purge
         from apus.services.compute.service import Compute
         from apus.services.image.api.routes import image_api
         from apus.services.image.loops.sweep_debris import SweepDebris
@@ -150,9 +154,10 @@ class WiredControl:
         )
         self._parts += [
             ("compute-kicks", compute.kicks.run()),
-            looped(SweepDebris(world, objects), world.clock, images.debris),
-            looped(HostWatch(world, compute.hosts), world.clock),
-            looped(OrphanSweep(world, network, placement), world.clock),
+            looped(SweepDebris(world, objects), world.clock, self.metrics, images.debris),
+            looped(HostWatch(world, compute.hosts), world.clock, self.metrics),
+            looped(OrphanSweep(world, network, placement), world.clock, self.metrics),
+            looped(Purge(world), world.clock, self.metrics),
         ]
         inventories = Inventories(world, placement)
         door = ApusDoor(world, self.flows, placement)
@@ -165,8 +170,15 @@ class WiredControl:
         ]
 
     def front(self, apis: Sequence[Api], identity: Identity) -> None:
-        app = App(apis, identity.verifier, dice=self.world.dice, replays=StoreReplays(self.world.store))
-        self._parts.append(looped(PurgeReplays(self.world), self.world.clock))
+        app = App(
+            [*apis, metrics_api(self.metrics)],
+            identity.verifier,
+            dice=self.world.dice,
+            replays=StoreReplays(self.world.store),
+            metrics=self.metrics,
+        )
+        self._parts.append(looped(Forget(self.world), self.world.clock, self.metrics))
+        self._parts.append(looped(PurgeReplays(self.world), self.world.clock, self.metrics))
         self.app = Front(app, Forward(self.object_http))
 
     def parts(self) -> Sequence[Part]:

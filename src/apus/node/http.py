@@ -1,13 +1,31 @@
-"""uvicorn inside our own loop: one server per socket, started and stopped by us and not by signals."""
+"""uvicorn inside our own loop: one server per socket, started and stopped by us and not by signals.
+
+What uvicorn leaves open is closed here: a request's head has a limit and a deadline, and what it logs are our lines.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import socket
+import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from apus.kernel.errors import Unavailable
+from apus.kernel.log import get_logger
+
+HEAD_MAX_BYTES: Final = 128 << 10
+"""Request line and headers: many times what any client sends; a token of a large catalogue has 8 KiB."""
+HEAD_S: Final = 30.0
+"""A connection that has not said what it wants by then is closed."""
+_QUIET: Final = ("Invalid HTTP request", "ASGI callable returned without completing", "Unsupported upgrade")
+"""What a client did, or what the application has logged better."""
+_log: Final = get_logger("apus.http")
 
 
 class _Server(uvicorn.Server):
@@ -17,13 +35,69 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    _head_bytes = 0
+    _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(HEAD_S, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._no_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._in_head:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_MAX_BYTES:
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        self._no_deadline()
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def _no_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class _UvicornLines(logging.Handler):
+    """What uvicorn has to say, as our log lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().strip()
+        if text.startswith(_QUIET):
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        _log.error(text, traceback="".join(traceback.format_exception(error)) if error else None)
+
+
 def listen_on(bind: str, port: int) -> socket.socket:
-    """A listening socket.  Raises OSError when the port is taken."""
+    """A listening socket.  Raise Unavailable when the port is taken, or the address is not of this machine."""
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio leaves Nagle on
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((bind, port))
-    listening.listen(2048)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((bind, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise Unavailable("node.port", f"Port {port} on {bind} cannot be used: {error.strerror}.") from error
     listening.setblocking(False)
     return listening
 
@@ -33,7 +107,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             lifespan="off",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             log_config=None,
             access_log=False,
@@ -41,6 +115,8 @@ class HttpServer:
             timeout_keep_alive=65,
             timeout_graceful_shutdown=5,
         )
+        logger = logging.getLogger("uvicorn.error")
+        logger.handlers, logger.propagate = [_UvicornLines(logging.WARNING)], False
         self._server, self._listening = _Server(config), listening
 
     async def run(self) -> None:

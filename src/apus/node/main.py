@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -22,16 +23,22 @@ from apus.node.wiring import Node, wire
 
 _log = get_logger("apus.node")
 _ORPHAN_LOOK_S = 1.0
+_COLLECT_AFTER = 50_000
+"""Containers made before the cycle collector looks at the young ones.  At Python's 700 a long list of servers spends
+half its time in collections that find nothing: our records are frozen trees."""
 
 
-def main(state_dir: Path, roles: str, name: str) -> int:
-    """Run until SIGTERM or SIGINT.  Exit code 0 after a clean stop, 1 when a part failed."""
+def main(state_dir: Path, roles: str, name: str, parent: int = 0) -> int:
+    """Run until SIGTERM or SIGINT, or until `parent` is not our parent.  Exit code 0 after a clean stop, 1 when a part
+    failed.
+    """
     stages = Stages(state_dir, name, time.monotonic())
     try:
         settings = load_settings(state_dir / "apus.toml")
         set_level(settings.log_level)
+        gc.set_threshold(_COLLECT_AFTER, 20, 20)
         with asyncio.Runner(loop_factory=_loop) as runner:
-            return runner.run(_run(state_dir, frozenset(roles.split(",")), name, stages))
+            return runner.run(_run(state_dir, frozenset(roles.split(",")), parent, stages))
     except CloudError as error:
         _log.error("cannot start", code=error.code, why=error.shown)
         print(f"apus: {error.shown}", file=sys.stderr, flush=True)
@@ -44,7 +51,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _run(state_dir: Path, roles: frozenset[str], name: str, stages: Stages) -> int:
+async def _run(state_dir: Path, roles: frozenset[str], parent: int, stages: Stages) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,12 +63,15 @@ async def _run(state_dir: Path, roles: frozenset[str], name: str, stages: Stages
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part, name=part_name) for part_name, part in node.parts()]
-            if name != "node":
-                running.append(tasks.create_task(_watch_parent(os.getppid(), stop), name="parent"))
+            if parent:
+                running.append(tasks.create_task(_watch_parent(parent, stop), name="parent"))
             running.append(tasks.create_task(_begin(node, stages), name="begin"))
             await stop.wait()
             _log.info("stopping")
             node.stop_serving()
+            serving = [task for task in running if task.get_name() == "http"]
+            if serving:
+                await asyncio.wait(serving)  # what is being answered is answered (see node/http.py for how long)
             for task in running:
                 task.cancel()
     except* CloudError as errors:
@@ -106,5 +116,6 @@ if __name__ == "__main__":
     parser.add_argument("state_dir", type=Path)
     parser.add_argument("--roles", required=True)
     parser.add_argument("--name", default="node")
+    parser.add_argument("--parent", type=int, default=0)
     given = parser.parse_args()
-    sys.exit(main(given.state_dir, given.roles, given.name))
+    sys.exit(main(given.state_dir, given.roles, given.name, given.parent))

@@ -23,6 +23,7 @@ from apus.services.identity.service.core import Settings as IdentitySettings
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.wire.app import App
+from apus.wire.metrics import Metrics, metrics_api
 
 DRIVES_DEFAULT = 4
 KEYS_WAIT_S = 0.02
@@ -30,13 +31,17 @@ KEYS_TRIES = 1500
 
 
 class WiredObjects:
-    def __init__(self, store: ObjectStore, app: App, follow: FollowRevocations, world: World, stages: Stages) -> None:
+    def __init__(
+        self, store: ObjectStore, app: App, follow: FollowRevocations, world: World, stages: Stages, metrics: Metrics
+    ) -> None:
         self._store, self.app, self._follow, self._world, self._stages = store, app, follow, world, stages
         self._revoked = loops.Mailbox()
+        self._metrics = metrics
 
     def parts(self) -> Sequence[Part]:
-        clock = self._world.clock
-        return [looped(self._follow, clock, self._revoked), *(looped(loop, clock) for loop in self._store.loops)]
+        clock, metrics = self._world.clock, self._metrics
+        follow = looped(self._follow, clock, metrics, self._revoked)
+        return [follow, *(looped(loop, clock, metrics) for loop in self._store.loops)]
 
     async def begin(self) -> None:
         await kick_on_hint(self._world.bus, self._revoked)
@@ -71,8 +76,10 @@ async def wire_objects(
     view = RevocationView()
     source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)
     follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)
-    app = App(swift_apis(store.service), Verifier(keys, view, world.clock), dice=world.dice)
-    return WiredObjects(store, app, follow, world, stages)
+    metrics = Metrics(world.clock.monotonic_s)
+    apis = [*swift_apis(store.service), metrics_api(metrics)]
+    app = App(apis, Verifier(keys, view, world.clock), dice=world.dice, metrics=metrics)
+    return WiredObjects(store, app, follow, world, stages, metrics)
 
 
 async def _token_keys(state_dir: Path, world: World) -> TokenKeys:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from apus.kernel.errors import Invalid
 from apus.kernel.settings import Settings
 
 _BYTES: Final = 18
@@ -27,24 +31,55 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 def load_secrets(state_dir: Path) -> Secrets:
     """Read them, or make them if there are none; a field that is new in this release is made then."""
     path = state_dir / "secrets.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    names = [field.name for field in msgspec.structs.fields(Secrets)]
-    missing = [name for name in names if name not in known]
-    if missing:
-        known |= {name: secrets.token_urlsafe(_BYTES) for name in missing}
-        write_private(path, json.dumps(known, indent=2) + "\n")
+    with _alone_in(state_dir):  # two processes of a first start must not each make their own
+        known = _known(path)
+        names = [field.name for field in msgspec.structs.fields(Secrets)]
+        missing = [name for name in names if name not in known]
+        if missing:
+            known |= {name: secrets.token_urlsafe(_BYTES) for name in missing}
+            write_private(path, json.dumps(known, indent=2) + "\n")
     return Secrets(**{name: known[name] for name in names})
+
+
+def _known(path: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except msgspec.DecodeError as error:
+        shown = f"{path} is damaged ({error}); put the copy from your backup in its place."
+        raise Invalid("secrets.damaged", shown) from error
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_private(path: Path, text: str) -> None:
     """Whole or not at all, durable, mode 0600."""
-    part = path.with_name(path.name + ".part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 _ENTRY: Final = """\
@@ -64,9 +99,10 @@ _ENTRY: Final = """\
 
 def write_clouds_yaml(path: Path, url: str, settings: Settings, known: Secrets) -> None:
     """Clouds `apus` (a member of an ordinary project) and `apus-admin`, for every OpenStack client."""
+    region = json.dumps(settings.region)  # a JSON string is a YAML one, whatever is in it
     entries = [("apus", "demo", known.demo_password, "demo"), ("apus-admin", "admin", known.admin_password, "admin")]
     text = "".join(
-        _ENTRY.format(name=name, url=url, user=user, password=password, project=project, region=settings.region)
+        _ENTRY.format(name=name, url=url, user=user, password=json.dumps(password), project=project, region=region)
         for name, user, password, project in entries
     )
     write_private(path, "clouds:\n" + text)

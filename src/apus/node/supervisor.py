@@ -8,6 +8,7 @@ outlive it.  A process that keeps dying is restarted ever more slowly, never giv
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -22,6 +23,9 @@ CALM_S = 60.0
 STOP_S = 20.0
 """What a process has to end by itself before it is killed."""
 LOG_MAX_BYTES = 64 << 20
+LOCK_TRIES = 10
+COPY_BYTES = 1 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 class Child:
@@ -33,28 +37,41 @@ class Child:
         self.due_s = 0.0
 
     def start(self) -> None:
-        log = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
-        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-        self.pid = os.posix_spawn(
-            self.argv[0], self.argv, os.environ, file_actions=actions, setsigmask=[], setsigdef=[signal.SIGTERM]
-        )
-        os.close(log)
-        os.close(null)
+        """A machine that cannot start it now (no memory, no disk) is asked again later."""
         self.started_s = time.monotonic()
+        opened = []
+        try:
+            log = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            opened.append(log)
+            null = os.open(os.devnull, os.O_RDONLY)
+            opened.append(null)
+            actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+            self.pid = os.posix_spawn(
+                self.argv[0], self.argv, os.environ, file_actions=actions, setsigmask=[], setsigdef=[signal.SIGTERM]
+            )
+        except OSError as error:
+            self.ended(f"cannot be started: {error}")
+        finally:
+            for number in opened:
+                os.close(number)
 
     def died(self, status: int) -> None:
+        self.ended(f"(pid {self.pid}) ended with status {os.waitstatus_to_exitcode(status)}")
+        self.pid = 0
+
+    def ended(self, how: str) -> None:
         lived_s = time.monotonic() - self.started_s
         self.pause_s = RESTART_FIRST_S if lived_s > CALM_S else min(RESTART_MAX_S, self.pause_s * 2)
         self.due_s = time.monotonic() + self.pause_s
-        say(f"{self.name} (pid {self.pid}) ended with status {os.waitstatus_to_exitcode(status)}")
-        with (self.log_path.parent.parent / "run" / "stages.jsonl").open("a") as stages:
-            stages.write(f'{{"process": "{self.name}", "stage": "died", "at_s": {lived_s:.3f}}}\n')
-        self.pid = 0
+        say(f"{self.name} {how}")
+        stages = self.log_path.parent.parent / "run" / "stages.jsonl"
+        with contextlib.suppress(OSError), stages.open("a") as lines:  # who waits for the start sees it
+            lines.write(f'{{"process": "{self.name}", "stage": "died", "at_s": {lived_s:.3f}}}\n')
 
 
 def say(text: str) -> None:
-    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, flush=True)
+    with contextlib.suppress(OSError):  # a full disk must not end the one who restarts the others
+        print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, flush=True)
 
 
 def reap(children: list[Child]) -> None:
@@ -82,32 +99,53 @@ def stop(children: list[Child]) -> None:
 
 def rotate(path: Path) -> None:
     """Keep one older log.  Writers append, so cutting the file under them is safe."""
-    if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
-        path.with_suffix(".log.1").write_bytes(path.read_bytes())
-        os.truncate(path, 0)
+    try:
+        if path.stat().st_size <= LOG_MAX_BYTES:
+            return
+    except FileNotFoundError:
+        return
+    older = path.with_suffix(".log.1")
+    try:
+        with path.open("rb") as source, open(os.open(older, _NEW, 0o600), "wb") as target:
+            while part := source.read(COPY_BYTES):
+                target.write(part)
+    except OSError as error:  # a full disk: then the room counts for more than the older lines
+        say(f"{older} cannot be kept: {error}")
+        older.unlink(missing_ok=True)
+    os.truncate(path, 0)
 
 
-def supervise(state_dir: Path, roles: dict[str, str]) -> int:
+def _locked(lock: int) -> bool:
+    """Take the lock.  `apus status` holds it for a moment when it looks, so one refusal says nothing."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
+
+
+def node_commands(state_dir: Path, roles: dict[str, str]) -> dict[str, list[str]]:
+    """Each process by name: a node with these roles, which ends when this supervisor does."""
+    parent = str(os.getpid())
+    start = [sys.executable, "-m", "apus.node.main", str(state_dir)]
+    return {name: [*start, "--roles", role, "--name", name, "--parent", parent] for name, role in roles.items()}
+
+
+def supervise(state_dir: Path, commands: dict[str, list[str]]) -> int:
+    """Run until SIGTERM or SIGINT.  Exit code 3: another supervisor has this state directory."""
     (state_dir / "run").mkdir(parents=True, exist_ok=True)
     (state_dir / "log").mkdir(parents=True, exist_ok=True)
     lock = os.open(state_dir / "run" / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(lock):
         say(f"another supervisor runs this cloud already ({state_dir})")
         return 3
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     signals = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    children = [
-        Child(
-            name,
-            [sys.executable, "-m", "apus.node.main", str(state_dir), "--roles", role, "--name", name],
-            state_dir / "log" / f"{name}.log",
-        )
-        for name, role in roles.items()
-    ]
+    children = [Child(name, argv, state_dir / "log" / f"{name}.log") for name, argv in commands.items()]
     while True:
         now_s = time.monotonic()
         for child in children:
@@ -120,9 +158,10 @@ def supervise(state_dir: Path, roles: dict[str, str]) -> int:
             rotate(child.log_path)
         if heard is not None and heard.si_signo in (signal.SIGTERM, signal.SIGINT):
             stop(children)
-            os.unlink(state_dir / "run" / "supervisor.lock")
+            os.ftruncate(lock, 0)  # and not removed: who waits for this file would lock one that is gone
             return 0
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(Path(sys.argv[1]), dict(item.split("=", 1) for item in sys.argv[2:])))
+    where = Path(sys.argv[1])
+    sys.exit(supervise(where, node_commands(where, dict(item.split("=", 1) for item in sys.argv[2:]))))

@@ -7,10 +7,12 @@ logged with its request id, and answers 500 without its text.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from random import Random
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -22,11 +24,16 @@ from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.access import require_listed
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
-from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body
+from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body, send_chunks
 from apus.wire.versions import Version, VersionChain, text_of
+
+if TYPE_CHECKING:
+    from apus.wire.metrics import Metrics
 
 _log: Final = get_logger("apus.http")
 _encode = msgspec.json.Encoder().encode
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_BODILESS: Final = (204, 304)
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -81,58 +88,69 @@ class App:
         dice: Random,
         auth_path: str = "/identity",
         replays: Replays | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        self._apis = sorted(apis, key=lambda api: -len(api.prefix))
+        self._rootless = [api for api in apis if not api.prefix]
         self._first: dict[str, list[Api]] = {}
-        for api in self._apis:
-            self._first.setdefault(api.prefix.split("/")[1] if api.prefix else "", []).append(api)
-        self._authenticator, self._dice, self._auth_path, self._replays = authenticator, dice, auth_path, replays
+        """By the path's first segment, the longest prefix first."""
+        for api in sorted(apis, key=lambda api: -len(api.prefix)):
+            if api.prefix:
+                self._first.setdefault(api.prefix.split("/")[1], []).append(api)
+        for found in self._first.values():
+            found.extend(self._rootless)
+        self._authenticator, self._dice, self._auth_path = authenticator, dice, auth_path
+        self._replays, self._metrics = replays, metrics
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
         if scope["type"] != "http":
             return
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = "req-" + new_id(self._dice)
-        request = ApiRequest(scope, receive, headers, request_id)
+        request = ApiRequest(scope, receive, headers, "req-" + new_id(self._dice))
         api = self._api_for(request.raw_path)
         try:
-            reply = await self._answer(api, request)
+            answer = await self._answer(api, request)
+            await _send(request, answer, send)
         except ClientGone:
-            _log.info("client gone", request_id=request_id, method=request.method, path=request.raw_path)
+            _log.info("client gone", request_id=request.request_id, method=request.method, path=request.raw_path)
             return
-        status = reply.status or request.route.status
-        await _send(api, request, reply, status, send)
+        except Exception as error:  # midway in a stream: the reply ends early, and the client can tell
+            shown = {"code": error.code, "shown": error.shown} if isinstance(error, CloudError) else {}
+            _log.exception("a reply ended early", request_id=request.request_id, path=request.raw_path, **shown)
+            return
+        took_s = time.perf_counter() - began_s
+        if self._metrics is not None:
+            self._metrics.request(api.name, request.route.operation, answer.status, took_s)
+        caller = request.caller
         _log.info(
             "request",
             method=request.method,
             path=request.raw_path,
-            status=status,
-            ms=round((time.perf_counter() - began) * 1000, 2),
-            request_id=request_id,
-            user=request.caller.user_id if request.caller else None,
-            project=request.caller.project_id if request.caller else None,
+            status=answer.status,
+            ms=round(took_s * 1000, 2),
+            request_id=request.request_id,
+            user=caller.user_id if caller else None,
+            project=caller.project_id if caller else None,
         )
 
     def _api_for(self, raw_path: str) -> Api:
-        first = raw_path.split("/", 2)[1] if len(raw_path) > 1 else ""
-        for api in self._first.get(first, []) + self._first.get("", []):
-            rest = raw_path[len(api.prefix) :]
-            if raw_path.startswith(api.prefix) and (not rest or rest[0] == "/"):
+        first = raw_path[1:].partition("/")[0]
+        for api in self._first.get(first, self._rootless):
+            if raw_path.startswith(api.prefix) and raw_path[len(api.prefix) :][:1] in ("", "/"):
                 return api
         return _NOWHERE
 
-    async def _answer(self, api: Api, request: ApiRequest) -> Reply:
+    async def _answer(self, api: Api, request: ApiRequest) -> _Answer:
         try:
-            return await self._handle(api, request)
+            return _rendered(api, request, await self._handle(api, request))
         except CloudError as error:
-            return self._fault(api, request, error)
+            return _rendered(api, request, self._fault(api, request, error))
         except ClientGone:
             raise
         except Exception:
             _log.exception("unhandled", request_id=request.request_id, path=request.raw_path)
             ours = CloudError("wire.internal", f"An unexpected error happened; it is logged as {request.request_id}.")
-            return self._fault(api, request, ours)
+            return _rendered(api, request, self._fault(api, request, ours))
 
     async def _handle(self, api: Api, request: ApiRequest) -> Reply:
         if api.versions is not None:
@@ -163,7 +181,7 @@ class App:
         if api.versions is not None and request.version is not None and isinstance(reply.body, dict):
             view = api.versions.downgrade(reply.body, route.operation, request.version)
             if view is not reply.body:
-                return Reply(view, reply.status, reply.headers)
+                return dataclasses.replace(reply, body=view)
         return reply
 
     def _route(self, api: Api, request: ApiRequest) -> tuple[Route, dict[str, str]]:
@@ -174,9 +192,8 @@ class App:
             if _in_range(route, request.version):
                 return route, params
         if methods and not found:
-            raise MethodNotAllowed(
-                "wire.method", f"{request.method} is not possible here; possible: {', '.join(methods)}."
-            )
+            shown = f"{request.method} is not possible here; possible: {', '.join(methods)}."
+            raise MethodNotAllowed("wire.method", shown, details={"allow": list(methods)})
         raise NotFound("wire.no_route", "The resource could not be found.")
 
     async def _body(self, api: Api, request: ApiRequest, route: Route) -> Any:
@@ -194,7 +211,7 @@ class App:
         if status == 401:
             headers["WWW-Authenticate"] = f'Keystone uri="{request.base_url}{self._auth_path}"'
         if isinstance(error, MethodNotAllowed):
-            headers["Allow"] = error.shown.rpartition(": ")[2].rstrip(".")
+            headers["Allow"] = ", ".join(error.details["allow"])
         if error.retry and status == 503:
             headers["Retry-After"] = "1"
         if status >= 500 or error.hidden:
@@ -211,33 +228,68 @@ def _in_range(route: Route, version: Version | None) -> bool:
     return (route.since is None or version >= route.since) and (route.until is None or version <= route.until)
 
 
-async def _send(api: Api, request: ApiRequest, reply: Reply, status: int, send: Send) -> None:
+class _Answer(NamedTuple):
+    """A reply as it goes out."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    data: bytes
+    stream: AsyncIterator[bytes] | None
+
+
+def _rendered(api: Api, request: ApiRequest, reply: Reply) -> _Answer:
+    status = reply.status or request.route.status
+    bodiless = status in _BODILESS
+    data, content_type = b"", reply.content_type
+    if reply.stream is None and reply.body is not None and not bodiless:
+        if isinstance(reply.body, bytes):
+            data = reply.body
+        else:
+            data, content_type = _encode(reply.body), content_type or "application/json"
     headers = [(b"x-openstack-request-id", request.request_id.encode())]
-    data = b""
-    if reply.stream is None and reply.body is not None:
-        data = reply.body if isinstance(reply.body, bytes) else _encode(reply.body)
-    content_type = reply.content_type
-    if content_type is None and data and not isinstance(reply.body, bytes):
-        content_type = "application/json"
     if content_type is not None:
-        headers.append((b"content-type", content_type.encode("latin-1")))
+        headers.append((b"content-type", _clean(content_type)))
     if api.versions is not None and request.version is not None:
-        versions, number = api.versions, text_of(request.version)
-        vary = "OpenStack-API-Version"
-        headers.append((b"openstack-api-version", f"{versions.service_type} {number}".encode()))
-        if versions.legacy_header is not None:
-            headers.append((versions.legacy_header.encode(), number.encode()))
-            vary = f"{vary}, {versions.legacy_header}"
-        headers.append((b"vary", vary.encode()))
-    named = {name.lower() for name in reply.headers}
+        headers.extend(_version_headers(api.versions, request.version))
+    sized = reply.stream is not None or bodiless
     for name, value in reply.headers.items():
-        headers.append((name.lower().encode("latin-1"), value.encode("utf-8")))
-    if reply.stream is None and status not in (204, 304) and "content-length" not in named:
-        headers.append((b"content-length", str(len(data)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    if reply.stream is None or request.method == "HEAD":
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else data})
+        lowered = name.lower().encode("ascii")
+        sized = sized or lowered == b"content-length"
+        headers.append((lowered, _clean(value)))
+    if not sized:
+        headers.append((b"content-length", b"%d" % len(data)))
+    if "expect" in request.headers and not request.body_ended:
+        # The client still holds its body back, and may send it or not: what follows here would be a guess.
+        headers.append((b"connection", b"close"))
+    return _Answer(status, headers, data, reply.stream)
+
+
+def _version_headers(versions: VersionChain, version: Version) -> list[tuple[bytes, bytes]]:
+    number, vary = text_of(version).encode(), b"OpenStack-API-Version"
+    headers = [(b"openstack-api-version", versions.service_type.encode() + b" " + number)]
+    if versions.legacy_header is not None:
+        headers.append((versions.legacy_header.encode(), number))
+        vary += b", " + versions.legacy_header.encode()
+    return [*headers, (b"vary", vary)]
+
+
+def _clean(value: str) -> bytes:
+    """A header's value: what a client named cannot begin another header."""
+    return _CONTROLS.sub(" ", value).encode("utf-8", "replace")
+
+
+async def _send(request: ApiRequest, answer: _Answer, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    if answer.stream is None or request.method == "HEAD" or answer.status in _BODILESS:
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.data})
         return
-    async for chunk in reply.stream:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    await _send_stream(request, answer.stream, send)
+
+
+async def _send_stream(request: ApiRequest, stream: AsyncIterator[bytes], send: Send) -> None:
+    try:
+        await send_chunks(stream, send, request.gone if request.body_ended else None)
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()

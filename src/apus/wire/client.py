@@ -17,7 +17,10 @@ from apus.kernel.errors import Unavailable
 Headers = Sequence[tuple[bytes, bytes]]
 
 _IDLE_MAX: Final = 32
+_REPEATABLE: Final = ("GET", "HEAD")
 _CHUNK_BYTES: Final = 1 << 18
+SILENT_S: Final = 120.0
+"""No byte of the reply for this long after the request was sent, or none of the request taken: the server hangs."""
 
 
 class _Parser:
@@ -26,20 +29,28 @@ class _Parser:
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
-        self.head_done = self.done = False
+        self.head_done = self.done = self.keeps = False
         self.http = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self.head_done = True
+        self.head_done = not self._is_interim()
+        self.keeps = bool(self.http.should_keep_alive())  # the parser knows it now, and no more at the end
 
     def on_body(self, body: bytes) -> None:
         self.chunks.append(body)
 
     def on_message_complete(self) -> None:
-        self.done = True
+        if self._is_interim():
+            self.headers.clear()
+        else:
+            self.done = True
+
+    def _is_interim(self) -> bool:
+        """100 Continue and its like come before the reply."""
+        return bool(self.http.get_status_code() < 200)
 
 
 class Connection:
@@ -54,6 +65,11 @@ class Connection:
     @property
     def status(self) -> int:
         return int(self._parser.http.get_status_code())
+
+    @property
+    def began(self) -> bool:
+        """Whether anything of a reply has come."""
+        return bool(self._parser.headers) or self._parser.head_done
 
     @property
     def headers(self) -> Headers:
@@ -78,7 +94,8 @@ class Connection:
             async for chunk in body:
                 if chunk:
                     self._writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
-                    await self._writer.drain()
+                    async with asyncio.timeout(self._client.silent_s):
+                        await self._writer.drain()
             if chunked:
                 self._writer.write(b"0\r\n\r\n")
             await self._writer.drain()
@@ -89,19 +106,31 @@ class Connection:
             raise
 
     async def _feed(self) -> None:
-        reading = asyncio.ensure_future(self._reader.read(_CHUNK_BYTES))
-        if self._sending is not None and not self._sending.done():
-            await asyncio.wait([reading, self._sending], return_when=asyncio.FIRST_COMPLETED)
-            if self._sending.done() and self._sending.exception() is not None:
-                reading.cancel()
-                self._sending.result()
-        data = await reading
+        data = await self._heard()
         if not data:
             raise ConnectionResetError("the reply ended early")
         try:
             self._parser.http.feed_data(data)
         except httptools.HttpParserError as error:
             raise ConnectionError(f"not HTTP: {error}") from error
+
+    async def _heard(self) -> bytes:
+        """What the server says next.  While the body is being sent, its failure counts, and silence is no wonder."""
+        if self._sending is not None:
+            reading = asyncio.get_running_loop().create_task(self._reader.read(_CHUNK_BYTES))
+            try:
+                await asyncio.wait([reading, self._sending], return_when=asyncio.FIRST_COMPLETED)
+                if self._sending.done():
+                    self._sending.result()
+                if reading.done():
+                    return reading.result()
+            finally:
+                if not reading.done():
+                    reading.cancel()
+                    await asyncio.wait([reading])
+            self._sending = None
+        async with asyncio.timeout(self._client.silent_s):
+            return await self._reader.read(_CHUNK_BYTES)
 
     async def body(self) -> AsyncIterator[bytes]:
         """The reply's body as it comes."""
@@ -118,20 +147,24 @@ class Connection:
 
     def end(self) -> None:
         """Keep the connection if it is clean, else close it."""
-        sent = self._sending is None or self._sending.done()
-        if self._sending is not None and not sent:
+        sent = self._sending is None or (self._sending.done() and _is_well(self._sending))
+        if self._sending is not None and not self._sending.done():
             self._sending.cancel()
-        if sent and self._parser.done and self._parser.http.should_keep_alive():
+        if sent and self._parser.done and self._parser.keeps:
             self._client.keep(self._reader, self._writer)
         else:
             self._writer.close()
 
 
+def _is_well(sending: asyncio.Task[None]) -> bool:
+    return not sending.cancelled() and sending.exception() is None
+
+
 class HttpClient:
     """Connections to one server."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, *, silent_s: float = SILENT_S) -> None:
+        self._host, self._port, self.silent_s = host, port, silent_s
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     @contextlib.asynccontextmanager
@@ -139,27 +172,42 @@ class HttpClient:
         self, method: str, target: bytes, headers: Headers = (), body: AsyncIterator[bytes] | None = None
     ) -> AsyncIterator[Connection]:
         """Raise Unavailable when the server does not answer; OSError when it goes away midway."""
-        try:
-            reader, writer = await self._connect()
-        except OSError as error:
-            shown = f"The server at {self._host}:{self._port} does not answer."
-            raise Unavailable("wire.no_answer", shown, hidden=str(error)) from error
-        connection = Connection(self, reader, writer)
         if not any(name == b"host" for name, _ in headers):
             headers = [(b"host", f"{self._host}:{self._port}".encode()), *headers]
+        connection = self._kept()
         try:
-            await connection.begin(method, target, headers, body)
+            if connection is not None:
+                try:
+                    await connection.begin(method, target, headers, body)
+                except ConnectionError:
+                    # The server closed the kept connection as we wrote.  What may be sent twice is sent again.
+                    if method not in _REPEATABLE or body is not None or connection.began:
+                        raise
+                    connection.end()
+                    connection = None
+            if connection is None:
+                connection = await self._connect()
+                await connection.begin(method, target, headers, body)
             yield connection
         finally:
-            connection.end()
+            if connection is not None:
+                connection.end()
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    def _kept(self) -> Connection | None:
         while self._idle:
             reader, writer = self._idle.pop()
             if not reader.at_eof() and not writer.is_closing():
-                return reader, writer
+                return Connection(self, reader, writer)
             writer.close()
-        return await asyncio.open_connection(self._host, self._port, limit=1 << 20)
+        return None
+
+    async def _connect(self) -> Connection:
+        try:
+            async with asyncio.timeout(self.silent_s):
+                return Connection(self, *await asyncio.open_connection(self._host, self._port, limit=1 << 20))
+        except OSError as error:
+            shown = f"The server at {self._host}:{self._port} does not answer."
+            raise Unavailable("wire.no_answer", shown, hidden=str(error)) from error
 
     def keep(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._idle) < _IDLE_MAX:

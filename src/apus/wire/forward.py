@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from apus.kernel.errors import Unavailable
 from apus.wire.client import HttpClient
-from apus.wire.route import ClientGone
+from apus.wire.route import ClientGone, send_chunks
 
 _HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"expect"})
 """Headers of one connection, not of the request: they are not handed on."""
@@ -25,35 +25,45 @@ class Forward:
         has_body = b"content-length" in names or b"transfer-encoding" in names
         headers = [(name, value) for name, value in scope["headers"] if name not in _HOP]
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        body = _body(receive) if has_body else None
+        body = _Body(receive, ended=not has_body)
         started = False
         try:
-            async with self._client.request(scope["method"], target, headers, body) as reply:
+            async with self._client.request(
+                scope["method"], target, headers, body.chunks() if has_body else None
+            ) as reply:
                 kept = [(name, value) for name, value in reply.headers if name not in _HOP]
                 await send({"type": "http.response.start", "status": reply.status, "headers": kept})
                 started = True
-                async for chunk in reply.body():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+                await send_chunks(reply.body(), send, body.gone if body.ended else None)
         except ClientGone:
             return
         except (Unavailable, OSError):
             if not started:  # else the client sees its reply end early, which is the truth
-                await _refuse(send)
+                await _refuse(send, close=b"expect" in names and not body.asked)
 
 
-async def _body(receive: Any) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+class _Body:
+    def __init__(self, receive: Any, *, ended: bool) -> None:
+        self._receive, self.ended, self.asked = receive, ended, False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while not self.ended:
+            self.asked = True
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self.ended = not message.get("more_body", False)
+            yield message.get("body", b"")
+
+    async def gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
-async def _refuse(send: Any) -> None:
+async def _refuse(send: Any, *, close: bool) -> None:
     body = b"503 Service Unavailable\n\nThe object storage process does not answer; it is being started again.\n"
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body)), (b"retry-after", b"1")]
+    if close:  # the client holds its body back, and may send it or not
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})

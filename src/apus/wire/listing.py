@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -11,6 +12,9 @@ from apus.kernel.errors import Invalid
 from apus.kernel.limits import PAGE_MAX
 from apus.wire.route import ApiRequest
 
+INTEGER_MAX: Final = 2**63 - 1
+"""What a column of either engine holds."""
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
 _TRUE: Final = frozenset({"1", "t", "true", "on", "y", "yes"})
 _FALSE: Final = frozenset({"0", "f", "false", "off", "n", "no"})
 
@@ -86,14 +90,13 @@ def select_fields(view: Mapping[str, Any], fields: frozenset[str]) -> Mapping[st
     return {key: value for key, value in view.items() if key in fields} if fields else view
 
 
-def whole_number(field: str, text: str, *, minimum: int | None = None, maximum: int | None = None) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise Invalid("wire.not_a_number", f"{field}: {text!r} is not a whole number.", field=field) from None
-    if minimum is not None and number < minimum:
+def whole_number(field: str, text: str, *, minimum: int = -INTEGER_MAX, maximum: int = INTEGER_MAX) -> int:
+    if not _WHOLE.fullmatch(text):  # int() also takes blanks, underscores and other scripts' digits
+        raise Invalid("wire.not_a_number", f"{field}: {text[:40]!r} is not a whole number.", field=field)
+    number = int(text)
+    if number < minimum:
         raise Invalid("wire.too_small", f"{field}: {number} is less than {minimum}.", field=field)
-    if maximum is not None and number > maximum:
+    if number > maximum:
         raise Invalid("wire.too_large", f"{field}: {number} is more than {maximum}.", field=field)
     return number
 
@@ -103,7 +106,7 @@ def boolean(field: str, text: str) -> bool:
         return True
     if text.lower() in _FALSE:
         return False
-    raise Invalid("wire.not_a_boolean", f"{field}: {text!r} is neither true nor false.", field=field)
+    raise Invalid("wire.not_a_boolean", f"{field}: {text[:40]!r} is neither true nor false.", field=field)
 
 
 def equals(getter: Callable[[Any], Any], wanted: Sequence[str]) -> Callable[[Any], bool]:

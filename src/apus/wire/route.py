@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -33,12 +35,54 @@ class ClientGone(Exception):
     """The client closed the connection before its body was whole."""
 
 
+@contextlib.asynccontextmanager
+async def until_gone(gone: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    """Run the block until the client has gone, and raise ClientGone then: the server's `send` does not say so, and
+    nobody would read the rest.  Without `gone` (the body is still being read) the block just runs.
+    """
+    if gone is None:
+        yield
+        return
+    running, over = asyncio.current_task(), False
+    assert running is not None
+
+    def stop(watch: asyncio.Future[None]) -> None:
+        if not (over or watch.cancelled()):
+            running.cancel()
+
+    watch = asyncio.ensure_future(gone())
+    watch.add_done_callback(stop)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not watch.done():
+            raise
+        running.uncancel()
+        raise ClientGone from None
+    finally:
+        over = True
+        watch.cancel()
+
+
+async def send_chunks(
+    chunks: AsyncIterator[bytes],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    gone: Callable[[], Awaitable[None]] | None,
+) -> None:
+    """The body of a reply, to its end.  Raise ClientGone."""
+    async with until_gone(gone):
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0)  # to who has gone `send` returns at once: let the watch have its turn
+    await send({"type": "http.response.body", "body": b""})
+
+
 class ApiRequest:
     """One request, decoded as far as its route says."""
 
     __slots__ = (
-        "_queries", "_receive", "body", "caller", "headers", "params", "raw_path", "raw_query", "request_id",
-        "route", "scope", "service", "version",
+        "_queries", "_receive", "body", "body_ended", "caller", "headers", "params", "raw_path", "raw_query",
+        "request_id", "route", "scope", "service", "version",
     )  # fmt: skip
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, headers: Mapping[str, str], request_id: str) -> None:
@@ -47,6 +91,8 @@ class ApiRequest:
         self.raw_query: str = scope["query_string"].decode("ascii", "replace")
         self.params: dict[str, str] = {}
         self.body: Any = None
+        self.body_ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        """Whether all that the client sends was taken in."""
         self.service: Any = None
         self.version: Version | None = None
         self.route: Route = NO_ROUTE
@@ -96,6 +142,7 @@ class ApiRequest:
             if chunk:
                 yield chunk
             if not message.get("more_body", False):
+                self.body_ended = True
                 return
 
     async def gone(self) -> None:
@@ -206,7 +253,7 @@ class Router:
         methods, values = found
         chosen = methods.get(method) or (methods.get("GET") if method == "HEAD" else None) or []
         routes = [(route, dict(zip(names, values, strict=True))) for route, names in chosen]
-        return routes, sorted(methods)
+        return routes, sorted({*methods, "HEAD"} if "GET" in methods else methods)
 
     def _walk(
         self, node: _Node, segments: Sequence[str], at: int, values: tuple[str, ...]

@@ -8,12 +8,14 @@ Source: the OpenStack API-SIG guideline "Microversion Specification".
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from apus.kernel.errors import Invalid
 
 Version = tuple[int, int]
+_FORM: Final = re.compile(r"([1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
 Body = dict[str, Any]
 
 
@@ -62,7 +64,7 @@ class VersionChain:
                 asked = number.strip()
         if asked is None and self.legacy_header is not None:
             asked = headers.get(self.legacy_header)
-        if not asked:
+        if asked is None:
             return self.default
         if asked == "latest":
             return self.maximum
@@ -92,12 +94,11 @@ class VersionChain:
 
 
 def parse_version(text: str) -> Version:
-    major, dot, minor = text.partition(".")
-    if not (dot and major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        raise Invalid(
-            "wire.version", f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum."
-        )
-    return int(major), int(minor)
+    found = _FORM.fullmatch(text)
+    if found is None:
+        shown = f"API Version String {text[:40]} is of invalid format. Must be of format MajorNum.MinorNum."
+        raise Invalid("wire.version", shown)
+    return int(found[1]), int(found[2])
 
 
 def text_of(version: Version) -> str:

@@ -7,7 +7,7 @@ act on the difference.  Losing a kick costs at most one period.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from apus.kernel.errors import CloudError
@@ -64,8 +64,18 @@ class Mailbox:
         return keys
 
 
-async def drive(loop: Loop, mailbox: Mailbox, clock: Clock, *, at_once: int = 32) -> None:
-    """Run a loop until cancelled: serial per key, `at_once` keys in parallel.  One key's failure is only its own."""
+async def drive(
+    loop: Loop,
+    mailbox: Mailbox,
+    clock: Clock,
+    *,
+    at_once: int = 32,
+    measured: Callable[[str, float], None] | None = None,
+) -> None:
+    """Run a loop until cancelled: serial per key, `at_once` keys in parallel.  One key's failure is only its own.
+
+    `measured` hears the loop's name, and what each round took.
+    """
     places = asyncio.Semaphore(at_once)
 
     async def settle(key: str) -> None:
@@ -79,6 +89,7 @@ async def drive(loop: Loop, mailbox: Mailbox, clock: Clock, *, at_once: int = 32
 
     while True:
         hinted = await mailbox.next(loop.period_s)
+        began_s = clock.monotonic_s()
         try:
             keys = list(await loop.keys()) if hinted is None else hinted
         except CloudError as error:
@@ -92,3 +103,5 @@ async def drive(loop: Loop, mailbox: Mailbox, clock: Clock, *, at_once: int = 32
             async with asyncio.TaskGroup() as tasks:
                 for key in keys:
                     tasks.create_task(settle(key), name=f"{loop.name}-{key}")
+        if measured is not None:
+            measured(loop.name, clock.monotonic_s() - began_s)

@@ -19,13 +19,15 @@ class Power(enum.StrEnum):
     GONE = "gone"
 
 
-class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
+class GuestSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The machine that a host is asked to run."""
 
     name: str
     vcpus: int
     memory_mib: int
     disk_gib: int
+    ephemeral_gib: int = 0
+    swap_mib: int = 0
     image: BootImage | None = None
     kernel: BootImage | None = None
     ramdisk: BootImage | None = None
@@ -51,7 +53,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     spec: GuestSpec
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the host found.  Owned by its agent, which alone raises `counter`."""
 
     id: str

@@ -1,7 +1,8 @@
 """What compute keeps.  A server is what the user asked for; an incarnation is one guest on one host, once.
 
 The server's row embeds all that lists show (flavor, image, ports, what the host found), each copied in the
-transaction that changed it: a list of a thousand servers is one query.
+transaction that changed it: a list of a thousand servers is one query.  Defaults are not written, and no record is
+tracked by the cycle collector (frozen trees have no cycles): together half the time of a long list.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from apus.services.image.contract import BootImage
 from apus.services.network.contract import PortAsk, ServerPort
 
 
-class Flavor(Record, frozen=True, kw_only=True):
+class Flavor(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     name: str
     vcpus: int
     memory_mib: int
@@ -66,19 +67,19 @@ class HostNumber(Record, frozen=True, kw_only=True):
     forced_down: bool = False
 
 
-class KeySnapshot(msgspec.Struct, frozen=True, kw_only=True):
+class KeySnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: str
     type: str
     public_key: str
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     code: int
     message: str
     at_s: float
 
 
-class Server(Record, frozen=True, kw_only=True):
+class Server(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     project_id: str
     user_id: str
     name: str
@@ -143,7 +144,7 @@ class Server(Record, frozen=True, kw_only=True):
         return self.seen is not None and self.seen.seq >= self.wanted_seq
 
 
-class Incarnation(Record, frozen=True, kw_only=True):
+class Incarnation(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     server_id: str
     host: str
     seq: int

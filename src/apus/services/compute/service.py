@@ -186,7 +186,7 @@ class Compute:
         def work(tx: Transaction) -> tuple[Flavor, KeySnapshot | None]:
             flavor = FLAVORS.get(tx, ask.flavor_id)
             if flavor is None or not usable_flavor(flavor, caller):
-                raise Invalid("compute.no_flavor", f"flavorRef: there is no flavor {ask.flavor_id}.", field="flavorRef")
+                raise Invalid("compute.no_flavor", f"flavor: there is no flavor {ask.flavor_id}.", field="flavor")
             if ask.key_name is None:
                 return flavor, None
             key = KEYPAIRS.get(tx, keypair_id(caller.user_id, ask.key_name))
@@ -206,7 +206,7 @@ class Compute:
             return await self._images.boot_image(caller, id)
         except NotFound as error:
             raise Invalid(
-                "compute.no_kernel", f"imageRef: the image's {which} {id} does not exist.", field="imageRef"
+                "compute.no_kernel", f"image: the image's {which} {id} does not exist.", field="image"
             ) from error
 
     async def _check_zone(self, ask: CreateServer) -> None:
@@ -296,7 +296,7 @@ class Compute:
         def fields(server: Server) -> dict[str, Any]:
             return {"error": error, "fault": server.fault if error else None}
 
-        await self._change(caller, server_id, "server:reset_state", fields, action="os-resetState", locked=False)
+        await self._change(caller, server_id, "server:reset_state", fields, action="reset_state", locked=False)
 
     async def _change(
         self,
@@ -412,14 +412,14 @@ def _check_fit(flavor: Flavor, image: BootImage) -> None:
     if flavor.memory_mib < image.min_memory_mib:
         raise Invalid(
             "compute.too_little_memory",
-            f"flavorRef: the flavor has {flavor.memory_mib} MiB of memory, the image needs {image.min_memory_mib}.",
-            field="flavorRef",
+            f"flavor: the flavor has {flavor.memory_mib} MiB of memory, the image needs {image.min_memory_mib}.",
+            field="flavor",
         )
     need_gib = max(image.min_disk_gib, -(-image.virtual_size_bytes // (1 << 30)))
     if flavor.disk_gib and flavor.disk_gib < need_gib:
         raise Invalid(
             "compute.too_little_disk",
-            f"flavorRef: the flavor's disk is {flavor.disk_gib} GiB, too small for requested image: "
+            f"flavor: the flavor's disk is {flavor.disk_gib} GiB, too small for requested image: "
             f"it needs {need_gib} GiB.",
-            field="flavorRef",
+            field="flavor",
         )

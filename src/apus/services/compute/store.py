@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from apus.kernel.record import changed
-from apus.kernel.table import RecordTable
+from apus.kernel.sql import Column, Table
+from apus.kernel.table import RecordTable, metadata
 from apus.kernel.world import Transaction
 from apus.services.compute.contract import Power
 from apus.services.compute.model import (
@@ -55,7 +56,9 @@ ACTIONS: Final = RecordTable(
     "compute_action", Action, columns=("server_id", "request_id", "started_at_s"), indexes=(("server_id",),)
 )
 
-_NEWEST_SEQ: Final = "SELECT max(seq) FROM compute_incarnation WHERE host = :host"
+SEQS: Final = metadata.add(Table("compute_seq", (Column("host", "text"), Column("seq", "integer")), key=("host",)))
+"""The newest number given to a wish of each host.  Never goes back, also when wishes are forgotten."""
+_RAISE_SEQ: Final = "UPDATE compute_seq SET seq = seq + 1 WHERE host = :host RETURNING seq"
 _USAGE: Final = (
     "SELECT count(*), coalesce(sum(vcpus), 0), coalesce(sum(memory_mib), 0) FROM compute_server"
     " WHERE project_id = :project_id AND deleted = :no"
@@ -64,9 +67,11 @@ _WANTED_SINCE: Final = "SELECT body FROM compute_incarnation WHERE host = :host 
 
 
 def next_seq(tx: Transaction, host: str) -> int:
-    """Above all that the host was ever told, also when the rows that said so are deleted: hence the time."""
-    newest = int(tx.execute(_NEWEST_SEQ, {"host": host}).scalar() or 0)
-    return max(newest + 1, int(tx.now_s * 1000))
+    seq = tx.execute(_RAISE_SEQ, {"host": host}).scalar()
+    if seq is None:
+        tx.execute(SEQS.insert(), {"host": host, "seq": 1})
+        return 1
+    return int(seq)
 
 
 def usage(tx: Transaction, project_id: str) -> tuple[int, int, int]:

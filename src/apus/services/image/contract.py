@@ -10,7 +10,7 @@ import msgspec
 from apus.kernel.caller import Caller
 
 
-class BootImage(msgspec.Struct, frozen=True, kw_only=True):
+class BootImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An active image that passed inspection."""
 
     id: str

@@ -10,7 +10,7 @@ import msgspec
 from apus.kernel.caller import Caller
 
 
-class PortAsk(msgspec.Struct, frozen=True, kw_only=True):
+class PortAsk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One network interface as a user asks for it: a port that exists, or a network (and maybe an address)."""
 
     network_id: str | None = None
@@ -19,7 +19,7 @@ class PortAsk(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None = None
 
 
-class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
+class FixedIp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     address: str
     subnet_id: str
     cidr: str
@@ -35,7 +35,7 @@ class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
         return 6 if ":" in self.address else 4
 
 
-class ServerPort(msgspec.Struct, frozen=True, kw_only=True):
+class ServerPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A port as its server sees it."""
 
     id: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from apus.kernel.errors import Conflict, Invalid, NotFound
@@ -16,6 +17,8 @@ from apus.services.placement.service import Placement, added, fits, release_in
 from apus.services.placement.store import ALLOCATIONS, PROVIDERS, RESOURCE_CLASSES, TRAITS
 
 T = TypeVar("T")
+READ_ALL_FROM: Final = 100
+"""Changed providers from which one read of all is cheaper than a list of ids."""
 _CUSTOM: Final = re.compile(r"^CUSTOM_[A-Z0-9_]+$")
 
 
@@ -31,16 +34,43 @@ def standard_traits() -> Sequence[str]:
     return tuple(os_traits.get_traits())
 
 
+def _below(id: str, everyone: Iterable[Provider]) -> set[str]:
+    """The provider and all that hang under it."""
+    children: dict[str, list[str]] = {}
+    for item in everyone:
+        if item.parent_id is not None:
+            children.setdefault(item.parent_id, []).append(item.id)
+    found, todo = {id}, [id]
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            if child not in found:
+                found.add(child)
+                todo.append(child)
+    return found
+
+
 class Inventories:
     """The service behind the Placement API."""
 
     def __init__(self, world: World, placement: Placement) -> None:
         self._world, self.placement = world, placement
+        self._known: dict[str, Provider] = {}
+        """As last read: of a thousand providers few change between two questions."""
 
     # ------------------------------------------------------------------ providers
     async def providers(self) -> list[Provider]:
-        found = await self._world.store.read(lambda tx: PROVIDERS.find(tx))
-        return sorted(found, key=lambda provider: provider.name)
+        """All of them by name, each of the generation that the store has now."""
+
+        def work(tx: Transaction) -> dict[str, Provider]:
+            current = dict(tuple(row) for row in tx.execute("SELECT id, generation FROM placement_provider"))
+            known = {id: item for id, item in self._known.items() if current.get(id) == item.generation}
+            changed_ids = [id for id in current if id not in known]
+            if len(changed_ids) > READ_ALL_FROM:
+                return {item.id: item for item in PROVIDERS.find(tx)}
+            return known | {item.id: item for item in PROVIDERS.find(tx, id=changed_ids)} if changed_ids else known
+
+        self._known = await self._world.store.read(work)
+        return sorted(self._known.values(), key=attrgetter("name"))
 
     async def provider(self, id: str) -> Provider:
         return await self._world.store.read(lambda tx: PROVIDERS.require(tx, id))
@@ -59,9 +89,23 @@ class Inventories:
 
         return await self._world.store.write(work)
 
-    async def rename_provider(self, id: str, name: str, parent_id: str | None) -> Provider:
+    async def change_provider(self, id: str, name: str, parent_id: str | None) -> Provider:
+        """Name it, and hang it and all below it under this parent.  Raise Invalid: the tree would be none."""
+
         def work(tx: Transaction) -> Provider:
-            return PROVIDERS.put(tx, changed(PROVIDERS.require(tx, id), name=name, parent_id=parent_id))
+            provider = PROVIDERS.require(tx, id)
+            if parent_id == provider.parent_id:
+                return PROVIDERS.put(tx, changed(provider, name=name))
+            everyone = {item.id: item for item in PROVIDERS.find(tx)}
+            below = _below(id, everyone.values())
+            if parent_id is not None and (parent_id not in everyone or parent_id in below):
+                why = "is below this one" if parent_id in below else "does not exist"
+                shown = f"parent_provider_uuid: provider {parent_id} {why}."
+                raise Invalid("placement.no_parent", shown, field="parent_provider_uuid")
+            root_id = id if parent_id is None else everyone[parent_id].root_id or parent_id
+            for child in below - {id}:
+                PROVIDERS.put(tx, changed(everyone[child], root_id=root_id))
+            return PROVIDERS.put(tx, changed(provider, name=name, parent_id=parent_id, root_id=root_id))
 
         return await self._edited(work)
 
@@ -75,11 +119,12 @@ class Inventories:
             PROVIDERS.delete(tx, id)
 
         await self._edited(work)
+        self._known.pop(id, None)  # one of this id that is made anew counts its generations from 1 again
 
     async def put_inventories(
         self, id: str, seen: int | None, inventories: Mapping[str, Inventory], *, replace: bool = True
     ) -> Provider:
-        """All inventories (`replace`) or the named ones.  Raise Conflict: old generation, or less than is used."""
+        """All inventories (`replace`) or the named ones.  Raise Conflict: old generation, or one in use would go."""
 
         def work(tx: Transaction) -> Provider:
             provider = self._seen(tx, id, seen)

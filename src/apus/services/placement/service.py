@@ -283,7 +283,7 @@ def refused(explanation: Explanation) -> NoRoom:
     seen = f"of {explanation.hosts_seen} hosts, {counts}" if explanation.hosts_seen else "the cloud has no hosts yet"
     return NoRoom(
         "placement.no_room",
-        f"No host fits: {seen}.{fit}",
+        f"No valid host was found: {seen}.{fit}",
         details={
             "refusals": [
                 {"filter": item.filter, "hosts": item.hosts, "hint": item.hint} for item in explanation.refusals

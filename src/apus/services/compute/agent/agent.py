@@ -19,7 +19,7 @@ from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.compute.agent.guests import Guests, State
 from apus.services.compute.agent.journal import Entry, Journal
-from apus.services.compute.contract import Found, HostWork, Power, Wish
+from apus.services.compute.contract import Found, GuestSpec, HostWork, Power, Wish
 from apus.services.compute.kicks import wanted_subject
 from apus.services.placement.contract import HostReport
 
@@ -114,11 +114,9 @@ class Agent:
         while True:
             self._hinted.clear()
             try:
-                wishes = await self._wanted(0 if everything else self._since)
-                for wish in wishes:
-                    await self._accept(wish)
+                wanted = await self._pull_pages(0 if everything else self._since)
                 if everything:
-                    self._compare({wish.id for wish in wishes})
+                    self._compare(wanted)
                 everything = False
             except Unavailable as error:
                 everything = True
@@ -131,13 +129,17 @@ class Agent:
                     continue
             everything = True
 
-    async def _wanted(self, since: int) -> list[Wish]:
-        """All pages of the answer: a guest that is left out would be taken for one that nobody wants."""
-        wishes: list[Wish] = []
-        while page := await self._work.wanted(self.host, since):
-            wishes += page
-            since = page[-1].seq
-        return wishes
+    async def _pull_pages(self, since: int) -> set[str]:
+        """Take in all that is newer; returns the ids that were named."""
+        named: set[str] = set()
+        while True:
+            wishes = await self._work.wanted(self.host, since)
+            for wish in wishes:
+                await self._accept(wish)
+                named.add(wish.id)
+                since = max(since, wish.seq)
+            if not wishes:
+                return named
 
     async def _accept(self, wish: Wish) -> None:
         known = self._wishes.get(wish.id)
@@ -160,10 +162,15 @@ class Agent:
                 self._unwanted_since_s.pop(id, None)
                 continue
             since_s = self._unwanted_since_s.setdefault(id, now_s)
-            wish = self._wishes.get(id)
-            if wish is not None and (wish.power is Power.GONE or now_s - since_s >= GRACE_S):
+            wish = self._wishes.get(id) or self._stranger(id)
+            if wish.power is Power.GONE or now_s - since_s >= GRACE_S:
                 self._wishes[id] = msgspec.structs.replace(wish, power=Power.GONE, hard=True)
                 self._look_at(id)
+
+    def _stranger(self, id: str) -> Wish:
+        """A guest of which neither the control plane nor our journal knows."""
+        spec = GuestSpec(name="", vcpus=0, memory_mib=0, disk_gib=0)
+        return Wish(id=id, server_id="", host=self.host, seq=0, power=Power.ON, spec=spec)
 
     def _look_at(self, id: str) -> None:
         newer = self._working.get(id)

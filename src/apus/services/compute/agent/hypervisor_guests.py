@@ -10,7 +10,7 @@ from apus.kernel.errors import Invalid
 from apus.kernel.world import World
 from apus.services.compute.agent.guests import State
 from apus.services.compute.agent.image_cache import ImageCache
-from apus.services.compute.contract import HostWork, Power, Wish
+from apus.services.compute.contract import GuestSpec, HostWork, Power, Wish
 from apus.services.compute.drivers import config_drive, hypervisor
 from apus.services.compute.drivers.hypervisor import DiskSpec, DomainSpec, HostForward, Hypervisor, NicSpec
 from apus.services.image.contract import BootImage
@@ -99,7 +99,7 @@ class HypervisorGuests:
         if spec.image.disk_format == "iso":
             cdrom = DiskSpec(id="cdrom", path=base, format="raw", kind="cdrom", bus="ide", read_only=True, boot_index=0)
             blank = DiskSpec(id="root", path="root.qcow2", kind="root", bus=bus, size_bytes=size, boot_index=1)
-            return [blank, cdrom]
+            return [blank, cdrom, *_blank_disks(spec)]
         root = DiskSpec(
             id="root",
             path="root.qcow2",
@@ -110,7 +110,7 @@ class HypervisorGuests:
             backing_format="qcow2" if spec.image.disk_format == "qcow2" else "raw",
             size_bytes=max(size, spec.image.virtual_size_bytes),
         )
-        return [root]
+        return [root, *_blank_disks(spec)]
 
     async def _config_drive(self, wish: Wish) -> DiskSpec:
         # SCSI: cloud kernels have no AHCI, and on virtio it would take the name that the first volume expects.
@@ -128,6 +128,17 @@ class HypervisorGuests:
 
     def _drive_path(self, wish: Wish) -> Path:
         return self._config_dir / f"{wish.id}.iso"
+
+
+def _blank_disks(spec: GuestSpec) -> list[DiskSpec]:
+    """What the flavor gives beside the root disk."""
+    disks = []
+    if spec.ephemeral_gib:
+        size = spec.ephemeral_gib << 30
+        disks.append(DiskSpec(id="ephemeral", path="ephemeral.qcow2", kind="ephemeral", size_bytes=size))
+    if spec.swap_mib:
+        disks.append(DiskSpec(id="swap", path="swap.qcow2", kind="swap", size_bytes=spec.swap_mib << 20))
+    return disks
 
 
 def _state(found: hypervisor.Found) -> State:

@@ -24,7 +24,8 @@ Down = Callable[[Body], Body]
 def _each_server(body: Body) -> Iterable[dict[str, Any]]:
     if "server" in body:
         return (body["server"],)
-    return body.get("servers", ())
+    servers: list[dict[str, Any]] = body.get("servers", [])
+    return servers
 
 
 def _drop(*keys: str) -> Down:
@@ -148,6 +149,10 @@ def _group_down(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Down:
         return body
 
     return down
+
+
+def _group_without_owner(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in ("project_id", "user_id")}
 
 
 def _policies_as_list(group: dict[str, Any]) -> dict[str, Any]:
@@ -280,6 +285,17 @@ _HYPERVISORS: Final = ("list_hypervisors", "list_hypervisors_detail", "show_hype
 
 _ALL_VIEWS: Final = (*_SHOWS, *_CHANGES)
 
+_UPDATE_BEFORE_2_75: Final = frozenset({
+    "id", "name", "status", "tenant_id", "user_id", "metadata", "hostId", "image", "flavor", "created", "updated",
+    "addresses", "accessIPv4", "accessIPv6", "links", "OS-DCF:diskConfig", "progress", "fault", "locked",
+    "description", "tags", "trusted_image_certificates", "server_groups", "locked_reason",
+})  # fmt: skip
+
+
+def _only(body: Body, keys: frozenset[str]) -> Body:
+    return {**body, "server": {key: value for key, value in body["server"].items() if key in keys}}
+
+
 CHANGES: Final = (
     Change((2, 2), "create_keypair", up=_refuse("keypair", "type"), down=_keypairs_without("type")),
     *_on(("show_keypair", "list_keypairs"), (2, 2), _keypairs_without("type")),
@@ -287,7 +303,7 @@ CHANGES: Final = (
     *_on(_ALL_VIEWS, (2, 9), _drop("locked")),
     Change((2, 10), "create_keypair", up=_refuse("keypair", "user_id")),
     *_on(("list_services",), (2, 11), _services(_without_forced_down)),
-    *_on(_GROUPS, (2, 13), _group_down(lambda group: {k: v for k, v in group.items() if k not in ("project_id", "user_id")})),
+    *_on(_GROUPS, (2, 13), _group_down(_group_without_owner)),
     *_on(_ALL_VIEWS, (2, 16), _drop("host_status")),
     *_on(_ALL_VIEWS, (2, 19), _drop("description")),
     Change((2, 19), "create_server", up=_refuse("server", "description")),
@@ -335,16 +351,6 @@ CHANGES: Final = (
     *_on(_ALL_VIEWS, (2, 98), _image_without_properties),
     *_on(_ALL_VIEWS, (2, 100), _drop("scheduler_hints")),
 )  # fmt: skip
-
-_UPDATE_BEFORE_2_75: Final = frozenset({
-    "id", "name", "status", "tenant_id", "user_id", "metadata", "hostId", "image", "flavor", "created", "updated",
-    "addresses", "accessIPv4", "accessIPv6", "links", "OS-DCF:diskConfig", "progress", "fault", "locked",
-    "description", "tags", "trusted_image_certificates", "server_groups", "locked_reason",
-})  # fmt: skip
-
-
-def _only(body: Body, keys: frozenset[str]) -> Body:
-    return {**body, "server": {key: value for key, value in body["server"].items() if key in keys}}
 
 
 class ComputeVersions(VersionChain):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -304,7 +304,7 @@ async def act(request: ApiRequest) -> Reply:
     return await handler(request, argument)
 
 
-Act = Callable[[ApiRequest, Any], Any]
+Act = Callable[[ApiRequest, Any], Awaitable[Reply]]
 
 _NOT_HERE: Final = frozenset({
     "createImage", "createBackup", "resize", "confirmResize", "revertResize", "rebuild", "rescue", "unrescue",

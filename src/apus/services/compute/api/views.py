@@ -81,9 +81,7 @@ def server_view(
         "description": server.description,
         "tags": server.tags,
         "trusted_image_certificates": server.trusted_certificates,
-        "server_groups": [server.group_id] if server.group_id else [],
         "OS-EXT-SRV-ATTR:hostname": server.hostname,
-        "scheduler_hints": server.hints,
     }
     if status.status in ("ACTIVE", "BUILD", "PASSWORD", "REBUILD", "RESIZE", "HARD_REBOOT", "REBOOT"):
         view["progress"] = _PROGRESS.get(status.status, 0)
@@ -111,9 +109,10 @@ def server_view(
                 "host_status": ("UNKNOWN" if silent else "UP") if server.host else "",
             }
         )
-    if listed:
+    if not listed:
         # The reference: server groups and hints are answered by show, not by lists.
-        del view["server_groups"], view["scheduler_hints"]
+        view["server_groups"] = [server.group_id] if server.group_id else []
+        view["scheduler_hints"] = server.hints
     return view
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Conflict, Unavailable
+from apus.kernel.errors import Conflict, NoRoom, Unavailable
 from apus.kernel.events import emit
 from apus.kernel.flow import PENDING, Effect, Run, Saga, Step, Wait
 from apus.kernel.record import changed
@@ -52,17 +52,17 @@ def _need(server: Server, members: tuple[str, ...], policy: str | None) -> Need:
     for key, value in flavor.extra_specs.items():
         if key.startswith("resources:") and value.isdigit():
             resources[key[10:]] = int(value)
-    affinity = policy is not None and not policy.startswith("anti") and policy.endswith("affinity")
-    anti = policy is not None and policy.startswith("anti")
+    soft = policy is not None and policy.startswith("soft-")
+    rule = (policy or "").removeprefix("soft-")
     return Need(
         resources={name: amount for name, amount in resources.items() if amount},
         required_traits=tuple(sorted(name for name, value in traits.items() if value == "required")),
         forbidden_traits=tuple(sorted(name for name, value in traits.items() if value == "forbidden")),
         availability_zone=server.availability_zone,
         host=server.wanted_host,
-        same_host_as=(*server.same_host, *(members if affinity else ())),
-        different_host_from=(*server.different_host, *(members if anti else ())),
-        soft=policy is not None and policy.startswith("soft"),
+        same_host_as=(*server.same_host, *(members if rule == "affinity" else ())),
+        different_host_from=(*server.different_host, *(members if rule == "anti-affinity" else ())),
+        soft=soft,
     )
 
 
@@ -74,13 +74,15 @@ async def claim_host(run: BootRun) -> Any:
         group = store.GROUPS.get(tx, server.group_id)
         members = SERVERS.find(tx, group_id=server.group_id, deleted=False)
         ids = tuple(member.id for member in members if member.id != server.id)
-        return server, ids, None if group is None else group.policy.replace("soft-anti", "softanti")
+        return server, ids, None if group is None else group.policy
 
     server, members, policy = await run.world.store.read(ask)
-    soft = policy is not None and policy.startswith("soft")
-    need = _need(server, members, policy.replace("softanti", "anti").replace("soft-", "") if policy else None)
-    need = msgspec.structs.replace(need, soft=soft)
-    claim = await run.deps.placement.claim(server.id, need, server.project_id, server.user_id, ())
+    need = _need(server, members, policy)
+    try:
+        claim = await run.deps.placement.claim(server.id, need, server.project_id, server.user_id, ())
+    except NoRoom as error:
+        # Room may come, but whoever asked wants to know now.
+        raise Conflict(error.code, f"No valid host was found. {error.shown}", details=error.details) from error
 
     def placed(tx: Transaction) -> dict[str, str]:
         now = SERVERS.require(tx, server.id)
@@ -107,11 +109,14 @@ async def release_host(run: BootRun) -> Any:
 async def bind_ports(run: BootRun) -> Any:
     server = await _server(run)
     host = run.outputs["claim_host"]["host"]
-    ports = tuple(
-        await run.deps.network.ensure_ports(
-            server.id, server.name, run.input.caller, server.port_asks, server.security_groups, host
+    try:
+        ports = tuple(
+            await run.deps.network.ensure_ports(
+                server.id, server.name, run.input.caller, server.port_asks, server.security_groups, host
+            )
         )
-    )
+    except NoRoom as error:
+        raise Conflict(error.code, error.shown) from error
     return Effect(_server_change(run, ports=ports))
 
 
@@ -219,6 +224,8 @@ def _spec(server: Server) -> GuestSpec:
         vcpus=server.flavor.vcpus,
         memory_mib=server.flavor.memory_mib,
         disk_gib=server.flavor.disk_gib,
+        ephemeral_gib=server.flavor.ephemeral_gib,
+        swap_mib=server.flavor.swap_mib,
         image=server.image,
         kernel=server.kernel,
         ramdisk=server.ramdisk,

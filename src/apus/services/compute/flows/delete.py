@@ -82,6 +82,14 @@ async def bury(run: DeleteRun) -> Any:
     return Effect(end)
 
 
+def let_go(tx: Transaction, run: DeleteRun, reason: str) -> None:
+    """A boot that would not end: the server is as it was, and may be deleted again."""
+    server = SERVERS.get(tx, run.input.server_id)
+    if server is not None and not server.deleted:
+        server = SERVERS.put(tx, changed(server, deleting=False, updated_at_s=tx.now_s))
+        store.end_actions(tx, server, action="delete", error=reason[:1000])
+
+
 DELETE: Final = Saga(
     "server.delete",
     version=1,
@@ -94,4 +102,5 @@ DELETE: Final = Saga(
         Step("release_claim", do=release_claim, within_s=3600),
         Step("bury", do=bury, within_s=3600),
     ),
+    on_unwound=let_go,
 )

@@ -48,7 +48,8 @@ def project(server: Server) -> Status:
     if server.boots > seen.boots and server.wanted is Power.ON and seen.boots > 0:
         if server.hard:
             return Status("HARD_REBOOT", vm_state, "rebooting_hard", power_state)
-        return Status("REBOOT", vm_state, "rebooting", power_state)
+        if seen.power is not Power.OFF:
+            return Status("REBOOT", vm_state, "rebooting", power_state)
     return Status(_STATUS[vm_state], vm_state, _TASK.get((seen.power, server.wanted)), power_state)
 
 

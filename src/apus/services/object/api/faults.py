@@ -18,6 +18,7 @@ CODES: Final = {
     "object.listing_limit": 412,
     "object.name_encoding": 412,
     "object.destination": 412,
+    "wire.nul": 412,
 }
 
 _REASONS: Final = {

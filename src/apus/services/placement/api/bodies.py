@@ -23,7 +23,8 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class ProviderBody(_Strict, frozen=True):
     name: Name
     uuid: Uuid | None = None
-    parent_provider_uuid: Uuid | None = None
+    parent_provider_uuid: Uuid | msgspec.UnsetType | None = msgspec.UNSET
+    """Not said: as it is.  null: none."""
 
 
 class InventoryBody(_Strict, frozen=True):

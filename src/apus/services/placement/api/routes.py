@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from apus.kernel.errors import Conflict, Invalid, NotFound
 from apus.kernel.policy import Policy, Rule
 from apus.services.placement.api import bodies, views
@@ -64,7 +66,8 @@ async def list_providers(request: ApiRequest) -> Reply:
 
 async def create_provider(request: ApiRequest) -> Reply:
     body: bodies.ProviderBody = request.body
-    made = await _service(request).create_provider(body.name, body.uuid, body.parent_provider_uuid)
+    parent_id = None if isinstance(body.parent_provider_uuid, msgspec.UnsetType) else body.parent_provider_uuid
+    made = await _service(request).create_provider(body.name, body.uuid, parent_id)
     location = f"{request.base_url}{PREFIX}/resource_providers/{made.id}"
     if request.version is not None and request.version < (1, 20):  # the reply became a body in 1.20
         return Reply(None, 201, {"Location": location})
@@ -77,7 +80,14 @@ async def show_provider(request: ApiRequest) -> Reply:
 
 async def update_provider(request: ApiRequest) -> Reply:
     body: bodies.ProviderBody = request.body
-    changed = await _service(request).rename_provider(request.params["uuid"], body.name, body.parent_provider_uuid)
+    known, parent_id = await _provider(request), body.parent_provider_uuid
+    if isinstance(parent_id, msgspec.UnsetType):
+        parent_id = known.parent_id
+    before_moves = request.version is not None and request.version < (1, 37)
+    if before_moves and known.parent_id is not None and parent_id != known.parent_id:
+        shown = "parent_provider_uuid: before version 1.37 a provider that has a parent keeps it."
+        raise Invalid("placement.parent_fixed", shown, field="parent_provider_uuid")
+    changed = await _service(request).change_provider(known.id, body.name, parent_id)
     return Reply(views.provider_view(changed, PREFIX))
 
 
@@ -233,6 +243,9 @@ def _resources(request: ApiRequest) -> dict[str, int]:
     resources = {}
     for item in text.split(","):
         name, _, amount = item.partition(":")
+        if not name.strip():
+            shown = f"resources: {item[:40]!r} names no resource class; e.g. VCPU:1."
+            raise Invalid("placement.resources", shown, field="resources")
         resources[name.strip()] = whole_number(f"resources.{name.strip()}", amount, minimum=1)
     return resources
 
@@ -334,6 +347,7 @@ async def delete_trait(request: ApiRequest) -> Reply:
 _READ, _WRITE = "placement:read", "placement:write"
 _ONE = "/resource_providers/{uuid}"
 _CONSUMERS: Any = dict[str, bodies.AllocationsBody]
+_UUIDS: Any = list[bodies.Uuid]
 
 ROUTES: Final = (
     Route("GET", "", root, may="placement:discover"),
@@ -345,33 +359,33 @@ ROUTES: Final = (
     Route("DELETE", _ONE, delete_provider, may=_WRITE, status=204),
     Route("GET", _ONE + "/inventories", list_inventories, may=_READ),
     Route("PUT", _ONE + "/inventories", put_inventories, may=_WRITE, takes=bodies.InventoriesBody),
-    Route("DELETE", _ONE + "/inventories", delete_inventories, may=_WRITE, status=204),
+    Route("DELETE", _ONE + "/inventories", delete_inventories, may=_WRITE, status=204, since=(1, 5)),
     Route("GET", _ONE + "/inventories/{name}", show_inventory, may=_READ),
     Route("PUT", _ONE + "/inventories/{name}", put_inventory, may=_WRITE, takes=bodies.InventoryBody),
     Route("DELETE", _ONE + "/inventories/{name}", delete_inventory, may=_WRITE, status=204),
     Route("GET", _ONE + "/usages", provider_usages, may=_READ),
     Route("GET", _ONE + "/allocations", provider_allocations, may=_READ),
-    Route("GET", _ONE + "/traits", get_traits, may=_READ),
-    Route("PUT", _ONE + "/traits", put_traits, may=_WRITE, takes=bodies.TraitsBody),
-    Route("DELETE", _ONE + "/traits", delete_traits, may=_WRITE, status=204),
-    Route("GET", _ONE + "/aggregates", get_aggregates, may=_READ),
+    Route("GET", _ONE + "/traits", get_traits, may=_READ, since=(1, 6)),
+    Route("PUT", _ONE + "/traits", put_traits, may=_WRITE, takes=bodies.TraitsBody, since=(1, 6)),
+    Route("DELETE", _ONE + "/traits", delete_traits, may=_WRITE, status=204, since=(1, 6)),
+    Route("GET", _ONE + "/aggregates", get_aggregates, may=_READ, since=(1, 1)),
     Route("PUT", _ONE + "/aggregates", put_aggregates, may=_WRITE, takes=bodies.AggregatesBody, since=(1, 19)),
-    Route("PUT", _ONE + "/aggregates", put_aggregates_list, may=_WRITE, takes=list[bodies.Uuid], until=(1, 18)),
+    Route("PUT", _ONE + "/aggregates", put_aggregates_list, may=_WRITE, takes=_UUIDS, since=(1, 1), until=(1, 18)),
     Route("GET", "/allocations/{consumer}", get_allocations, may=_READ),
     Route("PUT", "/allocations/{consumer}", put_allocations, may=_WRITE, takes=bodies.AllocationsBody, status=204),
     Route("DELETE", "/allocations/{consumer}", delete_allocations, may=_WRITE, status=204),
     Route("POST", "/allocations", post_allocations, may=_WRITE, takes=_CONSUMERS, status=204, since=(1, 13)),
     Route("GET", "/allocation_candidates", get_candidates, may=_READ, since=(1, 10)),
     Route("GET", "/usages", usages, may="placement:usages", since=(1, 9)),
-    Route("GET", "/resource_classes", list_classes, may=_READ),
-    Route("POST", "/resource_classes", create_class, may=_WRITE, takes=bodies.ClassBody),
-    Route("GET", "/resource_classes/{name}", show_class, may=_READ),
-    Route("PUT", "/resource_classes/{name}", put_class, may=_WRITE),
-    Route("DELETE", "/resource_classes/{name}", delete_class, may=_WRITE, status=204),
-    Route("GET", "/traits", list_traits, may=_READ),
-    Route("GET", "/traits/{name}", show_trait, may=_READ),
-    Route("PUT", "/traits/{name}", put_trait, may=_WRITE),
-    Route("DELETE", "/traits/{name}", delete_trait, may=_WRITE, status=204),
+    Route("GET", "/resource_classes", list_classes, may=_READ, since=(1, 2)),
+    Route("POST", "/resource_classes", create_class, may=_WRITE, takes=bodies.ClassBody, since=(1, 2)),
+    Route("GET", "/resource_classes/{name}", show_class, may=_READ, since=(1, 2)),
+    Route("PUT", "/resource_classes/{name}", put_class, may=_WRITE, since=(1, 7)),
+    Route("DELETE", "/resource_classes/{name}", delete_class, may=_WRITE, status=204, since=(1, 2)),
+    Route("GET", "/traits", list_traits, may=_READ, since=(1, 6)),
+    Route("GET", "/traits/{name}", show_trait, may=_READ, since=(1, 6)),
+    Route("PUT", "/traits/{name}", put_trait, may=_WRITE, since=(1, 6)),
+    Route("DELETE", "/traits/{name}", delete_trait, may=_WRITE, status=204, since=(1, 6)),
 )
 
 

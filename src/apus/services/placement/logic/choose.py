@@ -146,10 +146,11 @@ def _filters(
     for name, amount in need.resources.items():
         steps.append((name, *_fits(table, name, amount)))
     if same and not need.soft:
-        steps.append(("same_host", by(lambda host: host.id in same), "the host must hold the servers that were named"))
+        passes = by(lambda host: host.id in same)
+        steps.append(("same_host", passes, "the same host was asked for as that of the servers named"))
     if different and not need.soft:
         passes = by(lambda host: host.id not in different)
-        steps.append(("different_host", passes, "the host must not hold the servers that were named"))
+        steps.append(("different_host", passes, "a different host was asked for than that of the servers named"))
     return steps
 
 
