@@ -26,10 +26,10 @@ from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.migrations import migrate
 from apus.platform.process import LocalRunner
-from apus.platform.store_sqlite import SqliteStore
 from apus.services.object.api.routes import swift_apis
 from apus.wire.app import Api, App
 from tests.conftest import free_port
+from tests.stores import open_store
 
 ANSWER_S = 20.0
 """Past this a request hangs."""
@@ -146,7 +146,7 @@ async def whole_cloud(state_dir: Path, *, sim_hosts: int = 2) -> AsyncIterator[W
     )  # fmt: skip
     (state_dir / "apus.toml").write_text(dump_settings(settings))
     clock, runner, disk, bus = SystemClock(), LocalRunner(), LocalDisk(), LocalBus()
-    store = SqliteStore(None, clock)
+    store = open_store(None, clock)
     from apus.node.schema import metadata
 
     await migrate(store, metadata)
