@@ -16,6 +16,7 @@ from apus.kernel.world import Transaction, World
 from apus.services.placement.contract import Explanation, PlacementService
 from apus.skins.apus import views
 from apus.skins.apus.events import EventStreams
+from apus.skins.apus.status import StatusBoard
 from apus.wire.app import Api
 from apus.wire.faults import Faults, errors_fault
 from apus.wire.listing import boolean, whole_number
@@ -33,6 +34,7 @@ POLICY: Final[Policy] = {
     "operation:settle": Rule.ADMIN,
     "explain:show": Rule.READER,
     "host:list": Rule.ADMIN,
+    "status:show": Rule.ADMIN,
 }
 
 
@@ -44,6 +46,7 @@ class ApusDoor:
     ) -> None:
         self.world, self.flows, self.placement = world, flows, placement
         self.streams = streams or EventStreams(world)
+        self.board = StatusBoard(world, placement)
 
 
 def apus_api(door: ApusDoor) -> Api:
@@ -75,7 +78,7 @@ def _scope(request: ApiRequest) -> str | None:
 async def versions(request: ApiRequest) -> Reply:
     base = f"{request.base_url}{PREFIX}/v1"
     links = [{"rel": "self", "href": f"{base}/"}]
-    resources = ("events", "operations", "explain", "hosts")
+    resources = ("events", "operations", "explain", "hosts", "status")
     return Reply(
         {
             "versions": [{"id": "v1.0", "status": "CURRENT", "links": links}],
@@ -167,8 +170,13 @@ async def _subjects(door: ApusDoor, caller: Caller, subject_id: str) -> Sequence
 
 
 async def list_hosts(request: ApiRequest) -> Reply:
-    hosts = sorted(await _door(request).placement.hosts(), key=lambda host: host.name)
-    return Reply({"hosts": [views.host_view(host) for host in hosts]})
+    door = _door(request)
+    hosts, now_s = sorted(await door.placement.hosts(), key=lambda host: host.name), door.world.clock.now_s()
+    return Reply({"hosts": [views.host_view(host, now_s) for host in hosts]})
+
+
+async def show_status(request: ApiRequest) -> Reply:
+    return Reply(await _door(request).board.view())
 
 
 ROUTES: Final = (
@@ -183,4 +191,5 @@ ROUTES: Final = (
     Route("POST", "/v1/operations/{id}/abandon", to=abandon_operation, may="operation:settle", takes=AbandonBody),
     Route("GET", "/v1/explain/{id}", to=explain, may="explain:show"),
     Route("GET", "/v1/hosts", to=list_hosts, may="host:list"),
+    Route("GET", "/v1/status", to=show_status, may="status:show"),
 )
