@@ -327,3 +327,23 @@ def test_where_a_server_is_reached() -> None:
             assert (await apus.ask("/v1/servers/server-1/access", None))[0] == 401
 
     run(story())
+
+
+def test_status() -> None:
+    async def story() -> None:
+        async with cloud() as it:
+            for index, saga in enumerate((GOOD, STICKY, PARKED)):
+                flow_id = await _start(it, saga, f"r{index}")
+                if saga is not PARKED:
+                    await it.flows.advance_to_rest(flow_id)
+            assert (await it.ask("/v1/status"))[0] == 403
+            status, body = await it.ask("/v1/status", token="admin")
+            assert status == 200
+            assert (body["operations"]["stuck"], body["operations"]["succeeded"]) == (1, 1)
+            (stuck,) = body["stuck"]
+            assert (stuck["resource_id"], "on fire" in stuck["reason"]) == ("r1", True)
+            assert [(host["name"], host["up"]) for host in body["hosts"]] == [("h1", False), ("h2", False)]
+            assert body["version"]
+            assert body["up_s"] < 60
+
+    run(story())

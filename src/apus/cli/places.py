@@ -104,3 +104,9 @@ class Cloud:
 
 def cloud_at(state_dir: Path | None) -> Cloud:
     return Cloud((state_dir or default_state_dir()).absolute())
+
+
+def silence_of(host: dict[str, Any]) -> str:
+    """How long a host has said nothing, in words."""
+    silent_s = host["silent_s"]
+    return "never heard" if silent_s is None else f"silent for {silent_s:.0f} s"

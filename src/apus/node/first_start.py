@@ -100,12 +100,17 @@ class FirstStart:
         if await self._world.disk.stat(directory / "micro.qcow2") is None:
             _log.warning("there is no micro image; `apus image build micro` makes it", looked_in=str(directory))
             return False
+        why = ""
         for _ in range(OBJECTS_TRIES):
             try:
                 await self._import(directory)
                 return True
-            except Unavailable:  # the object process is still starting
+            except Unavailable as error:  # the object process is still starting
+                why = error.shown
+                if error.code == "object.full":
+                    break
                 await self._world.clock.sleep(OBJECTS_PAUSE_S)
+        _log.warning("the micro image is not imported; the next start tries again", why=why)
         return False
 
     async def _import(self, directory: Path) -> None:

@@ -17,6 +17,7 @@ from apus.services.compute.contract import ComputeService
 from apus.services.placement.contract import Explanation, PlacementService
 from apus.skins.apus import views
 from apus.skins.apus.events import EventStreams
+from apus.skins.apus.status import StatusBoard
 from apus.wire.app import Api
 from apus.wire.faults import Faults, errors_fault
 from apus.wire.listing import boolean, whole_number
@@ -35,6 +36,7 @@ POLICY: Final[Policy] = {
     "explain:show": Rule.READER,
     "host:list": Rule.ADMIN,
     "access:show": Rule.READER,
+    "status:show": Rule.ADMIN,
 }
 
 
@@ -52,6 +54,7 @@ class ApusDoor:
     ) -> None:
         self.world, self.flows, self.placement, self.compute = world, flows, placement, compute
         self.streams = streams or EventStreams(world)
+        self.board = StatusBoard(world, placement)
 
 
 def apus_api(door: ApusDoor) -> Api:
@@ -83,7 +86,7 @@ def _scope(request: ApiRequest) -> str | None:
 async def versions(request: ApiRequest) -> Reply:
     base = f"{request.base_url}{PREFIX}/v1"
     links = [{"rel": "self", "href": f"{base}/"}]
-    resources = ("events", "operations", "explain", "hosts")
+    resources = ("events", "operations", "explain", "hosts", "status")
     return Reply(
         {
             "versions": [{"id": "v1.0", "status": "CURRENT", "links": links}],
@@ -175,8 +178,13 @@ async def _subjects(door: ApusDoor, caller: Caller, subject_id: str) -> Sequence
 
 
 async def list_hosts(request: ApiRequest) -> Reply:
-    hosts = sorted(await _door(request).placement.hosts(), key=lambda host: host.name)
-    return Reply({"hosts": [views.host_view(host) for host in hosts]})
+    door = _door(request)
+    hosts, now_s = sorted(await door.placement.hosts(), key=lambda host: host.name), door.world.clock.now_s()
+    return Reply({"hosts": [views.host_view(host, now_s) for host in hosts]})
+
+
+async def show_status(request: ApiRequest) -> Reply:
+    return Reply(await _door(request).board.view())
 
 
 async def access(request: ApiRequest) -> Reply:
@@ -198,4 +206,5 @@ ROUTES: Final = (
     Route("GET", "/v1/explain/{id}", to=explain, may="explain:show"),
     Route("GET", "/v1/servers/{id}/access", to=access, may="access:show"),
     Route("GET", "/v1/hosts", to=list_hosts, may="host:list"),
+    Route("GET", "/v1/status", to=show_status, may="status:show"),
 )
