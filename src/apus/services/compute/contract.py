@@ -51,6 +51,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How often it shall have been started: one more is a reboot."""
     hard: bool = False
     """Power changes do not ask the guest first."""
+    heard: int = 0
+    """The newest `Found.counter` that was taken in: a host that forgot its own goes on from here."""
     spec: GuestSpec
 
 

@@ -7,6 +7,7 @@ host, stands for all that there is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 from apus.kernel.errors import Unavailable
@@ -87,7 +88,8 @@ class NetworkAgent:
 
     async def unplug(self, port_id: str) -> None:
         await self._driver.absent_port(port_id)
-        await self._control.unplugged(self._host, port_id)
+        with contextlib.suppress(Unavailable):  # the next inventory says it, too
+            await self._control.unplugged(self._host, port_id)
         self.mailbox.kick(self._host)
 
     async def _ensure_networks(self, wanted: HostWanted) -> None:
