@@ -38,7 +38,8 @@ def test_containers(swift: SwiftServer) -> None:
         "PUT", "/v1/AUTH_a/box", X_Container_Meta_Colour="r\u00e9d".encode().decode("latin-1")
     )
     assert (status, body) == (201, b"")
-    assert headers["x-trans-id"].startswith("tx")
+    assert re.fullmatch("tx[0-9a-f]{21}-[0-9a-f]{10}", headers["x-trans-id"])
+    assert re.fullmatch("tx[0-9a-f]{21}-[0-9a-f]{10}", swift.ask("GET", "/healthcheck")[1]["x-trans-id"])
     assert swift.ask("PUT", "/v1/AUTH_a/box")[0] == 202
     status, headers, body = swift.ask("HEAD", "/v1/AUTH_a/box")
     assert (status, headers["content-length"], body) == (204, "0", b"")

@@ -254,9 +254,7 @@ def test_strange_request_lines_are_refused(line: bytes, capfd: pytest.CaptureFix
 
 def test_a_value_cannot_begin_another_header() -> None:
     async def story(client: RawClient, fixture: Fixture) -> None:
-        answer = await client.ask(
-            "GET", "/thing/echo/a%0d%0aSet-Cookie:%20x?name=b%0D%0A%0D%0Ac%7f%E2%82%AC", READER
-        )
+        answer = await client.ask("GET", "/thing/echo/a%0d%0aSet-Cookie:%20x?name=b%0D%0A%0D%0Ac%7f%E2%82%AC", READER)
         assert answer.status == 204
         assert "set-cookie" not in answer.headers
         assert answer.headers["location"] == "/thing/a  Set-Cookie: x"
