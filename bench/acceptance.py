@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bench.cloud import bench_cloud
+from bench.cloud import BenchCloud, bench_cloud
 
 HERE: Final = Path(__file__).parent
 PAGE: Final = HERE.parent / "docs" / "tempest.md"
@@ -42,33 +42,32 @@ HAVE: Final[Mapping[str, str]] = {
     "network-feature-enabled.port_security": "True",
     "object-storage-feature-enabled.discoverability": "True",
 }
-# A guest of the real cloud is reached at its fixed address: the machine has a foot in the default network.
-REAL: Final[Mapping[str, str]] = {
+# A simulated server is up at once; images over HTTP are taken from the ports of the web alone.
+SIMULATED: Final = ("--build-timeout", "60", "--serve-addr", "127.0.0.1:80")
+# There are no routers yet: servers are put into the network that all share, and reached at their fixed addresses (the
+# machine of a real cloud has a foot in that network).
+FLAT: Final[Mapping[str, str]] = {
     "auth.create_isolated_networks": "False",
     "compute.fixed_network_name": "default",
     "network.shared_physical_network": "True",
     "validation.connect_method": "fixed",
     "validation.network_for_ssh": "default",
 }
-# Whole features that are not there yet, as the beginning of a test's id; everything else that fails is ours to mend.
-NOT_YET: Final[Mapping[str, str]] = {}
 
 
-def judge(
-    cloud_dir: Path, auth_url: str, out: Path, regex: str, options: Sequence[str], settings: Mapping[str, str]
-) -> dict[str, Any]:
+def judge(cloud: BenchCloud, out: Path, regex: str, options: Sequence[str]) -> dict[str, Any]:
     """One run of the judge; its result.json."""
-    clouds = msgspec.yaml.decode((cloud_dir / "clouds.yaml").read_bytes())["clouds"]
+    clouds = msgspec.yaml.decode((cloud.state_dir / "clouds.yaml").read_bytes())["clouds"]
     auth = clouds["apus-admin"]["auth"]
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OS_")},
         "ANCHOR_DIR": os.environ.get("ANCHOR_DIR", str(Path.home() / ".cache" / "apus" / "tempest")),
-        "OS_AUTH_URL": auth_url,
+        "OS_AUTH_URL": auth["auth_url"],
         "OS_USERNAME": auth["username"],
         "OS_PASSWORD": auth["password"],
         "OS_PROJECT_NAME": auth["project_name"],
     }
-    sets = [part for name, value in {**HAVE, **settings}.items() for part in ("--set", f"{name}={value}")]
+    sets = [part for name, value in {**HAVE, **FLAT}.items() for part in ("--set", f"{name}={value}")]
     command = [sys.executable, str(HERE / "tempest_run.py"), "--plugins", "core", "--features", "none", "--prepare"]
     command += ["--regex", regex, "--out", str(out), *options, *sets]
     subprocess.run(command, env=env)
@@ -78,15 +77,13 @@ def judge(
 def on_simulated_hosts(port: int, out: Path, groups: Sequence[str]) -> dict[str, Any]:
     with bench_cloud(port, "--sim-hosts", "4", "--network", "simulated") as cloud:
         regex = rf"^tempest\.api\.({'|'.join(groups)})\."
-        return judge(cloud.state_dir, f"http://127.0.0.1:{port}/identity/v3", out, regex, ["--no-validation"], {})
+        return judge(cloud, out, regex, ["--no-validation", *SIMULATED])
 
 
 def on_real_guests(port: int, out: Path) -> dict[str, Any]:
     with bench_cloud(port, "--network", "flat") as cloud:
         options = ["--concurrency", "1", "--ssh-user", "root"]
-        return judge(
-            cloud.state_dir, f"http://127.0.0.1:{port}/identity/v3", out, r"^tempest\.scenario\.", options, REAL
-        )
+        return judge(cloud, out, r"^tempest\.scenario\.", options)
 
 
 def table(result: Mapping[str, Any]) -> list[str]:

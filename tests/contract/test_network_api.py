@@ -205,7 +205,8 @@ def test_refusals_are_neutrons() -> None:
         assert refusal(renamed) == (409, "SecurityGroupDefaultAlreadyExists")
         assert refusal(call("GET", "/v2.0/ports/none")) == (404, "PortNotFound")
         assert refusal(call("GET", "/v2.0/networks?colour=red")) == (400, "InvalidInput")
-        assert refusal(call("GET", "/v2.0/agents"))[0] == 403
+        assert call("GET", "/v2.0/agents") == (200, {"agents": []})
+        assert refusal(call("GET", "/v2.0/agents/none"))[0] == 403
         quota = {"quota": {"network": 1}}
         assert call("PUT", "/v2.0/quotas/p-one", quota)[0] == 403
         assert admin("PUT", "/v2.0/quotas/p-one", quota)[0] == 200

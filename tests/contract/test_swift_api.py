@@ -79,6 +79,10 @@ def test_an_object_and_its_headers(swift: SwiftServer, base: str) -> None:
     assert float(headers["x-timestamp"]) > 1e9
     status, headers, body = swift.ask("HEAD", path)
     assert (status, headers["content-length"], body) == (200, "5", b"")
+    swift.ask("POST", path, X_Object_Meta_Blank="", X_Remove_Object_Meta_K="x")
+    headers = swift.ask("HEAD", path)[1]
+    assert headers["x-object-meta-blank"] == ""
+    assert "x-object-meta-k" not in headers
     status, _, body = swift.ask("POST", path, X_Object_Meta_New="n")
     assert status == 202
     assert b"accepted" in body
