@@ -47,9 +47,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store_url: str = ""
     """postgresql://… in a cluster; empty: SQLite in the state directory."""
     bus_url: str = ""
-    """nats://… in a cluster; empty: in-process, with a unix socket between the processes of this machine."""
+    """nats://… in a cluster, several with commas; empty: in-process, with a unix socket between the processes of this
+    machine."""
     control_url: str = ""
-    """Where a compute node without the control role reaches the APIs (image data)."""
+    """Where a compute node without the control role reaches the APIs (image data); several with commas."""
+    object_url: str = ""
+    """Where a control node reaches the object process, when that is another node's: http://10.0.0.5:8775."""
     micro_image_dir: str = ""
     """Where `apus image build micro` put the guest that is imported at the first start; empty: the usual cache."""
     cpu_allocation_ratio: Ratio = 16.0

@@ -156,7 +156,9 @@ class Bus(Protocol):
         """Tell whoever listens now.  Never blocks on a listener, never raises because nobody hears."""
         ...
 
-    async def listen(self, subject: str, listener: Listener) -> Subscription: ...
+    async def listen(self, subject: str, listener: Listener) -> Subscription:
+        """An empty body may also mean that messages were lost, and comes with the subject as it is written here."""
+        ...
 
     async def ask(self, subject: str, body: bytes, *, timeout_s: float) -> bytes:
         """Ask one answerer; raise Unavailable when none answers in time."""

@@ -6,6 +6,7 @@ directory says that it was made once).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node import first_marks
 from apus.services.compute.model import Flavor
 from apus.services.compute.service import Compute
 from apus.services.image.service import Images
@@ -32,6 +34,7 @@ CIDR: Final = "10.42.0.0/20"
 IMAGE: Final = "micro"
 OBJECTS_TRIES: Final = 600
 OBJECTS_PAUSE_S: Final = 0.05
+STORE_PAUSE_S: Final = 1.0
 
 _log = get_logger("apus.node")
 
@@ -55,8 +58,22 @@ class FirstStart:
     async def make(self) -> None:
         for what, make in (("flavors", self._flavors), ("network", self._networks), ("image", self._image)):
             mark = self._state_dir / "made" / what
-            if await self._world.disk.stat(mark) is None and await make():
-                await self._world.disk.write_synced(mark, b"")
+            while await self._world.disk.stat(mark) is None:
+                try:
+                    if await self._make_once(what, make):
+                        await self._world.disk.write_synced(mark, b"")
+                    break
+                except Unavailable as error:
+                    _log.warning("the first start waits", what=what, why=error.shown)
+                    await self._world.clock.sleep(STORE_PAUSE_S)
+
+    async def _make_once(self, what: str, make: Callable[[], Awaitable[bool]]) -> bool:
+        store, node = self._world.store, self._settings.node
+        if not await first_marks.claim(store, what, node):
+            return False
+        made = await make()
+        await (first_marks.done if made else first_marks.release)(store, what, node)
+        return made
 
     async def _flavors(self) -> bool:
         for flavor in FLAVORS:

@@ -35,5 +35,5 @@ class Kicks:
             for host in hosts:
                 try:
                     await self._bus.publish(wanted_subject(host))
-                except Unavailable:
-                    return
+                except Unavailable:  # the host's own scan finds it
+                    break

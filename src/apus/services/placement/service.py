@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apus.kernel.errors import NoRoom, NotFound, Unavailable
 from apus.kernel.events import emit
+from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
 from apus.services.placement.contract import Claim, Explanation, Host, HostReport, Need
@@ -41,6 +42,8 @@ class Placement:
     def __init__(self, world: World) -> None:
         self._world = world
         self._table: HostTable | None = None
+        self._mark = new_id(world.dice).encode()
+        """Tells our own word of a change from that of other processes."""
 
     async def follow(self) -> None:
         """Hear of changes that other processes made."""
@@ -53,10 +56,6 @@ class Placement:
     async def _forget(self, subject: str, body: bytes) -> None:
         if body != self._mark:
             self.forget()
-
-    @property
-    def _mark(self) -> bytes:
-        return str(id(self)).encode()
 
     # ------------------------------------------------------------------ claims
     async def claim(self, consumer_id: str, need: Need, project_id: str, user_id: str, avoid: Sequence[str]) -> Claim:

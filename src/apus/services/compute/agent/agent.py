@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from apus.kernel.errors import CloudError, NotFound, Unavailable
+from apus.kernel.errors import CloudError, Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.compute.agent.guests import Guests, State
@@ -30,8 +30,11 @@ AT_ONCE_MAX: Final = 16
 SCAN_S: Final = 20.0
 """A lost hint costs this much at most."""
 HEARTBEAT_S: Final = 15.0
+AGAIN_S: Final = 1.0
 TRIES_MAX: Final = 6
 """Of an action that says it may succeed later; then it is reported as failed."""
+AWAY: Final = ("bus.", "store.")
+"""Begins the codes that say that the control plane is away: no fault of the guest's, so tried until it is back."""
 WATCH_S: Final = 3.0
 """A guest that ends by itself is noticed after so long."""
 GRACE_S: Final = 300.0
@@ -93,6 +96,10 @@ class Agent:
             self._tasks = None
             await heard.stop()
 
+    def _soon_s(self) -> float:
+        """When to ask again a control plane that is away: not all hosts at once."""
+        return AGAIN_S * self._world.dice.uniform(0.5, 1.5)
+
     # ------------------------------------------------------------------ the HostConsole contract
     async def console_log(self, incarnation_id: str, lines: int | None) -> str:
         return await self._guests.console_log(incarnation_id, lines)
@@ -114,6 +121,8 @@ class Agent:
             except Unavailable as error:
                 everything = True
                 _log.info("control plane is away", host=self.host, why=str(error))
+                await self._world.clock.sleep(self._soon_s())
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SCAN_S):
                     await self._hinted.wait()
@@ -188,12 +197,16 @@ class Agent:
         wish = self._wishes.get(id)
         if wish is None:
             return
-        for attempt in range(TRIES_MAX):
+        attempt = -1
+        while True:
+            attempt += 1
             try:
                 if await self._act(wish, newer):
                     await self._tell(wish, None)
                 return
             except CloudError as error:
+                if isinstance(error, Unavailable) and error.code.startswith(AWAY):
+                    attempt = min(attempt, TRIES_MAX - 2)
                 _log.warning(
                     "wish not fulfilled", host=self.host, id=id, power=wish.power, why=error.shown, hidden=error.hidden
                 )
@@ -276,7 +289,7 @@ class Agent:
             except Unavailable as error:
                 _log.info("report put off", host=self.host, why=str(error))
                 self._unsent = {**batch, **self._unsent}
-                await self._world.clock.sleep(1.0)
+                await self._world.clock.sleep(self._soon_s())
                 self._to_send.set()
 
     async def _watch(self) -> None:
@@ -305,7 +318,9 @@ class Agent:
                     last = report
                 else:
                     await self._placement.host_heard(self.host)
-            except (Unavailable, NotFound) as error:
+            except CloudError as error:  # away, or it forgot us: introduce ourselves again
                 last = None
                 _log.info("heartbeat not heard", host=self.host, why=str(error))
+                await self._world.clock.sleep(self._soon_s())
+                continue
             await self._world.clock.sleep(HEARTBEAT_S)
