@@ -325,7 +325,7 @@ def queued(cloud: CloudProcess, token: str, form: str = "raw") -> str:
     return f"{IMAGES}/{made.json['id']}"
 
 
-def kept(cloud: CloudProcess, known: set[str] = set()) -> set[str]:
+def kept(cloud: CloudProcess, known: frozenset[str] | set[str] = frozenset()) -> set[str]:
     """Objects that hold image data, and what is on its way."""
     drives = cloud.state_dir / "drives"
     return {str(path) for path in drives.glob("*/objects/**/*") if path.is_file()} | {
