@@ -34,7 +34,7 @@ bench: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run
 
 tempest: deps
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bench/tempest_run.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance
 
 sim-long: deps
 	@$(BIN)/python -m pytest -q -n 2 tests/sim --seeds 20000

@@ -325,6 +325,22 @@ def test_concurrent_claims_never_overcommit() -> None:
     with_door(story)
 
 
+def test_concurrent_claims_keep_together_and_apart() -> None:
+    async def story(door: Door) -> None:
+        for name in ("h1", "h2", "h3"):
+            await door.placement.report_host(report(name, 40))
+
+        async def hosts(ids: tuple[str, ...], need: Need) -> set[str]:
+            claims = await asyncio.gather(*(door.placement.claim(id, need, "p", "u", ()) for id in ids))
+            return {claim.host for claim in claims}
+
+        together, apart = ("a1", "a2", "a3", "a4"), ("b1", "b2", "b3")
+        assert len(await hosts(together, Need(resources={"VCPU": 1}, same_host_as=together))) == 1
+        assert len(await hosts(apart, Need(resources={"VCPU": 1}, different_host_from=apart))) == 3
+
+    with_door(story)
+
+
 def test_a_refusal_is_explained() -> None:
     async def story(door: Door) -> None:
         await door.placement.report_host(report("h1", 2))

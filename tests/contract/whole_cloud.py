@@ -121,9 +121,9 @@ async def _answered(app: Any, scope: dict[str, Any], data: bytes | None, cut: bo
         async with asyncio.timeout(ANSWER_S):
             await app(scope, receive, send)
 
-    task = asyncio.create_task(run())
+    task, beginning = asyncio.create_task(run()), asyncio.create_task(began.wait())
     try:
-        await asyncio.wait([task, asyncio.create_task(began.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, beginning], return_when=asyncio.FIRST_COMPLETED)
         if began.is_set() and any(value == b"text/event-stream" for _, value in head["headers"]):
             await asyncio.wait([task], timeout=0.02)  # it never ends by itself
             gone.set()
@@ -131,6 +131,7 @@ async def _answered(app: Any, scope: dict[str, Any], data: bytes | None, cut: bo
     finally:
         began.set()
         gone.set()
+        await beginning
     if not head:
         return None
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head["headers"]}
