@@ -366,7 +366,9 @@ def check_refusal(api: Api, route: Route, ask: Ask, answer: Answer) -> None:
             sent = json.loads(ask.body)
         except (ValueError, RecursionError):
             return
-        typed = names_of(_PARTS.get(route.operation, ("", route.takes))[1]) | set(re.findall(r"[\w-]+", json.dumps(sorted(field_names(sent)), ensure_ascii=False)))
+        typed = names_of(_PARTS.get(route.operation, ("", route.takes))[1]) | set(
+            re.findall(r"[\w-]+", json.dumps(sorted(field_names(sent)), ensure_ascii=False))
+        )
         told = set(re.findall(r"[\w-]+", reason))
         general = {
             "body",

@@ -46,7 +46,11 @@ def environment(**more: str) -> dict[str, str]:
 
 def apus(*words: str, timeout_s: float = 90, **env: str) -> Said:
     done = subprocess.run(
-        [sys.executable, "-m", "apus", *words], capture_output=True, text=True, timeout=timeout_s, env=environment(**env)
+        [sys.executable, "-m", "apus", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment(**env),
     )
     return Said(done.returncode, done.stdout, done.stderr)
 
@@ -59,7 +63,9 @@ class CloudProcess:
 
     def up(self, *options: str, hosts: int = 1, **env: str) -> Said:
         sim = ["--sim-hosts", str(hosts)] if hosts else []
-        return apus("up", "--detach", "--state-dir", str(self.state_dir), "--port", str(self.port), *sim, *options, **env)
+        return apus(
+            "up", "--detach", "--state-dir", str(self.state_dir), "--port", str(self.port), *sim, *options, **env
+        )
 
     def must_up(self, *options: str, hosts: int = 1, **env: str) -> None:
         said = self.up(*options, hosts=hosts, **env)
@@ -113,7 +119,10 @@ class CloudProcess:
         """(token, project id)."""
         password = json.loads((self.state_dir / "secrets.json").read_text())[f"{user}_password"]
         domain = {"id": "default"}
-        identity = {"methods": ["password"], "password": {"user": {"name": user, "domain": domain, "password": password}}}
+        identity = {
+            "methods": ["password"],
+            "password": {"user": {"name": user, "domain": domain, "password": password}},
+        }
         body = {"auth": {"identity": identity, "scope": {"project": {"name": user, "domain": domain}}}}
         answer = self.ask("POST", "/identity/v3/auth/tokens", body)
         assert answer.status == 201, answer.text

@@ -72,7 +72,10 @@ def test_a_full_disk_refuses_writes_answers_reads_and_recovers(small_disk: Path)
         container = f"/v1/AUTH_{project}/c"
         assert cloud.ask("PUT", container, token=token).status == 201
         filler = fill(small_disk)
-        refused = [cloud.ask("POST", "/network/v2.0/networks", {"network": {"name": f"n{number}"}}, token) for number in range(200)]
+        refused = [
+            cloud.ask("POST", "/network/v2.0/networks", {"network": {"name": f"n{number}"}}, token)
+            for number in range(200)
+        ]
         told = [answer for answer in refused if answer.status != 201]
         assert told, "the disk never filled"
         assert {answer.status for answer in told} == {503}
@@ -201,7 +204,18 @@ def test_up_at_once_after_the_supervisor_was_killed(cloud: CloudProcess) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_in_the_foreground_a_signal_ends_all(cloud: CloudProcess, number: signal.Signals) -> None:
-    words = [sys.executable, "-m", "apus", "up", "--state-dir", str(cloud.state_dir), "--port", str(cloud.port), "--sim-hosts", "1"]
+    words = [
+        sys.executable,
+        "-m",
+        "apus",
+        "up",
+        "--state-dir",
+        str(cloud.state_dir),
+        "--port",
+        str(cloud.port),
+        "--sim-hosts",
+        "1",
+    ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
     assert process.stdout is not None
     seen = []
@@ -241,7 +255,11 @@ def test_two_clouds_with_flat_networks(cloud: CloudProcess, tmp_path: Path) -> N
         settings = (of.state_dir / "apus.toml").read_text()
         prefix = "a" + settings.partition('cloud_id = "')[2][:4]
         asked = (["ip", "-o", "link"], ["ip", "netns"], ["nft", "list", "tables"])
-        lines = [line for words in asked for line in subprocess.run(words, capture_output=True, text=True).stdout.splitlines()]
+        lines = [
+            line
+            for words in asked
+            for line in subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+        ]
         return [line for line in lines if prefix in line]
 
     try:
@@ -307,10 +325,12 @@ def queued(cloud: CloudProcess, token: str, form: str = "raw") -> str:
     return f"{IMAGES}/{made.json['id']}"
 
 
-def kept(cloud: CloudProcess, known: set[str] = set()) -> set[str]:
+def kept(cloud: CloudProcess, known: frozenset[str] | set[str] = frozenset()) -> set[str]:
     """Objects that hold image data, and what is on its way."""
     drives = cloud.state_dir / "drives"
-    return {str(path) for path in drives.glob("*/objects/**/*") if path.is_file()} | {str(path) for path in drives.glob("*/tmp/*")}
+    return {str(path) for path in drives.glob("*/objects/**/*") if path.is_file()} | {
+        str(path) for path in drives.glob("*/tmp/*")
+    }
 
 
 @pytest.mark.parametrize("sent_bytes", [0, 70_000, 3_000_000])
@@ -321,7 +341,9 @@ def test_a_truncated_upload_leaves_nothing(shared: CloudProcess, token: str, sen
         wire.sendall(f"{head}Content-Length: 4000000\r\n\r\n".encode() + b"x" * sent_bytes)
     until(lambda: bool(shared.ask("GET", place, token=token).json["status"] == "queued"))
     until(lambda: not _live(kept(shared) - before))
-    assert shared.ask("PUT", f"{place}/file", b"whole", token, {"Content-Type": "application/octet-stream"}).status == 204
+    assert (
+        shared.ask("PUT", f"{place}/file", b"whole", token, {"Content-Type": "application/octet-stream"}).status == 204
+    )
     assert shared.ask("GET", f"{place}/file", token=token).body == b"whole"
 
 
@@ -334,7 +356,9 @@ def test_an_upload_longer_than_it_said_is_cut_at_its_word(shared: CloudProcess, 
     place = queued(shared, token)
     with socket.create_connection(("127.0.0.1", shared.port)) as wire:
         head = f"PUT {place}/file HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {token}\r\nContent-Type: application/octet-stream\r\n"
-        wire.sendall(f"{head}Content-Length: 10\r\nConnection: close\r\n\r\n".encode() + b"0123456789" + b"more and more")
+        wire.sendall(
+            f"{head}Content-Length: 10\r\nConnection: close\r\n\r\n".encode() + b"0123456789" + b"more and more"
+        )
         wire.settimeout(10)
         answer = wire.recv(4096)
     assert b" 204 " in answer.splitlines()[0]

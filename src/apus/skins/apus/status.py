@@ -25,9 +25,7 @@ class StatusBoard:
     async def view(self) -> Mapping[str, Any]:
         def work(tx: Transaction) -> tuple[dict[str, int], Sequence[Flow]]:
             counts = {state.value: count_flows(tx, state) for state in FlowState}
-            stuck = page_flows(
-                tx, project_id=None, state=FlowState.STUCK, resource_id=None, limit=STUCK_SHOWN_MAX
-            )
+            stuck = page_flows(tx, project_id=None, state=FlowState.STUCK, resource_id=None, limit=STUCK_SHOWN_MAX)
             return counts, stuck
 
         counts, stuck = await self._world.store.read(work)
