@@ -9,6 +9,8 @@ from typing import Any
 import openstack
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from keystoneauth1 import session, token_endpoint
 
 from tests.contract.compute_door import serving
@@ -233,6 +235,12 @@ def test_flavors_keys_groups_quotas(url: str) -> None:
     good = call(url, "POST", "/compute/v2.1/os-keypairs", {"keypair": {"name": "good", "public_key": key}})
     assert good.status_code == 201, good.text
     assert call(url, "DELETE", "/compute/v2.1/os-keypairs/good").status_code == 204
+    ask = {"keypair": {"name": "windows", "type": "x509"}}
+    made = call(url, "POST", "/compute/v2.1/os-keypairs", ask, version="2.91").json()["keypair"]
+    certificate = x509.load_pem_x509_certificate(made["public_key"].encode())
+    private = serialization.load_pem_private_key(made["private_key"].encode(), None)
+    assert private.public_key() == certificate.public_key()
+    assert call(url, "POST", "/compute/v2.1/os-keypairs", ask, version="2.92").status_code == 400
     group = call(url, "POST", "/compute/v2.1/os-server-groups", {"server_group": {"name": "g", "policy": "affinity"}})
     assert group.json()["server_group"]["policy"] == "affinity"
     old = call(
