@@ -40,13 +40,13 @@ def generate_x509(name: str, now_s: float) -> tuple[str, str]:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    named = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
+    named = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name[:64])])
     begins = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
     signed = (
         x509.CertificateBuilder(named, named, key.public_key(), x509.random_serial_number())
         .not_valid_before(begins)
         .not_valid_after(begins + datetime.timedelta(days=3650))
-        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(
@@ -66,11 +66,13 @@ class Keypairs:
         private = None
         if public_key is None and kind == "x509":
             now_s = self._world.clock.now_s()
-            private, public_key = await self._world.run.in_thread(lambda: generate_x509(user_id, now_s))
+            private, text = await self._world.run.in_thread(lambda: generate_x509(user_id, now_s))
         elif public_key is None:
-            private, public_key = await self._world.run.in_thread(generate)
-            public_key = f"{public_key} Generated-by-Apus\n"
-        mark = _x509_fingerprint(public_key) if kind == "x509" else fingerprint(public_key)
+            private, text = await self._world.run.in_thread(generate)
+            text += " Generated-by-Apus\n"
+        else:
+            text = public_key
+        mark = _x509_fingerprint(text) if kind == "x509" else fingerprint(text)
 
         def work(tx: Transaction) -> Keypair:
             if KEYPAIRS.get(tx, keypair_id(user_id, name)) is not None:
@@ -83,7 +85,7 @@ class Keypairs:
                     user_id=user_id,
                     name=name,
                     type=kind,
-                    public_key=public_key,
+                    public_key=text,
                     fingerprint=mark,
                     created_at_s=tx.now_s,
                 ),
