@@ -153,6 +153,7 @@ def test_refusals_name_what_is_wrong(url: str) -> None:
         ({"user_data": "!!!"}, 400, "user_data"),
         ({"nonsense": 1}, 400, "nonsense"),
         ({"key_name": "missing"}, 400, "key_name"),
+        ({"security_groups": [{"name": "missing"}]}, 400, "Security group missing"),
         ({"availability_zone": "mars"}, 400, "availability_zone"),
         ({"availability_zone": "nova:h1"}, 403, "administrator"),
         ({"metadata": {"a": "x" * 256}}, 400, "metadata"),
