@@ -66,7 +66,7 @@ class _Api:
         asked_s = time.monotonic()
         self.server = self.sdk.compute.create_server(
             name="bench", image_id=self.image, flavor_id=self.flavor, key_name="bench",
-            security_groups=[{"name": "bench"}],
+            security_groups=[{"name": "bench"}], networks="auto",
         )  # fmt: skip
         accepted_s = time.monotonic()
         argv: list[str] = []

@@ -85,6 +85,22 @@ def _struct(info: mi.StructType, words: Words, depth: int) -> st.SearchStrategy[
     )
 
 
+def names_of(type_: Any) -> set[str]:
+    """The names of all its fields, at any depth."""
+    found: set[str] = set()
+
+    def walk(info: Any) -> None:
+        if isinstance(info, mi.StructType):
+            found.update(field.encode_name for field in info.fields)
+        for name in ("fields", "types", "item_type", "value_type", "type"):
+            below = getattr(info, name, ())
+            for one in below if isinstance(below, tuple) else (below,):
+                walk(one)
+
+    walk(mi.type_info(type_))
+    return found
+
+
 def places(value: Any) -> list[tuple[Any, ...]]:
     """The path of everything inside."""
     found: list[tuple[Any, ...]] = [()]

@@ -1,5 +1,4 @@
 """No input makes a 5xx: each attribute of each body in turn is given what it should not be."""
-# ruff: noqa: E501
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
-from apus.platform.store_sqlite import SqliteStore
 from apus.services.placement.api.routes import placement_api
 from apus.services.placement.contract import HostReport, Inventory, Need
 from apus.services.placement.inventory import Inventories
 from apus.services.placement.service import Placement
 from apus.wire.app import App
+from tests.stores import open_store
 
 assert Schema
 
@@ -76,7 +76,7 @@ class Door:
 def with_door(story: Callable[[Door], Awaitable[None]]) -> None:
     async def run() -> None:
         clock = SystemClock()
-        store = SqliteStore(None, clock)
+        store = open_store(None, clock)
         await store.create_schema(metadata)
         try:
             await story(Door(World(clock, Random(7), LocalBus(), store, LocalDisk(), LocalRunner())))

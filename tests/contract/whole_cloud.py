@@ -26,10 +26,10 @@ from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.migrations import migrate
 from apus.platform.process import LocalRunner
-from apus.platform.store_sqlite import SqliteStore
 from apus.services.object.api.routes import swift_apis
 from apus.wire.app import Api, App
 from tests.conftest import free_port
+from tests.stores import open_store
 
 ANSWER_S = 20.0
 """Past this a request hangs."""
@@ -121,9 +121,9 @@ async def _answered(app: Any, scope: dict[str, Any], data: bytes | None, cut: bo
         async with asyncio.timeout(ANSWER_S):
             await app(scope, receive, send)
 
-    task = asyncio.create_task(run())
+    task, beginning = asyncio.create_task(run()), asyncio.create_task(began.wait())
     try:
-        await asyncio.wait([task, asyncio.create_task(began.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, beginning], return_when=asyncio.FIRST_COMPLETED)
         if began.is_set() and any(value == b"text/event-stream" for _, value in head["headers"]):
             await asyncio.wait([task], timeout=0.02)  # it never ends by itself
             gone.set()
@@ -131,6 +131,7 @@ async def _answered(app: Any, scope: dict[str, Any], data: bytes | None, cut: bo
     finally:
         began.set()
         gone.set()
+        await beginning
     if not head:
         return None
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head["headers"]}
@@ -146,7 +147,7 @@ async def whole_cloud(state_dir: Path, *, sim_hosts: int = 2) -> AsyncIterator[W
     )  # fmt: skip
     (state_dir / "apus.toml").write_text(dump_settings(settings))
     clock, runner, disk, bus = SystemClock(), LocalRunner(), LocalDisk(), LocalBus()
-    store = SqliteStore(None, clock)
+    store = open_store(None, clock)
     from apus.node.schema import metadata
 
     await migrate(store, metadata)

@@ -44,7 +44,8 @@ class Link:
     def __init__(self) -> None:
         self.tag = secrets.token_hex(3)
         third, fourth = secrets.randbelow(250), 4 * secrets.randbelow(60)
-        self.name, self.here_ip, self.there_ip = f"ct{self.tag}", f"10.219.{third}.{fourth + 1}", f"10.219.{third}.{fourth + 2}"
+        net = f"10.219.{third}."
+        self.name, self.here_ip, self.there_ip = f"ct{self.tag}", f"{net}{fourth + 1}", f"{net}{fourth + 2}"
         sh(f"ip netns add {self.name}")
         sh(f"ip link add ct{self.tag}h type veth peer name up0 netns {self.name}")
         sh(f"ip address add {self.here_ip}/30 dev ct{self.tag}h")
@@ -97,9 +98,13 @@ class NodeProcess:
             self._process.wait()
             self._process = None
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         if self._process is not None:
             self._process.terminate()
+
+    def stop(self) -> None:
+        self.terminate()
+        if self._process is not None:
             try:
                 self._process.wait(15)
             except subprocess.TimeoutExpired:
@@ -114,6 +119,8 @@ class NodeProcess:
 
     def sweep(self) -> None:
         """What of a host outlives its process."""
+        if not self._enter:
+            return
         code = (
             "import sys; from pathlib import Path; from apus.kernel.settings import load_settings; "
             "from apus.node.sweep import sweep_machine; there = Path(sys.argv[1]); "
@@ -239,9 +246,10 @@ class Cluster:
         return node
 
     def close(self) -> None:
-        for node in reversed(self.nodes.values()):
-            node.stop()
         for node in self.nodes.values():
+            node.terminate()
+        for node in self.nodes.values():
+            node.stop()
             node.sweep()
         for server, directory in ((self.bus, "nats"), (self.database, "postgres")):
             asyncio.run(stop_server(server, self.root / directory, self.run))

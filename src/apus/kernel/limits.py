@@ -21,6 +21,15 @@ FLOW_SCAN_S: Final = 5.0
 FLOW_LINGER_S: Final = 2.0
 """A wait shorter than this stays in memory (its lease guards it); a longer one is parked in its row."""
 
+FLOW_PARK_S: Final = 30.0
+"""A parked flow is looked at after so long, hinted or not."""
+
+FLOW_AHEAD_S: Final = 120.0
+"""No flow is parked or leased for so long."""
+
+STEP_TRIES_MIN: Final = 8
+"""A step is given up for its deadline only after so many tries: a clock that jumped ahead is no failure."""
+
 UNDO_TRIES_MAX: Final = 12
 """With back-off about five minutes; then the flow is `stuck` and says so."""
 

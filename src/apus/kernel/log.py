@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,16 @@ import msgspec
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 _threshold = 20
+_sink: Sink | None = None
+
+Sink = Callable[[str, str, str, Mapping[str, Any]], None]
+"""Takes level, logger, event and fields."""
+
+
+def set_sink(sink: Sink | None) -> None:
+    """Where lines go instead of stderr: a simulation keeps its own, in its own time."""
+    global _sink
+    _sink = sink
 
 
 def set_level(name: str) -> None:
@@ -48,6 +59,9 @@ class Logger:
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if _LEVELS[level] < _threshold:
+            return
+        if _sink is not None:
+            _sink(level, self._name, event, fields)
             return
         line = {"at": round(time.time(), 3), "level": level, "log": self._name, "event": event, **fields}
         try:

@@ -6,6 +6,7 @@ Few, each with its unit, default and who would change it.  What can be found out
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import tomllib
 from pathlib import Path
@@ -63,6 +64,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def network_prefix(self) -> str:
         """Begins the name of everything that this cloud makes on the machine's network: names there are short."""
         return f"a{self.cloud_id[:4]}"
+
+    @property
+    def first_network_cidr(self) -> str:
+        """Of the network that a cloud begins with.  The machine reaches it, so two clouds there must differ."""
+        number = int(hashlib.sha256(self.cloud_id.encode()).hexdigest()[:4], 16)
+        return f"10.{64 + number % 128}.{number >> 12 << 4}.0/20"
 
     @property
     def objects_at(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from apus.kernel.sql import Rows
+from apus.kernel.sql import Dialect, Rows
 
 T = TypeVar("T")
 
@@ -173,6 +173,11 @@ class Bus(Protocol):
 
 class Transaction(Protocol):
     """What a transaction function may do.  It is plain, never awaits, and may be run again from the start."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which engine: for migrations, and for what one engine promises and the other does not."""
+        ...
 
     @property
     def now_s(self) -> float: ...

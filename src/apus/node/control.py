@@ -160,7 +160,7 @@ class WiredControl:
             looped(Purge(world), world.clock, self.metrics),
         ]
         inventories = Inventories(world, placement)
-        door = ApusDoor(world, self.flows, placement)
+        door = ApusDoor(world, self.flows, placement, compute)
         return [
             image_api(images),
             placement_api(inventories),

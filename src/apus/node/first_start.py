@@ -30,7 +30,6 @@ FLAVORS: Final = (
     Flavor(id="2", name="m1.small", vcpus=1, memory_mib=512, disk_gib=8),
 )
 NETWORK: Final = "default"
-CIDR: Final = "10.42.0.0/20"
 IMAGE: Final = "micro"
 OBJECTS_TRIES: Final = 600
 OBJECTS_PAUSE_S: Final = 0.05
@@ -87,7 +86,12 @@ class FirstStart:
                 self._admin, [{"name": NETWORK, "shared": True, "is_default": True, "host_reachable": True}]
             )
         if not [subnet for subnet in await self._network.subnets(self._admin) if subnet.network_id == known[0].id]:
-            fields = {"network_id": known[0].id, "name": NETWORK, "cidr": CIDR, "ip_version": 4}
+            fields = {
+                "network_id": known[0].id,
+                "name": NETWORK,
+                "cidr": self._settings.first_network_cidr,
+                "ip_version": 4,
+            }
             await self._network.create_subnets(self._admin, [fields])
         return True
 
@@ -96,12 +100,17 @@ class FirstStart:
         if await self._world.disk.stat(directory / "micro.qcow2") is None:
             _log.warning("there is no micro image; `apus image build micro` makes it", looked_in=str(directory))
             return False
+        why = ""
         for _ in range(OBJECTS_TRIES):
             try:
                 await self._import(directory)
                 return True
-            except Unavailable:  # the object process is still starting
+            except Unavailable as error:  # the object process is still starting
+                why = error.shown
+                if error.code == "object.full":
+                    break
                 await self._world.clock.sleep(OBJECTS_PAUSE_S)
+        _log.warning("the micro image is not imported; the next start tries again", why=why)
         return False
 
     async def _import(self, directory: Path) -> None:

@@ -10,6 +10,7 @@ from random import Random
 from typing import TypeVar
 
 from apus.kernel.errors import Invalid, Unavailable
+from apus.kernel.events import keep_numbers_rising
 from apus.kernel.log import get_logger
 from apus.kernel.settings import Settings
 from apus.kernel.world import Bus, Store, Transaction, World
@@ -113,4 +114,5 @@ async def _open_store(state_dir: Path, settings: Settings, clock: SystemClock, d
     from apus.node.schema import metadata
 
     await migrate(store, metadata)
+    await store.write(keep_numbers_rising)
     return store

@@ -74,7 +74,6 @@ class _Ear(_Subscription):
         except Exception:
             log.exception("a listener failed", subject=message.subject)
 
-
     async def missed(self) -> None:
         try:
             await self._listener(self._subject, b"")

@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 
+from apus.kernel.log import set_sink
 from apus.kernel.world import World
 from apus.sim.bus import SimBus, SimNetwork
 from apus.sim.clock import SimClock
@@ -127,6 +128,7 @@ def simulate(seed: int, story: Callable[[SimWorld], Awaitable[None]]) -> Trace:
 
     async def tell() -> Trace:
         sim = SimWorld(seed)
+        set_sink(sim.trace.said)
         try:
             await story(sim)
             await sim.close()
@@ -134,6 +136,8 @@ def simulate(seed: int, story: Callable[[SimWorld], Awaitable[None]]) -> Trace:
             error.add_note(f"seed {seed}, trace {sim.trace.digest()}, last events:")
             error.add_note("\n".join(list(sim.trace.tail)[-20:]))
             raise
+        finally:
+            set_sink(None)
         return sim.trace
 
     return run(tell())

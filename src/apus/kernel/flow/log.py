@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from apus.kernel import limits
 from apus.kernel.errors import Conflict, NotFound
 from apus.kernel.record import encode
 from apus.kernel.sql import Column, Table, Taken, where
@@ -204,12 +205,17 @@ def cancel_flow(tx: Transaction, live_key: str) -> Flow | None:
 
 
 def due_flows(tx: Transaction, now_s: float, limit: int) -> Sequence[Flow]:
-    """Flows that want a runner: parked ones whose time has come, and running ones whose lease is over."""
+    """Flows that want a runner: parked ones whose time has come, and running ones whose lease is over.
+
+    Nothing is parked or leased for as long as `FLOW_AHEAD_S`: a time beyond that is from before the clock went back.
+    """
     return _flows(
         tx,
-        "WHERE (state = 'waiting' AND wake_at_s <= :now_s) OR (state = 'running' AND lease_until_s < :now_s)"
+        "WHERE (state = 'waiting' AND (wake_at_s <= :now_s OR wake_at_s > :never_s))"
+        " OR (state = 'running' AND (lease_until_s < :now_s OR lease_until_s > :never_s))"
         f" ORDER BY created_at_s LIMIT {int(limit)}",
         now_s=now_s,
+        never_s=now_s + limits.FLOW_AHEAD_S,
     )
 
 
@@ -223,9 +229,14 @@ def waiting_flow(tx: Transaction, id: str) -> Sequence[Flow]:
 
 
 def take_flow(tx: Transaction, flow: Flow, owner: str, lease_until_s: float) -> Flow | None:
-    """Lease a flow, raising its epoch; None when another runner was quicker."""
+    """Lease a flow, raising its epoch; None when another runner was quicker.
+
+    Nothing in it began later than now: a clock that went back does not make a wait longer.
+    """
+    log = tuple(msgspec.structs.replace(entry, at_s=min(entry.at_s, tx.now_s)) for entry in flow.log)
     taken = msgspec.structs.replace(
         flow,
+        log=log,
         owner=owner,
         epoch=flow.epoch + 1,
         lease_until_s=lease_until_s,

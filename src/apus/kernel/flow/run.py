@@ -342,7 +342,7 @@ class FlowRunner:
     async def _wait(self, step: Wait, run: Run[Any, Any]) -> Any:
         """Look, linger a moment for the hint, then park."""
         deadline_s = run.started_at_s + step.within_s
-        linger_until_s = self._now_s() + limits.FLOW_LINGER_S
+        linger_until_s = self._world.clock.monotonic_s() + limits.FLOW_LINGER_S
         keys = [f"flow:{run.flow.id}", *([step.wake_on(run)] if step.wake_on else [])]
         with self._listening(keys) as hint:
             while True:
@@ -353,10 +353,11 @@ class FlowRunner:
                 now_s = self._now_s()
                 if now_s >= deadline_s:
                     raise step.late(run) if step.late else _too_late(step)
-                if now_s >= linger_until_s and not hint.is_set():
-                    raise _Later(min(deadline_s, now_s + limits.FLOW_SCAN_S * 6), keys[-1])
+                linger_s = linger_until_s - self._world.clock.monotonic_s()
+                if linger_s <= 0 and not hint.is_set():
+                    raise _Later(min(deadline_s, now_s + limits.FLOW_PARK_S), keys[-1])
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, min(linger_until_s, deadline_s) - now_s)):
+                    async with asyncio.timeout(max(0.0, min(linger_s, deadline_s - now_s))):
                         await hint.wait()
                 now = await self._world.store.read(lambda tx: flow_log.load_flow(tx, run.flow.id))
                 if now.cancelled and not run.flow.cancelled:
@@ -396,8 +397,8 @@ class FlowRunner:
         return await self._save(flow, _replace(flow, log=(*flow.log, entry), reason=reason, attempts=0))
 
     async def _again(self, flow: Flow, saga: Saga, step: Step | Wait, error: Exception) -> Flow:
-        now_s = self._now_s()
-        if now_s >= flow.began_at_s(step.name) + step.within_s:
+        late = self._now_s() >= flow.began_at_s(step.name) + step.within_s
+        if late and flow.attempts >= limits.STEP_TRIES_MIN:
             why = error.shown if isinstance(error, CloudError) else f"{step.name} kept failing ({error!r})"
             return await self._refuse(flow, saga, step, why)
         return await self._retry_later(flow, str(error))

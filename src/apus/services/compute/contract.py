@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
+from apus.kernel.caller import Caller
 from apus.services.image.contract import BootImage
 from apus.services.network.contract import ServerPort
 
@@ -50,7 +51,18 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How often it shall have been started: one more is a reboot."""
     hard: bool = False
     """Power changes do not ask the guest first."""
+    heard: int = 0
+    """The newest `Found.counter` that was taken in: a host that forgot its own goes on from here."""
     spec: GuestSpec
+
+
+class HostForward(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A port of the host that leads to one of the guest's."""
+
+    host_port: int
+    guest_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_address: str = "127.0.0.1"
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -62,6 +74,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """The newest wish that it has acted on: when it is the current one and the power differs, that is how it ended."""
     power: Power
     boots: int = 0
+    forwards: tuple[HostForward, ...] = ()
+    """How the guest is reached when its addresses lead nowhere."""
     error: str | None = None
     at_s: float = 0.0
 
@@ -100,7 +114,16 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool
 
 
+class SshAddress(NamedTuple):
+    address: str
+    port: int
+
+
 class ComputeService(Protocol):
+    async def ssh_address(self, caller: Caller, server_id: str) -> SshAddress:
+        """Where the host reaches the server's SSH.  Raise NotFound, Conflict while there is no such place."""
+        ...
+
     async def server_facts(self, server_id: str) -> ServerFacts | None: ...
 
     async def metadata_for(self, server_id: str) -> Mapping[str, bytes] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.world import Bus
@@ -33,7 +34,5 @@ class Kicks:
             self._filled.clear()
             hosts, self._hosts = self._hosts, {}
             for host in hosts:
-                try:
+                with contextlib.suppress(Unavailable):  # the host's own scan finds it
                     await self._bus.publish(wanted_subject(host))
-                except Unavailable:  # the host's own scan finds it
-                    break

@@ -167,6 +167,7 @@ class Incarnation(Record, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
             power=self.power,
             boots=self.boots,
             hard=self.hard,
+            heard=self.found.counter if self.found is not None else 0,
             spec=self.spec,
         )
 

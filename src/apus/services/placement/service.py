@@ -10,15 +10,13 @@ from apus.kernel.events import emit
 from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
-from apus.services.placement.contract import Claim, Explanation, Host, HostReport, Need
+from apus.services.placement.contract import SILENT_S, Claim, Explanation, Host, HostReport, Need
 from apus.services.placement.model import Allocation, Decision, Heartbeat, Provider
 from apus.services.placement.store import ALLOCATIONS, DECISIONS, HEARTBEATS, PROVIDERS
 
 if TYPE_CHECKING:
     from apus.services.placement.logic.choose import Choice, HostTable
 
-SILENT_S: Final = 60.0
-"""A host that was not heard for this long takes no new servers; what it has stays."""
 TRIES_MAX: Final = 8
 """Claims that lost the race for a host; each loss is news about that host, so few are ever needed."""
 DECISIONS_KEPT_S: Final = 14 * 86400.0

@@ -29,10 +29,12 @@ AT_ONCE_MAX: Final = 16
 """Guests being started or stopped at the same time on one host."""
 SCAN_S: Final = 20.0
 """A lost hint costs this much at most."""
+AWAY_S: Final = 2.0
+"""When the control plane is asked again that did not answer."""
 HEARTBEAT_S: Final = 15.0
 AGAIN_S: Final = 1.0
 TRIES_MAX: Final = 6
-"""Of an action that says it may succeed later; then it is reported as failed."""
+"""Of an action that may succeed later; then it is reported as failed, and tried again with every scan."""
 AWAY: Final = ("bus.", "store.")
 """Begins the codes that say that the control plane is away: no fault of the guest's, so tried until it is back."""
 WATCH_S: Final = 3.0
@@ -70,6 +72,8 @@ class Agent:
         self._states: dict[str, State] = {}
         self._working: dict[str, asyncio.Event] = {}
         """Being settled; the event is set when there is something newer."""
+        self._put_off: set[str] = set()
+        """Failed for what may pass, or must end: tried again with every scan."""
         self._unsent: dict[str, Found] = {}
         self._unwanted_since_s: dict[str, float] = {}
         self._hinted = asyncio.Event()
@@ -83,6 +87,8 @@ class Agent:
             self._wishes[id] = entry.wish
             if entry.found is not None:
                 self._found[id] = entry.found
+                if entry.found.error is not None:
+                    self._put_off.add(id)
         self._states = dict(await self._guests.inventory())
         heard = await self._world.bus.listen(wanted_subject(self.host), self._on_hint)
         try:
@@ -113,18 +119,17 @@ class Agent:
         everything = True
         while True:
             self._hinted.clear()
+            pause_s = SCAN_S
             try:
                 wanted = await self._pull_pages(0 if everything else self._since)
                 if everything:
                     self._compare(wanted)
                 everything = False
-            except Unavailable as error:
-                everything = True
-                _log.info("control plane is away", host=self.host, why=str(error))
-                await self._world.clock.sleep(self._soon_s())
-                continue
+            except (Unavailable, OSError) as error:  # OSError: of the journal, without which nothing is accepted
+                everything, pause_s = True, AWAY_S
+                _log.info("nothing was pulled", host=self.host, why=str(error))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SCAN_S):
+                async with asyncio.timeout(pause_s):
                     await self._hinted.wait()
                     continue
             everything = True
@@ -143,16 +148,21 @@ class Agent:
 
     async def _accept(self, wish: Wish) -> None:
         known = self._wishes.get(wish.id)
-        self._since = max(self._since, wish.seq)
-        if known is not None and wish.seq < known.seq:
-            return
         if known is None or wish.seq > known.seq:
-            self._wishes[wish.id] = wish
             await self._journal.keep(Entry(wish=wish, found=self._found.get(wish.id)))
-        elif not self._differs(wish):
-            self._send_again(wish.id)
+            self._wishes[wish.id] = wish
+        self._since = max(self._since, wish.seq)
+        if known is None or wish.seq > known.seq:
+            self._look_at(wish.id)
             return
-        self._look_at(wish.id)
+        if wish.seq < known.seq:
+            return
+        if not self._differs(wish):
+            self._send_again(wish.id)
+        elif wish.id in self._working:
+            return  # this very wish is being settled: a look would begin a polite stop anew
+        else:
+            self._look_at(wish.id)
 
     def _compare(self, wanted: set[str]) -> None:
         """Guests that nobody wants are held for a while, then removed; forget what is over."""
@@ -202,16 +212,18 @@ class Agent:
             attempt += 1
             try:
                 if await self._act(wish, newer):
+                    self._put_off.discard(id)
                     await self._tell(wish, None)
                 return
-            except CloudError as error:
+            except (CloudError, OSError) as error:
+                passes, why, hidden = _judged(error)
                 if isinstance(error, Unavailable) and error.code.startswith(AWAY):
                     attempt = min(attempt, TRIES_MAX - 2)
-                _log.warning(
-                    "wish not fulfilled", host=self.host, id=id, power=wish.power, why=error.shown, hidden=error.hidden
-                )
-                if not error.retry or attempt == TRIES_MAX - 1:
-                    await self._tell(wish, error.shown)
+                _log.warning("wish not fulfilled", host=self.host, id=id, power=wish.power, why=why, hidden=hidden)
+                if not passes or attempt == TRIES_MAX - 1:
+                    if passes or wish.power is Power.GONE:
+                        self._put_off.add(id)
+                    await self._tell(wish, why)
                     return
             except Exception as error:
                 _log.exception("wish failed", host=self.host, id=id, power=wish.power)
@@ -245,25 +257,40 @@ class Agent:
 
     # ------------------------------------------------------------------ telling
     async def _tell(self, wish: Wish, error: str | None) -> None:
+        if error is not None:
+            await self._look_again(wish.id)
         known = self._found.get(wish.id)
-        state = self._states.get(wish.id, State(Power.GONE if wish.power is Power.GONE else Power.OFF, 0))
-        power = state.power
+        over = wish.power is Power.GONE and error is None
+        state = self._states.get(wish.id, State(Power.GONE if over else Power.OFF, 0))
         found = Found(
             id=wish.id,
-            counter=max((known.counter if known else 0) + 1, int(self._world.clock.now_s() * 1000)),
+            counter=max(known.counter if known else 0, wish.heard, int(self._world.clock.now_s() * 1000)) + 1,
             seq=wish.seq,
-            power=power,
+            power=state.power,
             boots=state.boots,
+            forwards=state.forwards or (known.forwards if known else ()),
             error=error,
             at_s=self._world.clock.now_s(),
         )
         self._found[wish.id] = found
-        if power is Power.GONE and error is None:
-            self._wishes.pop(wish.id, None)
-            await self._journal.forget(wish.id)
-        else:
-            await self._journal.keep(Entry(wish=wish, found=found))
+        try:
+            if over:
+                await self._journal.forget(wish.id)
+                self._wishes.pop(wish.id, None)
+            else:
+                await self._journal.keep(Entry(wish=self._wishes.get(wish.id, wish), found=found))
+        except OSError as trouble:  # what was found is found again; what is over is looked at by the next scan
+            _log.warning("journal not written", host=self.host, id=wish.id, why=str(trouble))
         self._send_again(wish.id)
+
+    async def _look_again(self, id: str) -> None:
+        """What failed may have done half of its work."""
+        with contextlib.suppress(CloudError, OSError):
+            now = await self._guests.inventory()
+            if id in now:
+                self._states[id] = now[id]
+            else:
+                self._states.pop(id, None)
 
     def _send_again(self, id: str) -> None:
         found = self._found.get(id)
@@ -273,7 +300,9 @@ class Agent:
 
     def _differs(self, wish: Wish) -> bool:
         found = self._found.get(wish.id)
-        return found is None or found.seq < wish.seq or (found.error is None and found.power is not wish.power)
+        if found is None or found.seq < wish.seq or wish.id in self._put_off:
+            return True
+        return found.error is None and found.power is not wish.power
 
     async def _sending(self) -> None:
         """Reports go out together; what was not taken is sent again."""
@@ -298,15 +327,20 @@ class Agent:
             await self._world.clock.sleep(self._watch_every_s)
             if not self._states:
                 continue
-            now = await self._guests.inventory()
+            before = dict(self._found)
+            try:
+                now = await self._guests.inventory()
+            except (CloudError, OSError) as error:
+                _log.warning("guests not seen", host=self.host, why=str(error))
+                continue
             for id, wish in list(self._wishes.items()):
                 found = self._found.get(id)
-                if id in self._working or found is None or found.seq < wish.seq or found.error is not None:
-                    continue
+                if id in self._working or found is None or found.seq < wish.seq or found is not before.get(id):
+                    continue  # settled meanwhile: what was seen of it is old
                 state = now.get(id, State(Power.OFF, found.boots, "it is not there any more"))
                 if state.power is not found.power and found.power is not Power.GONE:
                     self._states[id] = state
-                    await self._tell(wish, None)
+                    await self._tell(wish, found.error)
 
     async def _heartbeat(self) -> None:
         last: Any = None
@@ -324,3 +358,10 @@ class Agent:
                 await self._world.clock.sleep(self._soon_s())
                 continue
             await self._world.clock.sleep(HEARTBEAT_S)
+
+
+def _judged(error: CloudError | OSError) -> tuple[bool, str, str]:
+    """Whether it may pass, what is said of it, and what only the log hears."""
+    if isinstance(error, CloudError):
+        return error.retry, error.shown, error.hidden
+    return True, f"The host's disk or a program failed: {error.strerror or error}", repr(error)

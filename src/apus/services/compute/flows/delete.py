@@ -20,6 +20,9 @@ HANDED_OVER_AFTER_S: Final = 60.0
 """A host that has not answered for so long is taken as silent: the user is free of the server, and the sweep gives
 its claim and ports back when the host returns and says that the guest is gone."""
 
+NEVER_S: Final = 10 * 365 * 86400.0
+"""The boot has deadlines of its own.  A deletion that was accepted is not given up because the clock jumped."""
+
 
 class DeleteInput(msgspec.Struct, frozen=True):
     server_id: str
@@ -95,7 +98,7 @@ DELETE: Final = Saga(
     version=1,
     input=DeleteInput,
     steps=(
-        Wait("boot_over", until=boot_is_over, within_s=3600, wake_on=lambda run: f"server:{run.input.server_id}"),
+        Wait("boot_over", until=boot_is_over, within_s=NEVER_S, wake_on=lambda run: f"server:{run.input.server_id}"),
         Step("want_gone", do=want_gone, pivot=True, within_s=3600),
         Wait("found_gone", until=is_gone, within_s=7200, wake_on=lambda run: f"server:{run.input.server_id}"),
         Step("release_ports", do=release_ports, within_s=3600),

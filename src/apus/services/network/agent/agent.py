@@ -7,6 +7,7 @@ host, stands for all that there is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 from apus.kernel.errors import Unavailable
@@ -79,15 +80,16 @@ class NetworkAgent:
                 port_id=port.id, kind="tap", tap_name=made.tap_name, mtu=port.mtu, needs_config_drive=no_metadata
             )
         if isinstance(made, UserPlug):
-            forwards = made.host_forwards
             return Plug(
-                port_id=port.id, kind="user", host_forwards=forwards, mtu=port.mtu, needs_config_drive=no_metadata
-            )
+                port_id=port.id, kind="user", host_forwards=made.host_forwards, user=made.network,
+                mtu=port.mtu, needs_config_drive=no_metadata,
+            )  # fmt: skip
         return Plug(port_id=port.id, kind="none", mtu=port.mtu, needs_config_drive=no_metadata)
 
     async def unplug(self, port_id: str) -> None:
         await self._driver.absent_port(port_id)
-        await self._control.unplugged(self._host, port_id)
+        with contextlib.suppress(Unavailable):  # the next inventory says it, too
+            await self._control.unplugged(self._host, port_id)
         self.mailbox.kick(self._host)
 
     async def _ensure_networks(self, wanted: HostWanted) -> None:
