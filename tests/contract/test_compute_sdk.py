@@ -9,6 +9,8 @@ from typing import Any
 import openstack
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from keystoneauth1 import session, token_endpoint
 
 from tests.contract.compute_door import serving
@@ -151,6 +153,7 @@ def test_refusals_name_what_is_wrong(url: str) -> None:
         ({"user_data": "!!!"}, 400, "user_data"),
         ({"nonsense": 1}, 400, "nonsense"),
         ({"key_name": "missing"}, 400, "key_name"),
+        ({"security_groups": [{"name": "missing"}]}, 400, "Security group missing"),
         ({"availability_zone": "mars"}, 400, "availability_zone"),
         ({"availability_zone": "nova:h1"}, 403, "administrator"),
         ({"metadata": {"a": "x" * 256}}, 400, "metadata"),
@@ -233,6 +236,12 @@ def test_flavors_keys_groups_quotas(url: str) -> None:
     good = call(url, "POST", "/compute/v2.1/os-keypairs", {"keypair": {"name": "good", "public_key": key}})
     assert good.status_code == 201, good.text
     assert call(url, "DELETE", "/compute/v2.1/os-keypairs/good").status_code == 204
+    ask = {"keypair": {"name": "windows", "type": "x509"}}
+    made = call(url, "POST", "/compute/v2.1/os-keypairs", ask, version="2.91").json()["keypair"]
+    certificate = x509.load_pem_x509_certificate(made["public_key"].encode())
+    private = serialization.load_pem_private_key(made["private_key"].encode(), None)
+    assert private.public_key() == certificate.public_key()
+    assert call(url, "POST", "/compute/v2.1/os-keypairs", ask, version="2.92").status_code == 400
     group = call(url, "POST", "/compute/v2.1/os-server-groups", {"server_group": {"name": "g", "policy": "affinity"}})
     assert group.json()["server_group"]["policy"] == "affinity"
     old = call(

@@ -69,6 +69,8 @@ class FakeNetwork:
         for ask in asks or ():
             if ask.network_id not in (None, NETWORK_ID):
                 raise Invalid("network.not_found", f"networks: there is no network {ask.network_id}.", field="networks")
+        if "missing" in security_groups:
+            raise NotFound("network.SecurityGroupNotFound", "Security group missing could not be found.")
         return [PortAsk(network_id=NETWORK_ID)] if asks is None else list(asks)
 
     async def ensure_ports(

@@ -265,6 +265,9 @@ def test_an_endpoint_makes_the_region_that_it_names() -> None:
         for _ in range(2):
             await client.ok("POST", "/v3/endpoints", {"endpoint": {**body, "region": "far"}})
         assert (await client.ok("GET", "/v3/regions/far"))["region"]["id"] == "far"
+        id = (await client.ok("GET", f"/v3/endpoints?service_id={service}"))["endpoints"][0]["id"]
+        await client.ok("PATCH", f"/v3/endpoints/{id}", {"endpoint": {"region": "farther"}})
+        assert (await client.ok("GET", "/v3/regions/farther"))["region"]["id"] == "farther"
 
     run(work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 
 from cryptography.hazmat.primitives import serialization
@@ -32,6 +33,28 @@ def generate() -> tuple[str, str]:
     return private.decode(), public.decode()
 
 
+def generate_x509(name: str, now_s: float) -> tuple[str, str]:
+    """A new RSA key (PEM) and its certificate, signed by itself and good for ten years, as Windows guests want it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    named = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name[:64])])
+    begins = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
+    signed = (
+        x509.CertificateBuilder(named, named, key.public_key(), x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(begins + datetime.timedelta(days=3650))
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private.decode(), signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
 class Keypairs:
     def __init__(self, world: World) -> None:
         self._world = world
@@ -41,10 +64,15 @@ class Keypairs:
     ) -> tuple[Keypair, str | None]:
         """The key pair, and its private key when we made it.  Raise Invalid, Conflict, OverQuota."""
         private = None
-        if public_key is None:
-            private, public_key = await self._world.run.in_thread(generate)
-            public_key = f"{public_key} Generated-by-Apus\n"
-        mark = _x509_fingerprint(public_key) if kind == "x509" else fingerprint(public_key)
+        if public_key is None and kind == "x509":
+            now_s = self._world.clock.now_s()
+            private, text = await self._world.run.in_thread(lambda: generate_x509(user_id, now_s))
+        elif public_key is None:
+            private, text = await self._world.run.in_thread(generate)
+            text += " Generated-by-Apus\n"
+        else:
+            text = public_key
+        mark = _x509_fingerprint(text) if kind == "x509" else fingerprint(text)
 
         def work(tx: Transaction) -> Keypair:
             if KEYPAIRS.get(tx, keypair_id(user_id, name)) is not None:
@@ -57,7 +85,7 @@ class Keypairs:
                     user_id=user_id,
                     name=name,
                     type=kind,
-                    public_key=public_key,
+                    public_key=text,
                     fingerprint=mark,
                     created_at_s=tx.now_s,
                 ),

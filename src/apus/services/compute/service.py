@@ -90,7 +90,10 @@ class Compute:
         await self._check_zone(ask)
         asks: Sequence[PortAsk] = ()
         if ask.networks is None or ask.networks:
-            asks = await self._network.check_ports(caller, ask.networks, ask.security_groups)
+            try:
+                asks = await self._network.check_ports(caller, ask.networks, ask.security_groups)
+            except NotFound as error:  # what the body names and is not there is the body's fault: the URL was right
+                raise Invalid(error.code, error.shown, field="server") from error
         if ask.max_count > 1 and any(item.port_id or item.fixed_ip for item in asks):
             raise Invalid(
                 "compute.one_port_many_servers",

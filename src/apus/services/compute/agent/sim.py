@@ -25,6 +25,17 @@ class SimPlugs:
         self.plugged.pop(port_id, None)
 
 
+def _console(wish: Wish) -> tuple[str, ...]:
+    """What a boot writes: some lines, so that "the last two" and "all" differ."""
+    spec = wish.spec
+    return (
+        f"simulated boot {wish.boots}",
+        f"memory {spec.memory_mib} MiB, {spec.vcpus} processors",
+        f"network ports: {len(spec.ports)}",
+        f"simulated guest {spec.name} is up",
+    )
+
+
 class SimGuests:
     """`mishap(verb, wish)` may raise before `ensure` or `absent` acts.  Survives its agent."""
 
@@ -60,7 +71,7 @@ class SimGuests:
                     await self._plugs.plug(port)
             if self._boot_s:
                 await self._clock.sleep(self._boot_s)
-            self.said.setdefault(wish.id, []).append(f"simulated guest {wish.spec.name} is up")
+            self.said.setdefault(wish.id, []).extend(_console(wish))
             now = State(Power.ON, wish.boots)
         if wish.power is not Power.OFF and now.power is not Power.OFF:
             now = State(wish.power, now.boots)

@@ -236,7 +236,7 @@ async def create_keypair(request: ApiRequest) -> Reply:
     item = request.body.keypair
     if item.type not in ("ssh", "x509"):
         raise Invalid("compute.invalid", "keypair.type: it is either ssh or x509.", field="keypair.type")
-    if item.public_key is None and (not item.generate or item.type != "ssh"):
+    if item.public_key is None and not item.generate:
         raise Invalid("compute.invalid", "keypair.public_key: it is required.", field="keypair.public_key")
     if item.name != item.name.strip():
         raise Invalid("compute.invalid", "keypair.name: it begins or ends with a blank.", field="keypair.name")

@@ -149,12 +149,17 @@ async def new_service(request: ApiRequest, body: bodies.NewService, extra: dict[
 
 async def new_endpoint(request: ApiRequest, body: bodies.NewEndpoint, extra: dict[str, Any]) -> model.Endpoint:
     identity = identity_of(request)
-    if body.region_id is None and body.region is not None:  # Keystone: the name of v2.0 makes a region that is missing
-        with contextlib.suppress(Conflict):
-            await identity.keeper.create(kinds.REGION, request.who, model.Region(id=body.region))
+    if body.region_id is None and body.region is not None:
+        await _ensure_region(request, body.region)
     given = {**_given(body, "region"), "region_id": body.region_id or body.region}
     record = model.Endpoint(id=identity.core.new_id(), extra=extra, **given)
     return await identity.keeper.create(kinds.ENDPOINT, request.who, record)
+
+
+async def _ensure_region(request: ApiRequest, id: str) -> None:
+    """As Keystone: `region`, the name that v2.0 had for it, makes a region that is missing; `region_id` does not."""
+    with contextlib.suppress(Conflict):
+        await identity_of(request).keeper.create(kinds.REGION, request.who, model.Region(id=id))
 
 
 async def change_endpoint(
@@ -162,6 +167,8 @@ async def change_endpoint(
 ) -> model.Endpoint:
     if body.region_id is UNSET and body.region is not UNSET:
         body.region_id = body.region
+        if body.region is not None:
+            await _ensure_region(request, body.region)
     return await identity_of(request).keeper.update(
         kinds.ENDPOINT, request.who, id, lambda record: merged(record, body, extra)
     )

@@ -109,10 +109,11 @@ async def delete_object(request: ApiRequest) -> Reply:
     refused = await _precondition(request, account, container, name)
     if refused is not None:
         return refused
-    found = await service.find(account, container, name, newest=True)
-    if found is None:
+    found = await service.engine.find(account, container, name, newest=True)
+    if found is not None:
+        await service.delete(account, container, name)
+    if found is None or service.expired(found.head):  # as Swift: it is gone already, but now its row is too
         raise NotFound("object.absent", "The resource could not be found.")
-    await service.delete(account, container, name)
     return page(204)
 
 
