@@ -6,7 +6,7 @@ MICRO ?= $(HOME)/.cache/apus/micro
 
 .PHONY: deps demo test lint bench bench-object tempest sim-long clean
 
-deps: $(VENV)/.installed $(MICRO)/micro.json
+deps: $(VENV)/.installed $(MICRO)/micro.qcow2
 
 $(VENV)/.installed: pyproject.toml
 	@tools/debian-packages
@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'
 	@touch $@
 
-$(MICRO)/micro.json: | $(VENV)/.installed
+$(MICRO)/micro.qcow2: $(shell find src/apus/guest -type f -not -name "*.pyc") | $(VENV)/.installed
 	@$(BIN)/apus image build micro --out $(MICRO)
 
 demo: deps
@@ -34,7 +34,7 @@ bench: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run
 
 tempest: deps
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bench/tempest_run.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance
 
 sim-long: deps
 	@$(BIN)/python -m pytest -q -n 2 tests/sim --seeds 20000

@@ -74,12 +74,47 @@ class BenchCloud:
         path.write_text((self.state_dir / "run" / "supervisor.lock").read_text())
         return path
 
+    def cpu_s(self) -> float:
+        """CPU seconds that all processes of this cloud have used so far."""
+        ticks = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def validate_cpu_ms(self, clients: int, kind: str, requests: int = 4000) -> float:
+        """CPU of the server for one validation: the same token, or many tokens in turn."""
+        script = Path(__file__).parent / "validate.py"
+        command = [sys.executable, str(script), str(self.port), str(clients), kind, str(requests)]
+        secrets = json.loads((self.state_dir / "secrets.json").read_text())
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.env) as load:
+            assert load.stdin is not None and load.stdout is not None
+            load.stdin.write(secrets["admin_password"] + "\n")
+            load.stdin.flush()
+            load.stdout.readline()  # tokens are issued
+            before_s = self.cpu_s()
+            load.stdin.write("go\n")
+            load.stdin.flush()
+            load.stdout.readline()  # all validated
+            used_s = self.cpu_s() - before_s
+        return used_s * 1000 / requests
+
     def control_plane(self, *arguments: str) -> dict[str, object]:
         """Run the load script against it."""
         out = self.state_dir / "bench.json"
         script = Path(__file__).parent / "control_plane.py"
-        command = [sys.executable, str(script), "--os-cloud", "apus-admin", "--server-pids", str(self.pid_file())]
-        subprocess.run([*command, "--out", str(out), *arguments], check=True, env=self.env, stdout=subprocess.DEVNULL)
+        command = [sys.executable, str(script), "--server-pids", str(self.pid_file())]
+        password = json.loads((self.state_dir / "secrets.json").read_text())["admin_password"]
+        env = self.env | {
+            "OS_AUTH_URL": f"http://127.0.0.1:{self.port}/identity/v3",
+            "OS_USERNAME": "admin",
+            "OS_PASSWORD": password,
+            "OS_PROJECT_NAME": "admin",
+            "OS_USER_DOMAIN_ID": "default",
+            "OS_PROJECT_DOMAIN_ID": "default",
+        }
+        subprocess.run([*command, "--out", str(out), *arguments], check=True, env=env, stdout=subprocess.DEVNULL)
         return dict(json.loads(out.read_text()))
 
 

@@ -97,6 +97,7 @@ DEFAULT_PLUGINS = [
     "telemetry",
 ]
 TEMPEST = "tempest==47.0.0"
+CLIENT = "openstacksdk"  # discovery asks with it; the version is in the constraints
 
 # regex, exclude regex
 PRESETS = {
@@ -273,7 +274,7 @@ def ensure_venv(plugins, force=False):
     """Make (once) the virtual environment; return its python."""
     vdir = os.path.join(ANCHOR_DIR, "venv")
     py = venv_python()
-    want = [TEMPEST] + [PLUGINS[p][0] for p in plugins]
+    want = [TEMPEST, CLIENT] + [PLUGINS[p][0] for p in plugins]
     extra = os.environ.get("TEMPEST_EXTRA_PINS", "").split()
     marker = os.path.join(ANCHOR_DIR, "venv.pins")
     have = set()

@@ -176,6 +176,8 @@ class Client:
         status, got, parts = 0, {}, []
 
         async def receive() -> Mapping[str, Any]:
+            if not messages and not cut:
+                await asyncio.Event().wait()  # the client listens on for its answer
             return messages.pop(0) if messages else {"type": "http.disconnect"}
 
         async def send(message: Mapping[str, Any]) -> None:

@@ -14,13 +14,13 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
-from apus.platform.store_sqlite import SqliteStore
 from apus.services.identity.api.routes import identity_api
 from apus.services.identity.contract import CatalogueEntry
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.drivers.passwords import Passwords
 from apus.services.identity.service import Bootstrap, Identity
 from apus.wire.app import App
+from tests.stores import open_store
 
 ADMIN_PASSWORD, DEMO_PASSWORD = "admin-secret", "demo-secret"
 
@@ -28,7 +28,7 @@ ADMIN_PASSWORD, DEMO_PASSWORD = "admin-secret", "demo-secret"
 @contextlib.asynccontextmanager
 async def identity_cloud(url: str = "http://127.0.0.1:1", path: Path | None = None) -> AsyncIterator[tuple[App, Any]]:
     clock, bus, run = SystemClock(), LocalBus(), LocalRunner()
-    store, disk = SqliteStore(path, clock), LocalDisk()
+    store, disk = open_store(path, clock), LocalDisk()
     await store.create_schema(metadata)
     world = World(clock=clock, dice=Random(7), bus=bus, store=store, disk=disk, run=run)
     identity = Identity(

@@ -19,12 +19,12 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
-from apus.platform.store_sqlite import SqliteStore
 from apus.services.compute.api.routes import compute_api
 from apus.services.placement.api.routes import placement_api
 from apus.services.placement.inventory import Inventories
 from apus.wire.app import App
 from tests.sim.cloud import ADMIN, ALICE, BOB, READER, Cloud
+from tests.stores import open_store
 
 TOKENS = {"alice": ALICE, "bob": BOB, "admin": ADMIN, "reader": READER}
 
@@ -44,7 +44,7 @@ def serving(**cloud_options: Any) -> Iterator[tuple[str, Cloud]]:
 
     async def main() -> None:
         clock = SystemClock()
-        store = SqliteStore(None, clock)
+        store = open_store(None, clock)
         await store.create_schema(metadata)
         world = World(clock=clock, dice=Random(7), bus=LocalBus(), store=store, disk=LocalDisk(), run=LocalRunner())
         async with Cloud(world, **cloud_options) as cloud:

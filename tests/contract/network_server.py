@@ -17,10 +17,10 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
-from apus.platform.store_sqlite import SqliteStore
 from apus.services.network.api.routes import network_api
 from apus.services.network.service.service import NetworkService
 from apus.wire.app import App
+from tests.stores import open_store
 
 
 class TokensAreProjects:
@@ -45,7 +45,7 @@ class NetworkServer:
 @contextlib.asynccontextmanager
 async def network_world(path: Path | None = None) -> AsyncIterator[World]:
     clock = SystemClock()
-    store = SqliteStore(path, clock)
+    store = open_store(path, clock)
     await store.create_schema(metadata)
     bus, disk, run = LocalBus(), LocalDisk(), LocalRunner()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -13,9 +13,11 @@ import msgspec
 import uvicorn
 
 from apus.kernel import events
-from apus.kernel.errors import Conflict
+from apus.kernel.caller import Caller
+from apus.kernel.errors import Conflict, NotFound
 from apus.kernel.flow import PENDING, FlowRunner, Run, Saga, Step, Wait
 from apus.kernel.world import World
+from apus.services.compute.contract import ServerFacts, SshAddress
 from apus.services.placement.contract import Claim, Explanation, Host, HostReport, Inventory, Need, Refusal
 from apus.skins.apus.events import EventStreams
 from apus.skins.apus.routes import ROUTES, ApusDoor, apus_api
@@ -62,6 +64,21 @@ class WrittenPlacement:
         return []
 
 
+class WrittenCompute:
+    """ComputeService with one server of Alice's."""
+
+    async def ssh_address(self, caller: Caller, server_id: str) -> SshAddress:
+        if server_id != "server-1" or caller.project_id != ALICE.project_id:
+            raise NotFound("compute.server.not_found", f"Instance {server_id} could not be found.")
+        return SshAddress("127.0.0.1", 22001)
+
+    async def server_facts(self, server_id: str) -> ServerFacts | None:
+        raise NotImplementedError
+
+    async def metadata_for(self, server_id: str) -> Mapping[str, bytes] | None:
+        raise NotImplementedError
+
+
 class Cloud:
     def __init__(self, world: World, flows: FlowRunner, url: str, http: aiohttp.ClientSession) -> None:
         self.world, self.flows, self.url, self.http = world, flows, url, http
@@ -106,7 +123,7 @@ async def cloud() -> AsyncIterator[Cloud]:
         for saga in (GOOD, STICKY, PARKED):
             flows.register(saga, None)
         streams = EventStreams(world, look_every_s=0.02, heartbeat_s=0.1)
-        door = ApusDoor(world, flows, WrittenPlacement(), streams=streams)
+        door = ApusDoor(world, flows, WrittenPlacement(), WrittenCompute(), streams=streams)
         app = App([apus_api(door)], KnownTokens(), dice=world.dice)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
@@ -209,7 +226,7 @@ def test_streams_end_with_their_client() -> None:
     async def story() -> None:
         async with memory_world() as world:
             streams = EventStreams(world, look_every_s=0.01)
-            door = ApusDoor(world, FlowRunner(world, "t"), WrittenPlacement(), streams=streams)
+            door = ApusDoor(world, FlowRunner(world, "t"), WrittenPlacement(), WrittenCompute(), streams=streams)
             app = App([apus_api(door)], KnownTokens(), dice=world.dice)
             from tests.doubles import Client
 
@@ -297,5 +314,36 @@ def test_explanations_and_hosts() -> None:
                     status, body = await it.ask(path, None, route.method)
                     if path != "/v1/":
                         assert (status, body["errors"][0]["status"]) == (401, 401)
+
+    run(story())
+
+
+def test_where_a_server_is_reached() -> None:
+    async def story() -> None:
+        async with cloud() as apus:
+            status, body = await apus.ask("/v1/servers/server-1/access")
+            assert (status, body) == (200, {"access": {"ssh": {"address": "127.0.0.1", "port": 22001}}})
+            assert (await apus.ask("/v1/servers/server-1/access", "bob"))[0] == 404
+            assert (await apus.ask("/v1/servers/server-1/access", None))[0] == 401
+
+    run(story())
+
+
+def test_status() -> None:
+    async def story() -> None:
+        async with cloud() as it:
+            for index, saga in enumerate((GOOD, STICKY, PARKED)):
+                flow_id = await _start(it, saga, f"r{index}")
+                if saga is not PARKED:
+                    await it.flows.advance_to_rest(flow_id)
+            assert (await it.ask("/v1/status"))[0] == 403
+            status, body = await it.ask("/v1/status", token="admin")
+            assert status == 200
+            assert (body["operations"]["stuck"], body["operations"]["succeeded"]) == (1, 1)
+            (stuck,) = body["stuck"]
+            assert (stuck["resource_id"], "on fire" in stuck["reason"]) == ("r1", True)
+            assert [(host["name"], host["up"]) for host in body["hosts"]] == [("h1", False), ("h2", False)]
+            assert body["version"]
+            assert body["up_s"] < 60
 
     run(story())

@@ -73,6 +73,7 @@ def test_the_sdk_lives_through_a_server(url: str) -> None:
     server = cloud.compute.wait_for_server(server, interval=0.05, wait=20)
     assert server.status == "ACTIVE"
     assert server.addresses["private"][0]["addr"].startswith("10.0.")
+    assert cloud.compute.update_server(server, access_ipv6="0:0:0:0:0:babe:1.2.3.4").access_ipv6 == "::babe:102:304"
     assert [found.id for found in cloud.compute.servers(name="first")] == [server.id]
     cloud.compute.stop_server(server)
     cloud.compute.wait_for_server(server, status="SHUTOFF", interval=0.05, wait=20)
@@ -99,6 +100,11 @@ VERSIONS = [
 ]  # fmt: skip
 
 
+def host_of(url: str, server: Any) -> str:
+    shown = call(url, "GET", f"/compute/v2.1/servers/{server['id']}", token="admin").json()["server"]
+    return str(shown["OS-EXT-SRV-ATTR:host"])
+
+
 def test_every_version_answers_every_read(url: str) -> None:
     server = boot(url)
     for version in VERSIONS:
@@ -120,6 +126,14 @@ def test_every_version_answers_every_read(url: str) -> None:
         "vcpus": 1, "ram": 64, "disk": 1, "ephemeral": 0, "swap": 0, "original_name": "tiny", "extra_specs": {},
     }  # fmt: skip
     assert new["scheduler_hints"] == {}
+    listed = call(url, "GET", "/compute/v2.1/servers/detail").json()["servers"]
+    assert {str(each["scheduler_hints"]) for each in listed} == {"{}"}
+    for path in ("/flavors", "/flavors/detail"):
+        assert "description" not in call(url, "GET", f"/compute/v2.1{path}", version="2.54").json()["flavors"][0]
+    on = call(url, "GET", f"/compute/v2.1/os-hypervisors/{host_of(url, server)}/servers", version="2.52", token="admin")
+    assert server["id"] in {each["uuid"] for each in on.json()["hypervisors"][0]["servers"]}
+    nowhere = call(url, "GET", "/compute/v2.1/os-hypervisors/none/servers", version="2.52", token="admin")
+    assert nowhere.status_code == 404
     assert isinstance(
         call(url, "GET", "/compute/v2.1/os-hypervisors", version="2.52", token="admin").json()["hypervisors"][0]["id"],
         int,
@@ -188,6 +202,7 @@ def test_filters_sorting_and_paging(url: str) -> None:
     assert found("name=^page-2$") == [ids[2]]
     assert found("tags=t3") == [ids[3]]
     assert found("name=page-&status=SHUTOFF") == []
+    assert found("name=page-&limit=0") == []
     assert call(url, "GET", "/compute/v2.1/servers?marker=nothing").status_code == 400
     assert call(url, "GET", "/compute/v2.1/servers?sort_key=nothing").status_code == 400
     assert call(url, "GET", "/compute/v2.1/servers?name=(a%2B)%2Bb").status_code == 400
@@ -228,6 +243,18 @@ def test_flavors_keys_groups_quotas(url: str) -> None:
     assert admin("PUT", "/os-quota-sets/p2", {"quota_set": {"instances": 1}}).json()["quota_set"]["instances"] == 1
     assert call(url, "POST", "/compute/v2.1/servers", server_body(min_count=2), token="bob").status_code == 403
     assert admin("DELETE", "/os-quota-sets/p2").status_code == 202
+    path, before = "/os-quota-class-sets/default", admin("GET", "/os-quota-class-sets/default").json()
+    assert admin("PUT", path, {"quota_class_set": {"instances": 1}}).json()["quota_class_set"]["instances"] == 1
+    assert call(url, "POST", "/compute/v2.1/servers", server_body(min_count=2), token="bob").status_code == 403
+    assert admin("GET", "/os-quota-sets/p2/defaults").json()["quota_set"]["instances"] == 1
+    assert admin("PUT", path, {"quota_class_set": {"colour": 1}}).status_code == 400
+    assert admin("PUT", "/os-quota-class-sets/other", {"quota_class_set": {"instances": 1}}).status_code == 404
+    most = {"instances": before["quota_class_set"]["instances"]}
+    assert admin("PUT", path, {"quota_class_set": most}).status_code == 200
+    assert admin("GET", path).json() == before
+    old = admin("GET", path, version="2.49").json()["quota_class_set"]
+    assert {"floating_ips", "injected_files"} <= set(old)
+    assert "server_groups" not in old
 
 
 def test_placement(url: str) -> None:

@@ -187,9 +187,26 @@ def test_refusals_are_neutrons() -> None:
         assert refusal(port(**{"binding:host_id": "h"})) == (403, "PolicyNotAuthorized")
         assert call("POST", "/v2.0/ports", {"port": {"network_id": network, "colour": "red"}})[0] == 400
         assert refusal(call("DELETE", f"/v2.0/subnets/{first['id']}")) == (409, "SubnetInUse")
+        group = made(call("POST", "/v2.0/security-groups", {"security_group": {"name": "g"}}))["id"]
+
+        def rule(protocol: str, low: int | None, high: int) -> str:
+            body = {"security_group_id": group, "direction": "ingress", "protocol": protocol}
+            rule = {"security_group_rule": {**body, "port_range_min": low, "port_range_max": high}}
+            status, answer = call("POST", "/v2.0/security-group-rules", rule)
+            assert status == 400
+            return str(answer["NeutronError"]["message"])
+
+        assert "Invalid value for port -16" in rule("tcp", -16, 80)
+        assert "Invalid value for port 65536" in rule("udp", 80, 65536)
+        assert "port_range_min must be <= port_range_max" in rule("tcp", None, 6)
+        assert "Invalid value for ICMP code" in rule("icmp", 1, 256)
+        assert "ICMP type (port-range-min) is missing" in rule("icmp", None, 6)
+        renamed = call("PUT", f"/v2.0/security-groups/{group}", {"security_group": {"name": "default"}})
+        assert refusal(renamed) == (409, "SecurityGroupDefaultAlreadyExists")
         assert refusal(call("GET", "/v2.0/ports/none")) == (404, "PortNotFound")
         assert refusal(call("GET", "/v2.0/networks?colour=red")) == (400, "InvalidInput")
-        assert refusal(call("GET", "/v2.0/agents"))[0] == 403
+        assert call("GET", "/v2.0/agents") == (200, {"agents": []})
+        assert refusal(call("GET", "/v2.0/agents/none"))[0] == 403
         quota = {"quota": {"network": 1}}
         assert call("PUT", "/v2.0/quotas/p-one", quota)[0] == 403
         assert admin("PUT", "/v2.0/quotas/p-one", quota)[0] == 200

@@ -19,12 +19,12 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
-from apus.platform.store_sqlite import SqliteStore
 from apus.services.placement.api.routes import placement_api
 from apus.services.placement.contract import HostReport, Inventory, Need
 from apus.services.placement.inventory import Inventories
 from apus.services.placement.service import Placement
 from apus.wire.app import App
+from tests.stores import open_store
 
 assert Schema
 
@@ -76,7 +76,7 @@ class Door:
 def with_door(story: Callable[[Door], Awaitable[None]]) -> None:
     async def run() -> None:
         clock = SystemClock()
-        store = SqliteStore(None, clock)
+        store = open_store(None, clock)
         await store.create_schema(metadata)
         try:
             await story(Door(World(clock, Random(7), LocalBus(), store, LocalDisk(), LocalRunner())))
@@ -321,6 +321,22 @@ def test_concurrent_claims_never_overcommit() -> None:
         assert [host.used["VCPU"] for host in hosts] == [40, 40, 40]
         await asyncio.gather(*(door.placement.release(f"c{number}") for number in range(200)))
         assert [host.used.get("VCPU", 0) for host in await door.placement.hosts()] == [0, 0, 0]
+
+    with_door(story)
+
+
+def test_concurrent_claims_keep_together_and_apart() -> None:
+    async def story(door: Door) -> None:
+        for name in ("h1", "h2", "h3"):
+            await door.placement.report_host(report(name, 40))
+
+        async def hosts(ids: tuple[str, ...], need: Need) -> set[str]:
+            claims = await asyncio.gather(*(door.placement.claim(id, need, "p", "u", ()) for id in ids))
+            return {claim.host for claim in claims}
+
+        together, apart = ("a1", "a2", "a3", "a4"), ("b1", "b2", "b3")
+        assert len(await hosts(together, Need(resources={"VCPU": 1}, same_host_as=together))) == 1
+        assert len(await hosts(apart, Need(resources={"VCPU": 1}, different_host_from=apart))) == 3
 
     with_door(story)
 

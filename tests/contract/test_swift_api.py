@@ -38,7 +38,8 @@ def test_containers(swift: SwiftServer) -> None:
         "PUT", "/v1/AUTH_a/box", X_Container_Meta_Colour="r\u00e9d".encode().decode("latin-1")
     )
     assert (status, body) == (201, b"")
-    assert headers["x-trans-id"].startswith("tx")
+    assert re.fullmatch("tx[0-9a-f]{21}-[0-9a-f]{10}", headers["x-trans-id"])
+    assert re.fullmatch("tx[0-9a-f]{21}-[0-9a-f]{10}", swift.ask("GET", "/healthcheck")[1]["x-trans-id"])
     assert swift.ask("PUT", "/v1/AUTH_a/box")[0] == 202
     status, headers, body = swift.ask("HEAD", "/v1/AUTH_a/box")
     assert (status, headers["content-length"], body) == (204, "0", b"")
@@ -78,6 +79,10 @@ def test_an_object_and_its_headers(swift: SwiftServer, base: str) -> None:
     assert float(headers["x-timestamp"]) > 1e9
     status, headers, body = swift.ask("HEAD", path)
     assert (status, headers["content-length"], body) == (200, "5", b"")
+    swift.ask("POST", path, X_Object_Meta_Blank="", X_Remove_Object_Meta_K="x")
+    headers = swift.ask("HEAD", path)[1]
+    assert headers["x-object-meta-blank"] == ""
+    assert "x-object-meta-k" not in headers
     status, _, body = swift.ask("POST", path, X_Object_Meta_New="n")
     assert status == 202
     assert b"accepted" in body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 
 from apus.guest.build import MicroImage
-from apus.kernel.errors import Conflict, NotFound
+from apus.kernel.errors import Conflict, NotFound, Unavailable
 from apus.kernel.world import World
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
@@ -243,3 +244,38 @@ def test_guest_reads_its_config_drive(tmp_path: Path, micro: MicroImage) -> None
             await on.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.qemu
+def test_host_without_the_program(tmp_path: Path, micro: MicroImage) -> None:
+    async def story() -> None:
+        bench = QemuBench(tmp_path, micro)
+        hypervisor = QemuHypervisor(bench.world, tmp_path / "state", "tcg", program=str(tmp_path / "no-qemu"))
+        with pytest.raises(Unavailable) as refused:
+            await hypervisor.ensure(bench.spec())
+        assert refused.value.code == "compute.no_program"
+        await hypervisor.absent(ID)
+        assert list((tmp_path / "state" / "domains").glob("*")) == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.root
+@pytest.mark.qemu
+def test_full_disk(tmp_path: Path, micro: MicroImage) -> None:
+    domains = tmp_path / "state" / "domains"
+    domains.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(domains)], check=True)
+
+    async def story() -> None:
+        bench = QemuBench(tmp_path, micro)
+        with pytest.raises(Unavailable) as refused:
+            await bench.hypervisor.ensure(bench.spec())
+        assert refused.value.code == "compute.disk_full"
+        await bench.hypervisor.absent(ID)
+        assert list(domains.iterdir()) == []
+
+    try:
+        asyncio.run(story())
+    finally:
+        subprocess.run(["umount", str(domains)], check=True)

@@ -12,11 +12,13 @@ import pycdlib
 import pytest
 
 from apus.kernel.errors import Conflict, Invalid
+from apus.services.compute.contract import HostForward
 from apus.services.compute.drivers.config_drive import ConfigDrive, build
-from apus.services.compute.drivers.hypervisor import DiskSpec, DomainSpec, Found, HostForward, NicSpec, Power
+from apus.services.compute.drivers.hypervisor import DiskSpec, DomainSpec, Found, NicSpec, Power
 from apus.services.compute.drivers.plan import Pause, PlugDisk, Resume, Start, Stop, UnplugNic, check, plan
 from apus.services.compute.drivers.qemu.command_line import PORTS, Places, command_line
 from apus.services.compute.drivers.qemu.driver import sockets_dir, version_of
+from apus.services.network.contract import UserNetwork
 
 PLACES = Places("/state/domains/inc-1", "/state/s/1.qmp", "/state/s/1.tty")
 ROOT = DiskSpec(id="root", path="root.qcow2", kind="root", boot_index=1)
@@ -63,6 +65,15 @@ def test_user_network_forwards_ports() -> None:
     )
     (backend,) = devices(argv(msgspec.structs.replace(SPEC, nics=(nic,))), "-netdev")
     assert backend["hostfwd"] == [{"str": "tcp:127.0.0.1:7022-:22"}]
+
+
+def test_user_network_gives_the_fixed_address() -> None:
+    network = UserNetwork(cidr="10.0.0.0/24", gateway="10.0.0.1", dns="10.0.0.254", guest="10.0.0.5", outside=False)
+    nic = NicSpec(port_id="p", mac="52:54:00:00:00:02", kind="user", user=network)
+    (backend,) = devices(argv(msgspec.structs.replace(SPEC, nics=(nic,))), "-netdev")
+    assert backend["net"] == "10.0.0.0/24"
+    assert (backend["host"], backend["dns"], backend["dhcpstart"]) == ("10.0.0.1", "10.0.0.254", "10.0.0.5")
+    assert backend["restrict"] is True
 
 
 def test_too_many_devices() -> None:

@@ -216,6 +216,59 @@ def test_projects_have_families() -> None:
     run(work)
 
 
+def test_roles_of_a_domain_imply_but_no_token_shows_them() -> None:
+    async def work(client: Client) -> None:
+        domain = (await client.ok("POST", "/v3/domains", {"domain": {"name": "d"}}))["domain"]["id"]
+        local = (await client.ok("POST", "/v3/roles", {"role": {"name": "l", "domain_id": domain}}))["role"]["id"]
+        reader = (await client.ok("GET", "/v3/roles?name=reader"))["roles"][0]["id"]
+        demo = (await client.ok("GET", "/v3/users?name=demo"))["users"][0]["id"]
+        project = (await client.ok("POST", "/v3/projects", {"project": {"name": "p"}}))["project"]["id"]
+        await client.ok("PUT", f"/v3/projects/{project}/users/{demo}/roles/{local}")
+        listed = f"/v3/role_assignments?effective&user.id={demo}&scope.project.id={project}"
+        assert (await client.ok("GET", listed))["role_assignments"] == []
+        await client.ok("PUT", f"/v3/roles/{local}/implies/{reader}")
+        found = (await client.ok("GET", listed))["role_assignments"]
+        assert [each["role"]["id"] for each in found] == [reader]
+        other = (await client.ok("POST", "/v3/domains", {"domain": {"name": "e"}}))["domain"]["id"]
+        theirs = (await client.ok("POST", "/v3/roles", {"role": {"name": "t", "domain_id": other}}))["role"]["id"]
+        await client.ok("PUT", f"/v3/roles/{local}/implies/{theirs}")
+        assert (await client.call("PUT", f"/v3/roles/{reader}/implies/{local}"))[0] == 403
+
+    run(work)
+
+
+def test_an_application_gets_roles_given_since_the_token_but_never_more_than_a_delegate_has() -> None:
+    async def work(client: Client) -> None:
+        token = await client.login("demo", DEMO_PASSWORD, on("demo"))
+        who = client.identity.verifier.verify(token)
+        path = f"/v3/users/{who.user_id}/application_credentials"
+        role = (await client.ok("POST", "/v3/roles", {"role": {"name": "late"}}))["role"]["id"]
+        body = {"application_credential": {"name": "free", "unrestricted": True, "roles": [{"name": "member"}]}}
+        free = (await client.ok("POST", path, body, token=token))["application_credential"]
+        await client.ok("PUT", f"/v3/projects/{who.project_id}/users/{who.user_id}/roles/{role}")
+        late = {"application_credential": {"name": "late", "roles": [{"id": role}]}}
+        proof = {"id": free["id"], "secret": free["secret"]}
+        auth = {"identity": {"methods": ["application_credential"], "application_credential": proof}}
+        _, headers, _ = await client.call("POST", "/v3/auth/tokens", {"auth": auth}, token="")
+        assert (await client.call("POST", path, late, token=headers["x-subject-token"]))[0] == 400
+        made = (await client.ok("POST", path, late, token=token))["application_credential"]
+        assert [each["id"] for each in made["roles"]] == [role]
+
+    run(work)
+
+
+def test_an_endpoint_makes_the_region_that_it_names() -> None:
+    async def work(client: Client) -> None:
+        service = (await client.ok("POST", "/v3/services", {"service": {"type": "t"}}))["service"]["id"]
+        body = {"service_id": service, "interface": "public", "url": "http://cloud.test"}
+        assert (await client.call("POST", "/v3/endpoints", {"endpoint": {**body, "region_id": "far"}}))[0] == 400
+        for _ in range(2):
+            await client.ok("POST", "/v3/endpoints", {"endpoint": {**body, "region": "far"}})
+        assert (await client.ok("GET", "/v3/regions/far"))["region"]["id"] == "far"
+
+    run(work)
+
+
 def test_access_rules_are_enforced_at_the_edge() -> None:
     async def work(client: Client) -> None:
         token = await client.login("demo", DEMO_PASSWORD, on("demo"))

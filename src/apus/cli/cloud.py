@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from apus.cli.places import Cloud, StateDir, cloud_at
+from apus.cli.places import Cloud, StateDir, cloud_at, silence_of
 from apus.kernel.errors import Conflict, Invalid, Unavailable
 from apus.kernel.settings import Settings, dump_settings, load_settings
 from apus.node.secrets import write_private
@@ -255,9 +255,22 @@ def status(
         typer.echo(json.dumps(found, indent=2))
     else:
         for key, value in found.items():
-            typer.echo(f"{key:16} {value}")
+            typer.echo(f"{key:16} {_in_words(key, value)}")
     if pid is None:
         raise typer.Exit(3)
+
+
+def _in_words(key: str, value: Any) -> str:
+    """One line of `apus status`."""
+    if key == "hosts":
+        silent = [f"{host['name']} ({silence_of(host)})" for host in value if not host["up"]]
+        return f"{len(value) - len(silent)} up" + (f", silent: {', '.join(silent)}" if silent else "")
+    if key == "operations":
+        return ", ".join(f"{count} {state}" for state, count in value.items() if count) or "none yet"
+    if key == "stuck":
+        told = [f"{one['kind']} of {one['resource_type']} {one['resource_id']}: {one['reason']}" for one in value]
+        return "; ".join(told) or "none"
+    return str(value)
 
 
 def logs(

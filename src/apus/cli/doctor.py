@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from apus.cli.places import Cloud, StateDir, cloud_at
+from apus.cli.places import Cloud, StateDir, cloud_at, silence_of
 
 GOOD, NOTE, BAD = "good", "note", "bad"
 _COLOURS = {GOOD: typer.colors.GREEN, NOTE: typer.colors.YELLOW, BAD: typer.colors.RED}
@@ -144,12 +144,13 @@ def _cloud_health(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "operation",
             BAD,
-            f"{flow['saga']} of {flow['resource_type']} {flow['resource_id']} is stuck: {flow['reason']}",
+            f"{flow['kind']} of {flow['resource_type']} {flow['resource_id']} is stuck: {flow['reason']}",
             mend=f"POST /apus/v1/operations/{flow['id']}/resume (or …/abandon)",
         )
     for host in status.get("hosts", []):
         if not host["up"]:
-            yield Finding("host", BAD, f"{host['name']} has been silent for {host['silent_s']:.0f} s", "certain")
+            mend = "start its node again: apus up (here), or apus node (there)"
+            yield Finding("host", BAD, f"{host['name']}: {silence_of(host)}", mend=mend)
 
 
 CHECKS: tuple[Callable[[Cloud], Iterator[Finding]], ...] = (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from apus.cli.places import StateDir, cloud_at
+from apus.cli.places import StateDir, cloud_at, silence_of
 from apus.kernel.errors import Unavailable
 
 app = typer.Typer(no_args_is_help=True)
@@ -41,9 +41,11 @@ def list_hosts(
     for title in ("host", "zone", "up", "enabled", "vCPU", "memory MiB", "disk GiB"):
         table.add_column(title)
     for host in found:
+        have = host["resources"]
         shares = [
-            f"{host['used'].get(kind, 0)}/{host['capacity'].get(kind, 0)}" for kind in ("VCPU", "MEMORY_MB", "DISK_GB")
+            f"{have[kind]['used']}/{have[kind]['capacity']}" if kind in have else "-"
+            for kind in ("VCPU", "MEMORY_MB", "DISK_GB")
         ]
-        up = "[green]up[/]" if host["up"] else "[red]silent[/]"
+        up = "[green]up[/]" if host["up"] else f"[red]{silence_of(host)}[/]"
         table.add_row(host["name"], host["availability_zone"], up, str(host["enabled"]), *shares)
     Console().print(table)

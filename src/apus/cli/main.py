@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from apus import __version__
-from apus.cli import cloud, doctor, host, image, node
+from apus.cli import cloud, doctor, host, image, node, server
 from apus.kernel.errors import CloudError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 cloud.register(app)
 doctor.register(app)
 node.register(app)
+server.register(app)
 app.add_typer(image.app, name="image", help="Build and import images.")
 app.add_typer(host.app, name="host", help="The hosts of the cloud.")
 

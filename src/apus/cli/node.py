@@ -5,14 +5,17 @@ from __future__ import annotations
 import secrets
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
 from apus.cli.places import StateDir, cloud_at
+from apus.kernel.errors import Invalid
 from apus.kernel.settings import Settings, dump_settings, load_settings
 from apus.node.secrets import write_private
+
+ROLES: Final = ("control", "compute", "network", "object", "identity")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,23 +26,36 @@ def node(
     roles: Annotated[str, typer.Option(help="control,compute,network,object: what this node does.")],
     state_dir: StateDir = None,
     name: Annotated[str | None, typer.Option(help="This node's name; the host's unless given.")] = None,
-    store: Annotated[str | None, typer.Option(help="postgresql://… (control nodes).")] = None,
-    join: Annotated[str | None, typer.Option(help="nats://…: the bus of the cloud.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="postgresql://user:password@host/database (control nodes).", envvar="APUS_STORE")
+    ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(help="nats://token@host:port of the cloud's bus; several with commas.", envvar="APUS_JOIN"),
+    ] = None,
     control_url: Annotated[
-        str | None, typer.Option(help="http://…: the APIs (nodes without the control role).")
+        str | None, typer.Option(help="http://…: the APIs (nodes without the control role); several with commas.")
+    ] = None,
+    object_url: Annotated[
+        str | None, typer.Option(help="http://…: the object process of another node (control nodes).")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="http://…: how clients reach the cloud; the same on all control nodes.")
     ] = None,
     bind: Annotated[str | None, typer.Option(help="Address of the APIs.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the APIs.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the APIs; objects at the next one.")] = None,
     network: Annotated[str | None, typer.Option(help="flat | user | simulated | auto")] = None,
     sim_hosts: Annotated[int | None, typer.Option(help="Simulated hypervisors instead of a real one.")] = None,
-    secrets_file: Annotated[Path | None, typer.Option(help="secrets.json of the cloud's first node.")] = None,
+    secrets_file: Annotated[
+        Path | None, typer.Option(help="secrets.json of the first control node (control and object nodes).")
+    ] = None,
 ) -> None:
-    """Run one node with these roles until told to stop."""
+    """Run one node with these roles until told to stop.  What is given once is remembered in apus.toml."""
     cloud = cloud_at(state_dir)
     cloud.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     given = {
-        "node": name, "store_url": store, "bus_url": join, "control_url": control_url, "bind": bind, "port": port,
-        "network": network, "sim_hosts": sim_hosts,
+        "node": name, "store_url": store, "bus_url": join, "control_url": control_url, "object_url": object_url,
+        "public_url": public_url, "bind": bind, "port": port, "network": network, "sim_hosts": sim_hosts,
     }  # fmt: skip
     if cloud.settings_path.exists():
         settings = load_settings(cloud.settings_path)
@@ -50,9 +66,29 @@ def node(
         roles=tuple(role for role in roles.split(",") if role),
         **{key: value for key, value in given.items() if value is not None},
     )
+    check(settings)
     write_private(cloud.settings_path, dump_settings(settings))
     if secrets_file is not None:
         write_private(cloud.state_dir / "secrets.json", secrets_file.read_text())
     from apus.node.main import main
 
-    raise typer.Exit(main(cloud.state_dir, roles, "node"))
+    raise typer.Exit(main(cloud.state_dir, ",".join(settings.roles), "node"))
+
+
+def check(settings: Settings) -> None:
+    """Raise Invalid for roles that cannot work with what was given."""
+    roles = set(settings.roles)
+    unknown = sorted(roles - set(ROLES))
+    if unknown or not roles:
+        named = f"--roles: there is no role {', '.join(unknown)}" if unknown else "--roles: none is given"
+        raise Invalid("node.roles", f"{named}; allowed: {', '.join(ROLES)}.", field="roles")
+    if roles & {"control", "identity"}:
+        return
+    if not settings.bus_url:
+        raise Invalid("node.alone", "--join: a node without the control role needs the cloud's bus.", field="join")
+    if "compute" in roles and not settings.control_url:
+        raise Invalid(
+            "node.no_control_url",
+            "--control-url: a compute node without the control role takes images from there.",
+            field="control_url",
+        )

@@ -82,11 +82,15 @@ class Cloud:
 
     def admin_token(self) -> str:
         """A token of the administrator.  Raises OSError when nothing answers."""
-        user = {"name": "admin", "domain": {"id": "default"}, "password": self.secrets()["admin_password"]}
+        return self.token("admin")
+
+    def token(self, name: str) -> str:
+        """A token of a user that the cloud began with, in the project of the same name: `admin` or `demo`."""
+        user = {"name": name, "domain": {"id": "default"}, "password": self.secrets()[f"{name}_password"]}
         body = {
             "auth": {
                 "identity": {"methods": ["password"], "password": {"user": user}},
-                "scope": {"project": {"name": "admin", "domain": {"id": "default"}}},
+                "scope": {"project": {"name": name, "domain": {"id": "default"}}},
             }
         }
         request = urllib.request.Request(  # noqa: S310 - our own http URL
@@ -100,3 +104,9 @@ class Cloud:
 
 def cloud_at(state_dir: Path | None) -> Cloud:
     return Cloud((state_dir or default_state_dir()).absolute())
+
+
+def silence_of(host: dict[str, Any]) -> str:
+    """How long a host has said nothing, in words."""
+    silent_s = host["silent_s"]
+    return "never heard" if silent_s is None else f"silent for {silent_s:.0f} s"

@@ -10,10 +10,10 @@ MAILBOX_MAX: Final = 10_000
 FLOWS_AT_ONCE_MAX: Final = 400
 """Flows that one runner advances at the same time; the rest wait in the table."""
 
-FLOW_LEASE_S: Final = 30.0
+FLOW_LEASE_S: Final = 15.0
 """How long a silent runner keeps a flow: several heartbeats, and short against what a user waits."""
 
-FLOW_HEARTBEAT_S: Final = 8.0
+FLOW_HEARTBEAT_S: Final = 4.0
 
 FLOW_SCAN_S: Final = 5.0
 """A lost hint costs this much at most."""

@@ -6,6 +6,7 @@ Few, each with its unit, default and who would change it.  What can be found out
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import tomllib
 from pathlib import Path
@@ -47,9 +48,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store_url: str = ""
     """postgresql://… in a cluster; empty: SQLite in the state directory."""
     bus_url: str = ""
-    """nats://… in a cluster; empty: in-process, with a unix socket between the processes of this machine."""
+    """nats://… in a cluster, several with commas; empty: in-process, with a unix socket between the processes of this
+    machine."""
     control_url: str = ""
-    """Where a compute node without the control role reaches the APIs (image data)."""
+    """Where a compute node without the control role reaches the APIs (image data); several with commas."""
+    object_url: str = ""
+    """Where a control node reaches the object process, when that is another node's: http://10.0.0.5:8775."""
     micro_image_dir: str = ""
     """Where `apus image build micro` put the guest that is imported at the first start; empty: the usual cache."""
     cpu_allocation_ratio: Ratio = 16.0
@@ -60,6 +64,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def network_prefix(self) -> str:
         """Begins the name of everything that this cloud makes on the machine's network: names there are short."""
         return f"a{self.cloud_id[:4]}"
+
+    @property
+    def first_network_cidr(self) -> str:
+        """Of the network that a cloud begins with.  The machine reaches it, so two clouds there must differ."""
+        number = int(hashlib.sha256(self.cloud_id.encode()).hexdigest()[:4], 16)
+        return f"10.{64 + number % 128}.{number >> 12 << 4}.0/20"
 
     @property
     def objects_at(self) -> int:

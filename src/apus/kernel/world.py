@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from apus.kernel.sql import Rows
+from apus.kernel.sql import Dialect, Rows
 
 T = TypeVar("T")
 
@@ -156,7 +156,9 @@ class Bus(Protocol):
         """Tell whoever listens now.  Never blocks on a listener, never raises because nobody hears."""
         ...
 
-    async def listen(self, subject: str, listener: Listener) -> Subscription: ...
+    async def listen(self, subject: str, listener: Listener) -> Subscription:
+        """An empty body may also mean that messages were lost, and comes with the subject as it is written here."""
+        ...
 
     async def ask(self, subject: str, body: bytes, *, timeout_s: float) -> bytes:
         """Ask one answerer; raise Unavailable when none answers in time."""
@@ -171,6 +173,11 @@ class Bus(Protocol):
 
 class Transaction(Protocol):
     """What a transaction function may do.  It is plain, never awaits, and may be run again from the start."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which engine: for migrations, and for what one engine promises and the other does not."""
+        ...
 
     @property
     def now_s(self) -> float: ...

@@ -16,9 +16,19 @@ def public_url(settings: Settings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
+def object_address(settings: Settings) -> tuple[str, int]:
+    """Where our own processes reach the object process."""
+    if settings.object_url:
+        parts = urlsplit(settings.object_url)
+        return parts.hostname or "127.0.0.1", parts.port or 80
+    host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind  # noqa: S104 - compared, not bound
+    return host, settings.objects_at
+
+
 def object_url(settings: Settings) -> str:
-    """The object process itself: data takes one hop.  Behind a proxy of the operator's, the one public URL."""
-    if settings.public_url:
+    """The object process itself: data takes one hop.  Behind a proxy of the operator's, or on a node that clients
+    need not reach, the one public URL."""
+    if settings.public_url or settings.object_url:
         return public_url(settings)
     parts = urlsplit(public_url(settings))
     return f"{parts.scheme}://{parts.netloc.rpartition(':')[0]}:{settings.objects_at}"

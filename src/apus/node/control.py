@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
 from apus.kernel.flow import FlowRunner
+from apus.kernel.forget import Forget
 from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
-from apus.node.catalogue import catalogue, public_url
+from apus.node.catalogue import catalogue, object_address, public_url
+from apus.node.keys import SUBJECT as KEYS
+from apus.node.keys import SealedKeys, StoredKeys
 from apus.node.secrets import load_secrets, write_clouds_yaml
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
@@ -27,6 +30,7 @@ from apus.wire.app import Api, App
 from apus.wire.client import HttpClient
 from apus.wire.forward import Forward
 from apus.wire.idempotency import PurgeReplays, StoreReplays
+from apus.wire.metrics import Metrics, metrics_api
 
 if TYPE_CHECKING:
     from apus.node.first_start import FirstStart
@@ -58,7 +62,8 @@ class WiredControl:
         self.state_dir, self.settings, self.stages = state_dir, settings, stages
         self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
         self.flows = FlowRunner(world, settings.node)
-        self.object_http = HttpClient("127.0.0.1", settings.objects_at)
+        self.metrics = Metrics(world.clock.monotonic_s)
+        self.object_http = HttpClient(*object_address(settings))
         self.app: Front
         self.projects: dict[str, str] = {}
         self.first_start: FirstStart | None = None
@@ -69,10 +74,14 @@ class WiredControl:
     async def identity(self) -> Identity:
         """The identity service, with what a cloud begins with; its token keys are there when this returns."""
         world, keys = self.world, self.state_dir / "keys"
+        known = load_secrets(self.state_dir)
+        if self.settings.store_url:
+            stored = StoredKeys(world.store, known.cluster_key)
+            await stored.agree(world.disk, keys)
+            await serve(world.bus, KEYS, SealedKeys, stored)
         tokens = await TokenKeys.ensure(world.disk, keys / "tokens")
         vault = await TokenKeys.ensure(world.disk, keys / "vault")
         identity = Identity(world, tokens, vault)
-        known = load_secrets(self.state_dir)
         self.projects = await identity.bootstrap(
             Bootstrap(
                 admin_password=known.admin_password,
@@ -87,7 +96,7 @@ class WiredControl:
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()
-        self._parts += [looped(follow, world.clock, revoked), looped(sweep, world.clock)]
+        self._parts += [looped(follow, world.clock, self.metrics, revoked), looped(sweep, world.clock, self.metrics)]
         write_clouds_yaml(self.state_dir / "clouds.yaml", public_url(self.settings), self.settings, known)
         return identity
 
@@ -145,13 +154,13 @@ class WiredControl:
         )
         self._parts += [
             ("compute-kicks", compute.kicks.run()),
-            looped(SweepDebris(world, objects), world.clock, images.debris),
-            looped(HostWatch(world, compute.hosts), world.clock),
-            looped(OrphanSweep(world, network, placement), world.clock),
-            looped(Purge(world), world.clock),
+            looped(SweepDebris(world, objects), world.clock, self.metrics, images.debris),
+            looped(HostWatch(world, compute.hosts), world.clock, self.metrics),
+            looped(OrphanSweep(world, network, placement), world.clock, self.metrics),
+            looped(Purge(world), world.clock, self.metrics),
         ]
         inventories = Inventories(world, placement)
-        door = ApusDoor(world, self.flows, placement)
+        door = ApusDoor(world, self.flows, placement, compute)
         return [
             image_api(images),
             placement_api(inventories),
@@ -161,8 +170,15 @@ class WiredControl:
         ]
 
     def front(self, apis: Sequence[Api], identity: Identity) -> None:
-        app = App(apis, identity.verifier, dice=self.world.dice, replays=StoreReplays(self.world.store))
-        self._parts.append(looped(PurgeReplays(self.world), self.world.clock))
+        app = App(
+            [*apis, metrics_api(self.metrics)],
+            identity.verifier,
+            dice=self.world.dice,
+            replays=StoreReplays(self.world.store),
+            metrics=self.metrics,
+        )
+        self._parts.append(looped(Forget(self.world), self.world.clock, self.metrics))
+        self._parts.append(looped(PurgeReplays(self.world), self.world.clock, self.metrics))
         self.app = Front(app, Forward(self.object_http))
 
     def parts(self) -> Sequence[Part]:

@@ -6,6 +6,7 @@ directory says that it was made once).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node import first_marks
 from apus.services.compute.model import Flavor
 from apus.services.compute.service import Compute
 from apus.services.image.service import Images
@@ -28,10 +30,10 @@ FLAVORS: Final = (
     Flavor(id="2", name="m1.small", vcpus=1, memory_mib=512, disk_gib=8),
 )
 NETWORK: Final = "default"
-CIDR: Final = "10.42.0.0/20"
 IMAGE: Final = "micro"
 OBJECTS_TRIES: Final = 600
 OBJECTS_PAUSE_S: Final = 0.05
+STORE_PAUSE_S: Final = 1.0
 
 _log = get_logger("apus.node")
 
@@ -55,8 +57,22 @@ class FirstStart:
     async def make(self) -> None:
         for what, make in (("flavors", self._flavors), ("network", self._networks), ("image", self._image)):
             mark = self._state_dir / "made" / what
-            if await self._world.disk.stat(mark) is None and await make():
-                await self._world.disk.write_synced(mark, b"")
+            while await self._world.disk.stat(mark) is None:
+                try:
+                    if await self._make_once(what, make):
+                        await self._world.disk.write_synced(mark, b"")
+                    break
+                except Unavailable as error:
+                    _log.warning("the first start waits", what=what, why=error.shown)
+                    await self._world.clock.sleep(STORE_PAUSE_S)
+
+    async def _make_once(self, what: str, make: Callable[[], Awaitable[bool]]) -> bool:
+        store, node = self._world.store, self._settings.node
+        if not await first_marks.claim(store, what, node):
+            return False
+        made = await make()
+        await (first_marks.done if made else first_marks.release)(store, what, node)
+        return made
 
     async def _flavors(self) -> bool:
         for flavor in FLAVORS:
@@ -70,7 +86,12 @@ class FirstStart:
                 self._admin, [{"name": NETWORK, "shared": True, "is_default": True, "host_reachable": True}]
             )
         if not [subnet for subnet in await self._network.subnets(self._admin) if subnet.network_id == known[0].id]:
-            fields = {"network_id": known[0].id, "name": NETWORK, "cidr": CIDR, "ip_version": 4}
+            fields = {
+                "network_id": known[0].id,
+                "name": NETWORK,
+                "cidr": self._settings.first_network_cidr,
+                "ip_version": 4,
+            }
             await self._network.create_subnets(self._admin, [fields])
         return True
 
@@ -79,12 +100,17 @@ class FirstStart:
         if await self._world.disk.stat(directory / "micro.qcow2") is None:
             _log.warning("there is no micro image; `apus image build micro` makes it", looked_in=str(directory))
             return False
+        why = ""
         for _ in range(OBJECTS_TRIES):
             try:
                 await self._import(directory)
                 return True
-            except Unavailable:  # the object process is still starting
+            except Unavailable as error:  # the object process is still starting
+                why = error.shown
+                if error.code == "object.full":
+                    break
                 await self._world.clock.sleep(OBJECTS_PAUSE_S)
+        _log.warning("the micro image is not imported; the next start tries again", why=why)
         return False
 
     async def _import(self, directory: Path) -> None:

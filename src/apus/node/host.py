@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from apus.kernel import loop as loops
 from apus.kernel.errors import Unavailable
@@ -171,19 +172,30 @@ def _user_driver(state_dir: Path, world: World) -> NetworkDriver:
 
 def image_reader(settings: Settings, control: ControlSeams) -> ReadImage:
     """Images from the control node over HTTP, with a token of the cloud's own services."""
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(settings.control_url or f"http://127.0.0.1:{settings.port}")
-    client = HttpClient(parts.hostname or "127.0.0.1", parts.port or 80)
+    parts = [urlsplit(url) for url in (settings.control_url or f"http://127.0.0.1:{settings.port}").split(",")]
+    clients = [HttpClient(part.hostname or "127.0.0.1", part.port or 80) for part in parts]
 
     async def read(image_id: str) -> AsyncIterator[bytes]:
         token = await control.tokens.service_token()
         target = f"/image/v2/images/{image_id}/file".encode()
-        async with client.request("GET", target, [(b"x-auth-token", token.encode())]) as reply:
-            if reply.status != 200:
-                raise Unavailable("compute.image_refused", f"Image {image_id} cannot be read: HTTP {reply.status}.")
-            async for chunk in reply.body():
-                yield chunk
+        for client in list(clients):
+            begun = False
+            try:
+                async with client.request("GET", target, [(b"x-auth-token", token.encode())]) as reply:
+                    if reply.status != 200:
+                        why = f"Image {image_id} cannot be read: HTTP {reply.status}."
+                        raise Unavailable("compute.image_refused", why)
+                    async for chunk in reply.body():
+                        begun = True
+                        yield chunk
+                    return
+            except (Unavailable, OSError) as error:
+                clients.append(clients.pop(clients.index(client)))  # the next image begins with another node
+                if begun or client is clients[0] or len(clients) == 1:
+                    raise Unavailable(
+                        "compute.image_unread", f"Image {image_id} cannot be read now: {error}"
+                    ) from error
+        raise Unavailable("compute.image_unread", f"No control node gives image {image_id}.")
 
     return read
 

@@ -56,7 +56,9 @@ async def _run(state_dir: Path, roles: frozenset[str], parent: int, stages: Stag
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    node = await wire(state_dir, load_settings(state_dir / "apus.toml"), roles, stages)
+    node = await _wired(state_dir, roles, stages, stop)
+    if node is None:
+        return 0
     failed = False
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -78,6 +80,18 @@ async def _run(state_dir: Path, roles: frozenset[str], parent: int, stages: Stag
     finally:
         await node.close()
     return int(failed)
+
+
+async def _wired(state_dir: Path, roles: frozenset[str], stages: Stages, stop: asyncio.Event) -> Node | None:
+    """The node; None when it was told to stop while it waited for the others."""
+    wiring = asyncio.ensure_future(wire(state_dir, load_settings(state_dir / "apus.toml"), roles, stages))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((wiring, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return wiring.result() if wiring.done() else None
+    finally:
+        stopping.cancel()
+        wiring.cancel()
 
 
 async def _begin(node: Node, stages: Stages) -> None:

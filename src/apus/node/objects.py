@@ -10,6 +10,9 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.remote import client
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node.keys import SUBJECT as KEYS
+from apus.node.keys import SealedKeys, fetch_token_keys
+from apus.node.secrets import load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.agent.verifier import RevocationView, Verifier
@@ -20,6 +23,7 @@ from apus.services.identity.service.core import Settings as IdentitySettings
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.wire.app import App
+from apus.wire.metrics import Metrics, metrics_api
 
 DRIVES_DEFAULT = 4
 KEYS_WAIT_S = 0.02
@@ -27,13 +31,17 @@ KEYS_TRIES = 1500
 
 
 class WiredObjects:
-    def __init__(self, store: ObjectStore, app: App, follow: FollowRevocations, world: World, stages: Stages) -> None:
+    def __init__(
+        self, store: ObjectStore, app: App, follow: FollowRevocations, world: World, stages: Stages, metrics: Metrics
+    ) -> None:
         self._store, self.app, self._follow, self._world, self._stages = store, app, follow, world, stages
         self._revoked = loops.Mailbox()
+        self._metrics = metrics
 
     def parts(self) -> Sequence[Part]:
-        clock = self._world.clock
-        return [looped(self._follow, clock, self._revoked), *(looped(loop, clock) for loop in self._store.loops)]
+        clock, metrics = self._world.clock, self._metrics
+        follow = looped(self._follow, clock, metrics, self._revoked)
+        return [follow, *(looped(loop, clock, metrics) for loop in self._store.loops)]
 
     async def begin(self) -> None:
         await kick_on_hint(self._world.bus, self._revoked)
@@ -49,19 +57,29 @@ def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
     return [state_dir / "drives" / f"d{number}" for number in range(1, DRIVES_DEFAULT + 1)]
 
 
-async def wire_objects(state_dir: Path, settings: Settings, world: World, stages: Stages) -> WiredObjects:
+async def wire_objects(
+    state_dir: Path, settings: Settings, world: World, stages: Stages, *, here: bool
+) -> WiredObjects:
+    """`here`: the control role shares this state directory, and with it the token keys."""
     paths = drive_paths(state_dir, settings)
     for path in paths:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = await open_store(
         world, drives_in(paths), state_dir / "object" / "layout.json", replicas=settings.replicas, node=settings.node
     )
-    keys = await _token_keys(state_dir, world)
+    if settings.bus_url and not here:
+        control: SealedKeys = client(world.bus, KEYS, SealedKeys)
+        cluster_key = load_secrets(state_dir).cluster_key
+        keys = await fetch_token_keys(world, state_dir / "keys" / "tokens", control, cluster_key)
+    else:
+        keys = await _token_keys(state_dir, world)
     view = RevocationView()
     source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)
     follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)
-    app = App(swift_apis(store.service), Verifier(keys, view, world.clock), dice=world.dice)
-    return WiredObjects(store, app, follow, world, stages)
+    metrics = Metrics(world.clock.monotonic_s)
+    apis = [*swift_apis(store.service), metrics_api(metrics)]
+    app = App(apis, Verifier(keys, view, world.clock), dice=world.dice, metrics=metrics)
+    return WiredObjects(store, app, follow, world, stages, metrics)
 
 
 async def _token_keys(state_dir: Path, world: World) -> TokenKeys:

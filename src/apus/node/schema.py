@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apus.kernel import events, flow
 from apus.kernel.table import metadata
+from apus.node import first_marks, keys
 from apus.services.compute import store as compute
 from apus.services.identity import store as identity
 from apus.services.image import store as image
@@ -11,4 +12,16 @@ from apus.services.network import store as network
 from apus.services.placement import store as placement
 from apus.wire import idempotency
 
-__all__ = ["compute", "events", "flow", "idempotency", "identity", "image", "metadata", "network", "placement"]
+__all__ = [
+    "compute",
+    "events",
+    "first_marks",
+    "flow",
+    "idempotency",
+    "identity",
+    "image",
+    "keys",
+    "metadata",
+    "network",
+    "placement",
+]

@@ -24,6 +24,8 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     demo_password: str
     object_suffix: str
     """Mixed into the hashes that place objects: fixed for the life of the data."""
+    cluster_key: str
+    """Seals the token keys on their way between control and object nodes."""
 
 
 def load_secrets(state_dir: Path) -> Secrets:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from apus.kernel import loop as loops
 from apus.kernel.settings import Settings
+from apus.kernel.world import Clock
 from apus.node.http import HttpServer, listen_on
 from apus.node.stages import Stages
 from apus.node.world import Opened, open_world
+from apus.wire.metrics import Metrics
 
 if TYPE_CHECKING:
     from apus.node.seams import ControlSeams
@@ -70,9 +72,9 @@ class Node:
         await self.opened.close()
 
 
-def looped(loop: loops.Loop, world_clock: Any, mailbox: loops.Mailbox | None = None) -> Part:
-    """A loop as a part of a node."""
-    return loop.name, loops.drive(loop, mailbox or loops.Mailbox(), world_clock)
+def looped(loop: loops.Loop, world_clock: Clock, metrics: Metrics, mailbox: loops.Mailbox | None = None) -> Part:
+    """A loop as a part of a node, its rounds measured."""
+    return loop.name, loops.drive(loop, mailbox or loops.Mailbox(), world_clock, measured=metrics.round)
 
 
 async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stages: Stages) -> Node:
@@ -105,7 +107,9 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
     if "object" in roles:
         from apus.node.objects import wire_objects
 
-        objects = await wire_objects(state_dir, settings, opened.world, stages)
+        objects = await wire_objects(
+            state_dir, settings, opened.world, stages, here=bool({"control", "identity"} & set(settings.roles))
+        )
         node.wired.append(objects)
         node.serve(objects.app, listen_on(settings.bind, settings.objects_at))
     return node

@@ -9,7 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from apus.kernel.errors import Unavailable
+from apus.kernel.errors import Invalid, Unavailable
+from apus.kernel.events import keep_numbers_rising
+from apus.kernel.log import get_logger
 from apus.kernel.settings import Settings
 from apus.kernel.world import Bus, Store, Transaction, World
 from apus.platform.bus_local import LocalBus
@@ -20,6 +22,9 @@ from apus.platform.migrations import migrate
 from apus.platform.process import LocalRunner
 
 T = TypeVar("T")
+DATABASE_EVERY_S = 1.0
+
+_log = get_logger("apus.node")
 
 
 class NoStore:
@@ -65,7 +70,7 @@ async def _open_bus(state_dir: Path, settings: Settings, *, is_hub: bool) -> tup
     if settings.bus_url:
         from apus.platform.bus_nats import NatsBus
 
-        bus = NatsBus(settings.bus_url, name=settings.node)
+        bus = NatsBus(settings.bus_url.split(","), name=settings.node)
         await bus.open()
         return bus, None, None
     path = state_dir / "run" / "bus.sock"
@@ -78,12 +83,28 @@ async def _open_bus(state_dir: Path, settings: Settings, *, is_hub: bool) -> tup
     return joined, None, joined
 
 
+async def _until_it_answers(store: Store, clock: SystemClock) -> None:
+    """A database that is away is waited for: it may start after us, as after a power cut.  Raise Invalid."""
+    from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError
+
+    while True:
+        try:
+            await store.read(lambda tx: tx.execute("SELECT 1"))
+            return
+        except (InvalidAuthorizationSpecificationError, InvalidCatalogNameError) as error:
+            raise Invalid("store.refused", f"The database refuses us: {error}.", field="store_url") from error
+        except Unavailable as error:
+            _log.warning("waiting for the database", why=error.shown)
+            await clock.sleep(DATABASE_EVERY_S)
+
+
 async def _open_store(state_dir: Path, settings: Settings, clock: SystemClock, dice: Random) -> Store:
     store: Store
     if settings.store_url:
         from apus.platform.store_postgres import PostgresStore
 
         store = PostgresStore(settings.store_url, clock, dice)
+        await _until_it_answers(store, clock)
     else:
         from apus.platform.store_sqlite import SqliteStore
 
@@ -93,4 +114,5 @@ async def _open_store(state_dir: Path, settings: Settings, clock: SystemClock, d
     from apus.node.schema import metadata
 
     await migrate(store, metadata)
+    await store.write(keep_numbers_rising)
     return store

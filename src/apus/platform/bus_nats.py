@@ -74,6 +74,12 @@ class _Ear(_Subscription):
         except Exception:
             log.exception("a listener failed", subject=message.subject)
 
+    async def missed(self) -> None:
+        try:
+            await self._listener(self._subject, b"")
+        except Exception:
+            log.exception("a listener failed", subject=self._subject)
+
 
 class _Answerer(_Subscription):
     def __init__(self, bus: NatsBus, subject: str, handler: Handler) -> None:
@@ -105,6 +111,7 @@ class NatsBus:
         self._url, self._name = url, name
         self._client: Client | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._asking: set[asyncio.Task[Any]] = set()
         self._first_connected = asyncio.Event()
         self._given_up = asyncio.Event()
         self._closed = False
@@ -139,6 +146,8 @@ class NatsBus:
                 self._client = client
                 for subscription in list(self.subscriptions):
                     await subscription.begin(client)
+                if self._first_connected.is_set():
+                    self._tell_all()
                 self._first_connected.set()
                 await self._given_up.wait()
             except (OSError, nats.errors.Error) as error:
@@ -152,9 +161,12 @@ class NatsBus:
         async def disconnected() -> None:
             if not self._closed:
                 log.warning("the bus is disconnected")
+            for asking in list(self._asking):
+                asking.cancel()  # whoever was asked answers into the void: the asker need not wait for its time-out
 
         async def reconnected() -> None:
             log.info("the bus is connected again")
+            self._tell_all()
 
         async def closed() -> None:
             self._given_up.set()
@@ -175,6 +187,12 @@ class NatsBus:
             closed_cb=closed,
             error_cb=error,
         )
+
+    def _tell_all(self) -> None:
+        """What was said while we were away is lost: let every listener look for itself."""
+        for subscription in list(self.subscriptions):
+            if isinstance(subscription, _Ear):
+                self.own(subscription.missed())
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
         check_subject(subject)
@@ -224,10 +242,14 @@ class NatsBus:
             raise Unavailable("bus.disconnected", f"the bus is disconnected, {subject} was not asked")
         # A task of ours, so that `close` ends it.
         asking = self.own(client.request(subject, body, timeout=timeout_s))
+        self._asking.add(asking)
         try:
             await asyncio.wait([asking])
         finally:
+            self._asking.discard(asking)
             asking.cancel()
+        if asking.cancelled() and not self._closed:
+            raise Unavailable("bus.disconnected", f"the bus was lost before {subject} was answered")
         if asking.cancelled():
             raise Unavailable("bus.closed", f"the bus was closed before {subject} was answered")
         try:

@@ -24,11 +24,14 @@ class SqlTransaction:
     """
 
     def __init__(self, dialect: Dialect, execute: Execute, now_s: float) -> None:
-        self.dialect = dialect
-        """For migrations; everything else is said in the common tongue."""
+        self._dialect: Dialect = dialect
         self.hints: list[Callable[[], None]] = []
         self._execute, self._now_s = execute, now_s
         self._failed: Exception | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._dialect
 
     @property
     def now_s(self) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from apus.kernel.errors import CloudError, Conflict, Invalid, Unavailable
+from apus.services.network.contract import UserNetwork
 from apus.services.network.drivers.driver import (
     AddressPair,
     AddressSet,
@@ -21,7 +22,7 @@ from apus.services.network.drivers.driver import (
 from apus.services.network.drivers.flat import dnsmasq, plan, ruleset
 from apus.services.network.drivers.flat.names import Names, short, transit_link
 from apus.services.network.drivers.flat.ruleset import Tracking
-from apus.services.network.drivers.user.driver import netdev
+from apus.services.network.drivers.user.driver import user_network
 
 NAMES = Names("ax1")
 NETWORK = "0a1b2c3d-4e5f-4000-8000-000000000001"
@@ -209,6 +210,6 @@ def test_leases_of_moved_addresses_end() -> None:
 
 def test_user_mode_network_is_the_ports_own_subnet() -> None:
     network = NetworkSpec(id=NETWORK, subnets=(SUBNET,), nat=True)
-    assert netdev(network, port(), 22001) == (
-        "ipv6=off,net=10.0.0.0/24,host=10.0.0.1,dns=10.0.0.254,dhcpstart=10.0.0.5,hostfwd=tcp:127.0.0.1:22001-10.0.0.5:22"
+    assert user_network(network, port()) == UserNetwork(
+        cidr="10.0.0.0/24", gateway="10.0.0.1", dns="10.0.0.254", guest="10.0.0.5"
     )

@@ -6,7 +6,7 @@ All writes by a runner are conditional on its epoch: a runner that was taken ove
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -250,18 +250,24 @@ def take_flow(tx: Transaction, flow: Flow, owner: str, lease_until_s: float) -> 
         return None
 
 
-def renew_leases(tx: Transaction, owner: str, lease_until_s: float) -> None:
-    tx.execute(
-        "UPDATE flow SET lease_until_s = :until WHERE owner = :owner AND state = 'running'",
-        {"until": lease_until_s, "owner": owner},
-    )
+def renew_leases(tx: Transaction, owner: str, ids: Sequence[str], lease_until_s: float) -> None:
+    """Keep these: not one that its runner has put down, which somebody shall take up."""
+    text, parameters = where({"owner": owner, "state": "running", "id": ids})
+    tx.execute(f"UPDATE flow SET lease_until_s = :until{text}", {**parameters, "until": lease_until_s})  # noqa: S608
+
+
+def owned_flows(tx: Transaction, owner: str, ids: Collection[str]) -> Sequence[Flow]:
+    """Those of these flows that are still this runner's."""
+    text, parameters = where({"owner": owner, "state": "running", "id": sorted(ids)})
+    return _flows(tx, text, **parameters)
 
 
 def orphan_leases(tx: Transaction, node: str, owner: str) -> None:
     """At the start of a node: its former process is dead, so what that one leased is free now."""
     tx.execute(
-        "UPDATE flow SET lease_until_s = 0.0 WHERE owner LIKE :former AND owner <> :owner AND state = 'running'",
-        {"former": f"{node}:%", "owner": owner},
+        "UPDATE flow SET lease_until_s = 0.0"
+        " WHERE substr(owner, 1, :length) = :former AND owner <> :owner AND state = 'running'",
+        {"length": len(node) + 1, "former": f"{node}:", "owner": owner},
     )
 
 

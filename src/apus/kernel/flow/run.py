@@ -52,6 +52,8 @@ class FlowRunner:
         self._lingering: dict[str, set[asyncio.Event]] = {}
         self._hinted: set[str] = set()
         """Flows whose hint came while they were being parked."""
+        self._left: set[str] = set()
+        """Ours still, and put down because the store was away: taken up again by the next scan that reaches it."""
         self._places = asyncio.Semaphore(limits.FLOWS_AT_ONCE_MAX)
         self._look = asyncio.Event()
 
@@ -152,7 +154,6 @@ class FlowRunner:
     # ------------------------------------------------------------------ running
     async def run(self) -> None:
         """Advance flows until cancelled.  The first unexpected failure of the runner itself ends it."""
-        await self._world.store.write(lambda tx: flow_log.orphan_leases(tx, self._node, self.owner))
         heard = await self._world.bus.listen("flow.wake", self._on_hint)
         started = await self._world.bus.listen("flow.started", self._on_started)
         try:
@@ -204,7 +205,9 @@ class FlowRunner:
 
     async def _on_hint(self, subject: str, body: bytes) -> None:
         origin, _, key = body.decode().partition("\0")
-        if origin != self.owner:
+        if not key:
+            self._look.set()
+        elif origin != self.owner:
             self._wake_here(key)
 
     async def _on_started(self, subject: str, body: bytes) -> None:
@@ -216,22 +219,41 @@ class FlowRunner:
             if self._running:
                 with contextlib.suppress(Unavailable):
                     await self._world.store.write(
-                        lambda tx: flow_log.renew_leases(tx, self.owner, tx.now_s + limits.FLOW_LEASE_S)
+                        lambda tx: flow_log.renew_leases(
+                            tx, self.owner, list(self._running), tx.now_s + limits.FLOW_LEASE_S
+                        )
                     )
 
     async def _scan(self) -> None:
+        fresh = True
         while True:
             self._look.clear()
             try:
-                await self._take(lambda tx, now_s: flow_log.due_flows(tx, now_s, limits.FLOWS_AT_ONCE_MAX))
+                if fresh:  # the former process of this node is dead: what it leased is free now
+                    await self._world.store.write(lambda tx: flow_log.orphan_leases(tx, self._node, self.owner))
+                    fresh = False
+                await self._take_due()
             except Unavailable as error:
                 _log.warning("flow scan put off", why=str(error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.FLOW_SCAN_S):
                     await self._look.wait()
 
+    async def _take_due(self) -> None:
+        left, self._left = self._left, set()
+        try:
+            await self._take(lambda tx, now_s: self._due(tx, now_s, left))
+        except Unavailable:
+            self._left |= left
+            raise
+
+    def _due(self, tx: Transaction, now_s: float, left: set[str]) -> Sequence[Flow]:
+        due = [*flow_log.due_flows(tx, now_s, limits.FLOWS_AT_ONCE_MAX)]
+        return [*due, *flow_log.owned_flows(tx, self.owner, left - {flow.id for flow in due})] if left else due
+
     async def _take_hinted(self, find: Callable[[Transaction, float], Sequence[Flow]]) -> None:
-        with contextlib.suppress(Unavailable):  # then the scan finds them
+        """Take what a hint is about.  Without the store the hint is lost, and the scan finds them."""
+        with contextlib.suppress(Unavailable):
             await self._take(find)
 
     async def _take(self, find: Callable[[Transaction, float], Sequence[Flow]]) -> None:
@@ -256,6 +278,7 @@ class FlowRunner:
                 await self._drive(flow)
         except Unavailable as error:
             _log.warning("flow left to the scan", flow=flow.id, why=str(error))
+            self._left.add(flow.id)
         except Exception as error:
             _log.exception("flow cannot be advanced", flow=flow.id, saga=flow.saga)
             await self._give_up(flow.id, f"it cannot be advanced: {error!r}")

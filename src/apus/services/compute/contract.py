@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
+from apus.kernel.caller import Caller
 from apus.services.image.contract import BootImage
 from apus.services.network.contract import ServerPort
 
@@ -55,6 +56,15 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     spec: GuestSpec
 
 
+class HostForward(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A port of the host that leads to one of the guest's."""
+
+    host_port: int
+    guest_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_address: str = "127.0.0.1"
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the host found.  Owned by its agent, which alone raises `counter`."""
 
@@ -64,6 +74,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """The newest wish that it has acted on: when it is the current one and the power differs, that is how it ended."""
     power: Power
     boots: int = 0
+    forwards: tuple[HostForward, ...] = ()
+    """How the guest is reached when its addresses lead nowhere."""
     error: str | None = None
     at_s: float = 0.0
 
@@ -102,7 +114,16 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool
 
 
+class SshAddress(NamedTuple):
+    address: str
+    port: int
+
+
 class ComputeService(Protocol):
+    async def ssh_address(self, caller: Caller, server_id: str) -> SshAddress:
+        """Where the host reaches the server's SSH.  Raise NotFound, Conflict while there is no such place."""
+        ...
+
     async def server_facts(self, server_id: str) -> ServerFacts | None: ...
 
     async def metadata_for(self, server_id: str) -> Mapping[str, bytes] | None:

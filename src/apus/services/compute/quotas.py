@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid, OverQuota
@@ -12,6 +13,9 @@ from apus.services.compute import store
 from apus.services.compute.logic.quota import DEFAULTS, check, limits_of
 from apus.services.compute.model import Quota, Server
 from apus.services.compute.store import GROUPS, KEYPAIRS, QUOTAS, SERVERS
+
+CLASS: Final = "class/default"
+"""The row whose limits hold for projects that have none of their own; no project has such an id."""
 
 
 class Quotas:
@@ -42,12 +46,18 @@ class Quotas:
                         f"{used[name]}.",
                         field=name,
                     )
-            known = QUOTAS.get(tx, project_id)
-            if known is None:
-                QUOTAS.insert(tx, Quota(id=project_id, limits=dict(limits)))
-            else:
-                QUOTAS.put(tx, changed(known, limits={**known.limits, **limits}))
+            _keep(tx, project_id, limits)
             return self._limits(tx, project_id)
+
+        return await self._world.store.write(work)
+
+    async def default_limits(self) -> dict[str, int]:
+        return await self._world.store.read(self._defaults)
+
+    async def set_defaults(self, limits: Mapping[str, int]) -> dict[str, int]:
+        def work(tx: Transaction) -> dict[str, int]:
+            _keep(tx, CLASS, limits)
+            return self._defaults(tx)
 
         return await self._world.store.write(work)
 
@@ -87,7 +97,19 @@ class Quotas:
 
     def _limits(self, tx: Transaction, project_id: str) -> dict[str, int]:
         known = QUOTAS.get(tx, project_id)
+        return limits_of({} if known is None else known.limits, self._defaults(tx))
+
+    def _defaults(self, tx: Transaction) -> dict[str, int]:
+        known = QUOTAS.get(tx, CLASS)
         return limits_of({} if known is None else known.limits, self.defaults)
+
+
+def _keep(tx: Transaction, id: str, limits: Mapping[str, int]) -> None:
+    known = QUOTAS.get(tx, id)
+    if known is None:
+        QUOTAS.insert(tx, Quota(id=id, limits=dict(limits)))
+    else:
+        QUOTAS.put(tx, changed(known, limits={**known.limits, **limits}))
 
 
 def check_keypairs(tx: Transaction, user_id: str) -> None:

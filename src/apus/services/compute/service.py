@@ -23,7 +23,7 @@ from apus.kernel.table import Query
 from apus.kernel.world import Transaction, World
 from apus.services.compute import store
 from apus.services.compute.commands import CreateServer, UpdateServer
-from apus.services.compute.contract import HostConsole, Power, ServerFacts
+from apus.services.compute.contract import HostConsole, Power, ServerFacts, SshAddress
 from apus.services.compute.flavors import Flavors, usable_flavor
 from apus.services.compute.flows.boot import BOOT, BootInput
 from apus.services.compute.flows.delete import DELETE, DeleteInput
@@ -43,6 +43,7 @@ from apus.services.image.contract import BootImage, ImageService
 from apus.services.network.contract import NetworkService, PortAsk
 from apus.services.placement.contract import PlacementService
 
+SSH_PORT: Final = 22
 CONSOLE_TIMEOUT_S: Final = 10.0
 _NOT_IN_HOSTNAME: Final = re.compile(r"[^a-z0-9.-]+")
 
@@ -242,6 +243,16 @@ class Compute:
         if row is None:
             return None
         return ServerFacts(id=row.id, project_id=row.project_id, name=row.name, host=row.host, deleted=row.deleted)
+
+    async def ssh_address(self, caller: Caller, server_id: str) -> SshAddress:
+        server = await self.server(caller, server_id, "server:show")
+        for forward in server.seen.forwards if server.seen else ():
+            if forward.guest_port == SSH_PORT and forward.protocol == "tcp":
+                return SshAddress(forward.host_address, forward.host_port)
+        for port in server.ports:
+            for ip in sorted(port.fixed_ips, key=lambda ip: ip.version):
+                return SshAddress(ip.address, SSH_PORT)
+        raise Conflict("compute.no_address", f"Instance {server_id} has no address that leads to it yet.")
 
     async def metadata_for(self, server_id: str) -> Mapping[str, bytes] | None:
         row = await self._world.store.read(lambda tx: SERVERS.get(tx, server_id))

@@ -164,6 +164,7 @@ def end_actions(
 
 def wanted_since(tx: Transaction, host: str, since: int, limit: int) -> Sequence[Incarnation]:
     """What changed for a host after `since`, oldest first; of everything (0) not what is over."""
-    found = tx.execute(f"{_WANTED_SINCE} LIMIT {int(limit)}", {"host": host, "since": since})
+    cut = f" LIMIT {int(limit)}" if since else ""
+    found = tx.execute(_WANTED_SINCE + cut, {"host": host, "since": since})
     rows = [INCARNATIONS.decode(body) for (body,) in found]
-    return rows if since else [row for row in rows if not row.gone]
+    return rows if since else [row for row in rows if not row.gone][:limit]

@@ -97,6 +97,17 @@ class NetworkService(Protocol):
         ...
 
 
+class UserNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """QEMU's user-mode network (slirp) of one guest; its own DHCP gives out `guest`."""
+
+    cidr: str
+    gateway: str
+    dns: str
+    guest: str
+    outside: bool = True
+    """Guests reach what is beyond this network."""
+
+
 class Plug(msgspec.Struct, frozen=True, kw_only=True):
     """How QEMU reaches a port: a TAP by name, or its own user-mode network."""
 
@@ -106,6 +117,8 @@ class Plug(msgspec.Struct, frozen=True, kw_only=True):
     tap_name: str | None = None
     host_forwards: tuple[str, ...] = ()
     """user: slirp hostfwd rules, e.g. `tcp:127.0.0.1:2201-:22`."""
+    user: UserNetwork | None = None
+    """user: the addresses of the network; None: the port has no IPv4 address, and QEMU's own are as good."""
     mtu: int = 1500
     needs_config_drive: bool = False
     """The metadata address cannot be reached through this plug."""

@@ -91,7 +91,7 @@ class ObjectClient:
         text = (await reply.read()).decode("utf-8", "replace") if reply.status not in statuses else ""
         if reply.status not in statuses:
             shown = f"Object storage answered {reply.status}: {text.strip()[:200]}"
-            raise Unavailable("object.refused", shown)
+            raise Unavailable("object.full" if reply.status == 507 else "object.refused", shown)
 
 
 class _Asking:

@@ -88,6 +88,7 @@ class Cluster:
         wished = set(self.ring.primaries(part))
         perfect = all(drive.id in wished for drive in begun.values())
         results: list[T] = []
+        errors: list[OSError] = []
         while begun:
             patience_s = LATE_S if len(results) >= self.quorum and len(self._late) < LATE_MAX else None
             done, _ = await asyncio.wait(begun, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
@@ -100,6 +101,7 @@ class Cluster:
                     self.worked(drive)
                 except OSError as error:
                     self.failed(drive, error)
+                    errors.append(error)
                     perfect = False
                     if left:
                         following = left.pop(0)
@@ -107,10 +109,8 @@ class Cluster:
         if begun or not perfect or len(results) < self.copies:
             self.repairs.add(room, part)
         if len(results) < self.quorum:
-            raise Unavailable(
-                "object.no_quorum",
-                f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed.",
-            )
+            shown = f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed."
+            raise too_few(shown, errors)
         return results
 
     async def settle(self) -> None:
@@ -131,6 +131,14 @@ class Cluster:
         self._late.discard(task)
         if not task.cancelled():
             task.exception()  # asked for, so that nobody reports it as forgotten
+
+
+def too_few(shown: str, errors: Sequence[OSError]) -> Unavailable:
+    """A write without its quorum; full drives are told apart, since to wait does not mend them."""
+    full = sum(isinstance(error, DriveFull) for error in errors)
+    if not full:
+        return Unavailable("object.no_quorum", shown)
+    return Unavailable("object.full", f"{shown} {full} {'drives are' if full > 1 else 'drive is'} full.")
 
 
 async def ask_each(

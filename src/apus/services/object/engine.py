@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from apus.kernel.errors import Invalid, NotFound, TooLarge, Unavailable
-from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.cluster import Cluster, ask_each, too_few
 from apus.services.object.drivers.drive import CopyWriter, Drive
 from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.drivers.unbroken import unbroken
@@ -238,6 +238,7 @@ class _Upload:
         self._cluster, self._place = cluster, place
         self._writers: dict[str, CopyWriter] = {}
         self._failed: list[CopyWriter] = []
+        self._errors: list[OSError] = []
 
     async def open(self) -> None:
         candidates = self._cluster.candidates(self._place.part)
@@ -249,6 +250,7 @@ class _Upload:
             for drive, writer in zip(batch, opened, strict=True):
                 if isinstance(writer, OSError):
                     self._cluster.failed(drive, writer)
+                    self._errors.append(writer)
                 elif isinstance(writer, BaseException):
                     failure = writer
                 else:
@@ -279,6 +281,7 @@ class _Upload:
         for name, outcome in zip(names, done, strict=True):
             if isinstance(outcome, OSError):
                 self._cluster.failed(self._cluster.drives[name], outcome)
+                self._errors.append(outcome)
                 self._failed.append(self._writers.pop(name))
             elif isinstance(outcome, BaseException):
                 raise outcome
@@ -286,10 +289,8 @@ class _Upload:
 
     def _check(self) -> None:
         if len(self._writers) < self._cluster.quorum:
-            raise Unavailable(
-                "object.no_quorum",
-                f"{len(self._writers)} drives can take this object; {self._cluster.quorum} are needed.",
-            )
+            shown = f"{len(self._writers)} drives can take this object; {self._cluster.quorum} are needed."
+            raise too_few(shown, self._errors)
 
 
 class _WriterAct(Protocol):

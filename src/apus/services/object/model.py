@@ -7,6 +7,7 @@ container are objects, the rows of an account are containers.
 from __future__ import annotations
 
 import dataclasses
+import errno
 from typing import Final, Literal
 
 import msgspec
@@ -24,6 +25,14 @@ class DriveTrouble(OSError):
 
 class DriveFull(DriveTrouble):
     """It still reads and deletes."""
+
+
+def trouble_of(error: OSError) -> DriveTrouble:
+    """What a failure of the disk means for the drive."""
+    if isinstance(error, DriveTrouble):
+        return error
+    kind = DriveFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else DriveTrouble
+    return kind(error.errno or errno.EIO, str(error))
 
 
 class CorruptCopy(DriveTrouble):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
+
+SILENT_S: Final = 60.0
+"""A host that was not heard for this long takes no new servers; what it has stays."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):

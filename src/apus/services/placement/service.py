@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apus.kernel.errors import NoRoom, NotFound, Unavailable
 from apus.kernel.events import emit
+from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
-from apus.services.placement.contract import Claim, Explanation, Host, HostReport, Need
+from apus.services.placement.contract import SILENT_S, Claim, Explanation, Host, HostReport, Need
 from apus.services.placement.model import Allocation, Decision, Heartbeat, Provider
 from apus.services.placement.store import ALLOCATIONS, DECISIONS, HEARTBEATS, PROVIDERS
 
 if TYPE_CHECKING:
     from apus.services.placement.logic.choose import Choice, HostTable
 
-SILENT_S: Final = 60.0
-"""A host that was not heard for this long takes no new servers; what it has stays."""
 TRIES_MAX: Final = 8
 """Claims that lost the race for a host; each loss is news about that host, so few are ever needed."""
 DECISIONS_KEPT_S: Final = 14 * 86400.0
@@ -31,12 +30,18 @@ class _Full(Exception):
         self.host = host
 
 
+class _Moved(Exception):
+    """A server that this one should be with, or apart from, got a host since the choice."""
+
+
 class Placement:
     """Implements `PlacementService`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._table: HostTable | None = None
+        self._mark = new_id(world.dice).encode()
+        """Tells our own word of a change from that of other processes."""
 
     async def follow(self) -> None:
         """Hear of changes that other processes made."""
@@ -50,10 +55,6 @@ class Placement:
         if body != self._mark:
             self.forget()
 
-    @property
-    def _mark(self) -> bytes:
-        return str(id(self)).encode()
-
     # ------------------------------------------------------------------ claims
     async def claim(self, consumer_id: str, need: Need, project_id: str, user_id: str, avoid: Sequence[str]) -> Claim:
         from apus.services.placement.logic.choose import choose
@@ -65,7 +66,7 @@ class Placement:
                 fresh = True
             table = self._table
             assert table is not None
-            same, different = await self._hosts_of(need.same_host_as), await self._hosts_of(need.different_host_from)
+            same, different = await self._world.store.read(lambda tx: _hosts_beside(tx, need))
             silent_before_s = self._world.clock.now_s() - SILENT_S
             choice = choose(
                 table,
@@ -81,6 +82,8 @@ class Placement:
                 continue
             try:
                 return await self._commit(consumer_id, need, choice, project_id, user_id, len(table.hosts))
+            except _Moved:
+                continue
             except _Full as full:
                 if full.host is None or not table.note(full.host):
                     self._table = None
@@ -112,6 +115,9 @@ class Placement:
             host = PROVIDERS.get(tx, choice.host.id)
             if host is None or not host.enabled or not fits(host, need.resources):
                 raise _Full(host)
+            same, different = _hosts_beside(tx, need)
+            if not need.soft and ((same and host.id not in same) or host.id in different):
+                raise _Moved
             claimed.append(PROVIDERS.put(tx, changed(host, used=added(host.used, need.resources))))
             allocation = Allocation(
                 id=f"{consumer_id}:{host.id}",
@@ -153,12 +159,6 @@ class Placement:
             return HostTable(hosts, {beat.id: beat.heard_at_s for beat in HEARTBEATS.find(tx)})
 
         self._table = await self._world.store.read(work)
-
-    async def _hosts_of(self, consumers: Sequence[str]) -> frozenset[str]:
-        if not consumers:
-            return frozenset()
-        held = await self._world.store.read(lambda tx: ALLOCATIONS.find(tx, consumer_id=list(consumers)))
-        return frozenset(allocation.provider_id for allocation in held)
 
     # ------------------------------------------------------------------ hosts
     async def report_host(self, report: HostReport) -> None:
@@ -234,6 +234,15 @@ class Placement:
     async def explain(self, subject_id: str) -> Explanation | None:
         decision = await self._world.store.read(lambda tx: DECISIONS.get(tx, subject_id))
         return None if decision is None else decision.explanation
+
+
+def _hosts_beside(tx: Transaction, need: Need) -> tuple[frozenset[str], frozenset[str]]:
+    """Where the servers are that this one should be with, and those that it should be apart from."""
+    found = []
+    for consumers in (need.same_host_as, need.different_host_from):
+        held = ALLOCATIONS.find(tx, consumer_id=list(consumers)) if consumers else []
+        found.append(frozenset(allocation.provider_id for allocation in held))
+    return found[0], found[1]
 
 
 def fits(provider: Provider, resources: dict[str, int]) -> bool:

@@ -13,9 +13,11 @@ from apus.kernel.flow import Flow, FlowRunner, FlowState, load_flow
 from apus.kernel.flow.log import page_flows
 from apus.kernel.policy import Policy, Rule, require_visible
 from apus.kernel.world import Transaction, World
+from apus.services.compute.contract import ComputeService
 from apus.services.placement.contract import Explanation, PlacementService
 from apus.skins.apus import views
 from apus.skins.apus.events import EventStreams
+from apus.skins.apus.status import StatusBoard
 from apus.wire.app import Api
 from apus.wire.faults import Faults, errors_fault
 from apus.wire.listing import boolean, whole_number
@@ -33,6 +35,8 @@ POLICY: Final[Policy] = {
     "operation:settle": Rule.ADMIN,
     "explain:show": Rule.READER,
     "host:list": Rule.ADMIN,
+    "access:show": Rule.READER,
+    "status:show": Rule.ADMIN,
 }
 
 
@@ -40,10 +44,17 @@ class ApusDoor:
     """What the handlers need."""
 
     def __init__(
-        self, world: World, flows: FlowRunner, placement: PlacementService, *, streams: EventStreams | None = None
+        self,
+        world: World,
+        flows: FlowRunner,
+        placement: PlacementService,
+        compute: ComputeService,
+        *,
+        streams: EventStreams | None = None,
     ) -> None:
-        self.world, self.flows, self.placement = world, flows, placement
+        self.world, self.flows, self.placement, self.compute = world, flows, placement, compute
         self.streams = streams or EventStreams(world)
+        self.board = StatusBoard(world, placement)
 
 
 def apus_api(door: ApusDoor) -> Api:
@@ -75,7 +86,7 @@ def _scope(request: ApiRequest) -> str | None:
 async def versions(request: ApiRequest) -> Reply:
     base = f"{request.base_url}{PREFIX}/v1"
     links = [{"rel": "self", "href": f"{base}/"}]
-    resources = ("events", "operations", "explain", "hosts")
+    resources = ("events", "operations", "explain", "hosts", "status")
     return Reply(
         {
             "versions": [{"id": "v1.0", "status": "CURRENT", "links": links}],
@@ -167,8 +178,19 @@ async def _subjects(door: ApusDoor, caller: Caller, subject_id: str) -> Sequence
 
 
 async def list_hosts(request: ApiRequest) -> Reply:
-    hosts = sorted(await _door(request).placement.hosts(), key=lambda host: host.name)
-    return Reply({"hosts": [views.host_view(host) for host in hosts]})
+    door = _door(request)
+    hosts, now_s = sorted(await door.placement.hosts(), key=lambda host: host.name), door.world.clock.now_s()
+    return Reply({"hosts": [views.host_view(host, now_s) for host in hosts]})
+
+
+async def show_status(request: ApiRequest) -> Reply:
+    return Reply(await _door(request).board.view())
+
+
+async def access(request: ApiRequest) -> Reply:
+    """How the machine that this cloud runs on reaches a server: at its own address, or through a port of the host."""
+    ssh = await _door(request).compute.ssh_address(request.who, request.params["id"])
+    return Reply({"access": {"ssh": {"address": ssh.address, "port": ssh.port}}})
 
 
 ROUTES: Final = (
@@ -182,5 +204,7 @@ ROUTES: Final = (
     Route("POST", "/v1/operations/{id}/resume", to=resume_operation, may="operation:settle"),
     Route("POST", "/v1/operations/{id}/abandon", to=abandon_operation, may="operation:settle", takes=AbandonBody),
     Route("GET", "/v1/explain/{id}", to=explain, may="explain:show"),
+    Route("GET", "/v1/servers/{id}/access", to=access, may="access:show"),
     Route("GET", "/v1/hosts", to=list_hosts, may="host:list"),
+    Route("GET", "/v1/status", to=show_status, may="status:show"),
 )

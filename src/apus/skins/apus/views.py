@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from apus.kernel.flow import Flow, FlowState, Mark, Saga, Step, Wait
-from apus.services.placement.contract import Explanation, Host
+from apus.services.placement.contract import SILENT_S, Explanation, Host
 
 
 def time_of(at_s: float | None) -> str | None:
@@ -105,14 +105,16 @@ def explanation_view(explanation: Explanation, *, names: bool) -> dict[str, Any]
     return view
 
 
-def host_view(host: Host) -> dict[str, Any]:
+def host_view(host: Host, now_s: float) -> dict[str, Any]:
     return {
         "id": host.id,
         "name": host.name,
         "availability_zone": host.availability_zone,
         "enabled": host.enabled,
         "disabled_reason": host.disabled_reason,
-        "heard_at": time_of(host.heard_at_s),
+        "up": host.heard_at_s >= now_s - SILENT_S,
+        "heard_at": time_of(host.heard_at_s) if host.heard_at_s else None,
+        "silent_s": round(max(0.0, now_s - host.heard_at_s), 3) if host.heard_at_s else None,
         "traits": sorted(host.traits),
         "resources": {
             name: {

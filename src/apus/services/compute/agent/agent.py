@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from apus.kernel.errors import CloudError, NotFound, Unavailable
+from apus.kernel.errors import CloudError, Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.compute.agent.guests import Guests, State
@@ -32,8 +32,11 @@ SCAN_S: Final = 20.0
 AWAY_S: Final = 2.0
 """When the control plane is asked again that did not answer."""
 HEARTBEAT_S: Final = 15.0
+AGAIN_S: Final = 1.0
 TRIES_MAX: Final = 6
 """Of an action that may succeed later; then it is reported as failed, and tried again with every scan."""
+AWAY: Final = ("bus.", "store.")
+"""Begins the codes that say that the control plane is away: no fault of the guest's, so tried until it is back."""
 WATCH_S: Final = 3.0
 """A guest that ends by itself is noticed after so long."""
 GRACE_S: Final = 300.0
@@ -98,6 +101,10 @@ class Agent:
         finally:
             self._tasks = None
             await heard.stop()
+
+    def _soon_s(self) -> float:
+        """When to ask again a control plane that is away: not all hosts at once."""
+        return AGAIN_S * self._world.dice.uniform(0.5, 1.5)
 
     # ------------------------------------------------------------------ the HostConsole contract
     async def console_log(self, incarnation_id: str, lines: int | None) -> str:
@@ -200,7 +207,9 @@ class Agent:
         wish = self._wishes.get(id)
         if wish is None:
             return
-        for attempt in range(TRIES_MAX):
+        attempt = -1
+        while True:
+            attempt += 1
             try:
                 if await self._act(wish, newer):
                     self._put_off.discard(id)
@@ -208,6 +217,8 @@ class Agent:
                 return
             except (CloudError, OSError) as error:
                 passes, why, hidden = _judged(error)
+                if isinstance(error, Unavailable) and error.code.startswith(AWAY):
+                    attempt = min(attempt, TRIES_MAX - 2)
                 _log.warning("wish not fulfilled", host=self.host, id=id, power=wish.power, why=why, hidden=hidden)
                 if not passes or attempt == TRIES_MAX - 1:
                     if passes or wish.power is Power.GONE:
@@ -257,6 +268,7 @@ class Agent:
             seq=wish.seq,
             power=state.power,
             boots=state.boots,
+            forwards=state.forwards or (known.forwards if known else ()),
             error=error,
             at_s=self._world.clock.now_s(),
         )
@@ -306,7 +318,7 @@ class Agent:
             except Unavailable as error:
                 _log.info("report put off", host=self.host, why=str(error))
                 self._unsent = {**batch, **self._unsent}
-                await self._world.clock.sleep(1.0)
+                await self._world.clock.sleep(self._soon_s())
                 self._to_send.set()
 
     async def _watch(self) -> None:
@@ -340,9 +352,11 @@ class Agent:
                     last = report
                 else:
                     await self._placement.host_heard(self.host)
-            except (Unavailable, NotFound) as error:
+            except CloudError as error:  # away, or it forgot us: introduce ourselves again
                 last = None
                 _log.info("heartbeat not heard", host=self.host, why=str(error))
+                await self._world.clock.sleep(self._soon_s())
+                continue
             await self._world.clock.sleep(HEARTBEAT_S)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from apus.services.compute.contract import Power, Wish
+from apus.services.compute.contract import HostForward, Power, Wish
 
 
 class State(NamedTuple):
@@ -18,6 +18,8 @@ class State(NamedTuple):
     boots: int
     reason: str = ""
     """Why it ended, when nobody asked for it."""
+    forwards: tuple[HostForward, ...] = ()
+    """Known when it is made so; nothing else asks the network."""
 
 
 class Guests(Protocol):

@@ -10,9 +10,9 @@ from apus.kernel.errors import Invalid
 from apus.kernel.world import World
 from apus.services.compute.agent.guests import State
 from apus.services.compute.agent.image_cache import ImageCache
-from apus.services.compute.contract import GuestSpec, HostWork, Power, Wish
+from apus.services.compute.contract import GuestSpec, HostForward, HostWork, Power, Wish
 from apus.services.compute.drivers import config_drive, hypervisor
-from apus.services.compute.drivers.hypervisor import DiskSpec, DomainSpec, HostForward, Hypervisor, NicSpec
+from apus.services.compute.drivers.hypervisor import DiskSpec, DomainSpec, Hypervisor, NicSpec
 from apus.services.image.contract import BootImage
 from apus.services.network.contract import HostPlugs, Plug
 
@@ -49,7 +49,9 @@ class HypervisorGuests:
         return {found.incarnation_id: _state(found) for found in await self._driver.inventory()}
 
     async def ensure(self, wish: Wish) -> State:
-        return _state(await self._driver.ensure(await self._domain(wish)))
+        domain = await self._domain(wish)
+        forwards = tuple(forward for nic in domain.nics for forward in nic.host_forwards)
+        return _state(await self._driver.ensure(domain))._replace(forwards=forwards)
 
     async def absent(self, wish: Wish) -> None:
         await self._driver.absent(wish.id)
@@ -153,6 +155,7 @@ def _nic(plug: Plug, mac: str) -> NicSpec:
         kind=kind,
         tap_name=plug.tap_name,
         host_forwards=_forwards(plug.host_forwards),
+        user=plug.user,
         mtu=plug.mtu if kind == "tap" else None,
     )
 

@@ -182,6 +182,10 @@ class QuotaBody(Strict, frozen=True):
     quota_set: dict[str, Any]
 
 
+class QuotaClassBody(Strict, frozen=True):
+    quota_class_set: dict[str, Any]
+
+
 class ServiceBody(Strict, frozen=True):
     status: str | None = None
     disabled_reason: str | None = None
@@ -378,7 +382,7 @@ def _address(field: str, text: str, version: int | None) -> str:
         found = None
     if found is None or (version is not None and found.version != version):
         raise _invalid(field, f"{text[:60]!r} is not an IP{'v' + str(version) if version else ''} address")
-    return text
+    return str(found)  # RFC 5952, section 4: one form only
 
 
 def _hint_ids(hints: Mapping[str, Any], name: str) -> list[str]:

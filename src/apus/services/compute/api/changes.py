@@ -234,6 +234,15 @@ def _quota_with(**extra: int) -> Down:
     return down
 
 
+def _quota_class_without(*keys: str) -> Down:
+    def down(body: Body) -> Body:
+        for key in keys:
+            body["quota_class_set"].pop(key, None)
+        return body
+
+    return down
+
+
 def _services(change: Callable[[dict[str, Any]], None]) -> Down:
     def down(body: Body) -> Body:
         for item in body.get("services", ()):
@@ -262,6 +271,9 @@ def _hypervisor_by_number(item: dict[str, Any]) -> None:
     service = item.get("service")
     if service:
         service["id"] = service.pop("_number")
+
+
+def _without_servers(item: dict[str, Any]) -> None:
     item.pop("servers", None)
 
 
@@ -280,6 +292,7 @@ def _cpu_info_as_text(item: dict[str, Any]) -> None:
 
 _FLAVORS: Final = ("show_flavor", "list_flavors_detail", "create_flavor", "update_flavor")
 _QUOTAS: Final = ("show_quota", "default_quota", "update_quota", "detail_quota")
+_QUOTA_CLASSES: Final = ("show_quota_class", "update_quota_class")
 _GROUPS: Final = ("create_group", "show_group", "list_groups")
 _HYPERVISORS: Final = ("list_hypervisors", "list_hypervisors_detail", "show_hypervisor")
 
@@ -311,6 +324,10 @@ CHANGES: Final = (
     *_on(_ALL_VIEWS, (2, 26), _drop("tags")),
     *_on(_HYPERVISORS, (2, 28), _hypervisors(_cpu_info_as_text)),
     *_on(_QUOTAS, (2, 36), _quota_with(floating_ips=-1, fixed_ips=-1, security_groups=-1, security_group_rules=-1)),
+    *_on(_QUOTA_CLASSES, (2, 50), _quota_class_without("server_groups", "server_group_members")),
+    *_on(_QUOTA_CLASSES, (2, 50), _quota_with(
+        floating_ips=-1, fixed_ips=-1, security_groups=-1, security_group_rules=-1,
+    )),
     *_on(("limits",), (2, 36), _limits_with(
         maxSecurityGroups=-1, maxSecurityGroupRules=-1, maxTotalFloatingIps=-1, totalFloatingIpsUsed=0,
         totalSecurityGroupsUsed=0,
@@ -320,12 +337,13 @@ CHANGES: Final = (
     *_on(_ALL_VIEWS, (2, 47), _flavor_as_link),
     *_on(("show_action",), (2, 51), _actions_without("updated_at")),
     Change((2, 52), "create_server", up=_refuse("server", "tags")),
-    *_on(_HYPERVISORS, (2, 53), _hypervisors(_hypervisor_by_number)),
+    *_on((*_HYPERVISORS, "hypervisor_servers"), (2, 53), _hypervisors(_hypervisor_by_number)),
+    *_on(_HYPERVISORS, (2, 53), _hypervisors(_without_servers)),
     *_on(("list_services",), (2, 53), _services(_service_by_number)),
-    *_on(_FLAVORS, (2, 55), _drop_from_flavor("description")),
+    *_on((*_FLAVORS, "list_flavors"), (2, 55), _drop_from_flavor("description")),
     Change((2, 55), "create_flavor", up=_refuse("flavor", "description")),
     Change((2, 57), "create_server", up=_personality_allowed),
-    *_on(_QUOTAS, (2, 57), _quota_with(
+    *_on((*_QUOTAS, *_QUOTA_CLASSES), (2, 57), _quota_with(
         injected_files=5, injected_file_content_bytes=10240, injected_file_path_bytes=255,
     )),
     *_on(("limits",), (2, 57), _limits_with(maxPersonality=5, maxPersonalitySize=10240)),

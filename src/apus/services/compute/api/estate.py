@@ -102,7 +102,7 @@ async def show_quota(request: ApiRequest) -> Reply:
 
 async def default_quota(request: ApiRequest) -> Reply:
     project_id = _project(request)
-    return Reply({"quota_set": {"id": project_id, **_quota_view(compute_of(request).quotas.defaults)}})
+    return Reply({"quota_set": {"id": project_id, **_quota_view(await compute_of(request).quotas.default_limits())}})
 
 
 async def detail_quota(request: ApiRequest) -> Reply:
@@ -115,23 +115,26 @@ async def detail_quota(request: ApiRequest) -> Reply:
 
 
 async def update_quota(request: ApiRequest) -> Reply:
-    new, force = {}, False
-    for key, value in request.body.quota_set.items():
-        if key == "force":
-            force = truth("quota_set.force", value)
-            continue
-        if key == "tenant_id" or key in _OLD_QUOTA_KEYS:
-            continue
-        if key not in QUOTA_KEYS:
-            raise Invalid(
-                "compute.invalid", f"quota_set: there is no {key[:60]!r}; {', '.join(QUOTA_KEYS)}.", field=key[:60]
-            )
-        new[key] = _limit(key, value)
+    given = dict(request.body.quota_set)
+    force = truth("quota_set.force", given.pop("force", False))
+    given.pop("tenant_id", None)
+    new = _limits_given("quota_set", given)
     found = await compute_of(request).quotas.set(request.params["project_id"], new, force=force)
     return Reply({"quota_set": _quota_view(found)})
 
 
-def _limit(key: str, value: Any) -> int:
+def _limits_given(where: str, given: Mapping[str, Any]) -> dict[str, int]:
+    unknown = [key for key in given if key not in QUOTA_KEYS and key not in _OLD_QUOTA_KEYS]
+    if unknown:
+        raise Invalid(
+            "compute.invalid",
+            f"{where}: there is no {unknown[0][:60]!r}; {', '.join(QUOTA_KEYS)}.",
+            field=unknown[0][:60],
+        )
+    return {key: _limit(f"{where}.{key}", value) for key, value in given.items() if key in QUOTA_KEYS}
+
+
+def _limit(field: str, value: Any) -> int:
     try:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise ValueError
@@ -139,9 +142,7 @@ def _limit(key: str, value: Any) -> int:
     except ValueError:
         found = -2
     if not -1 <= found <= 2147483647:
-        raise Invalid(
-            "compute.invalid", f"quota_set.{key}: a whole number from -1 (no limit).", field=f"quota_set.{key}"
-        )
+        raise Invalid("compute.invalid", f"{field}: a whole number from -1 (no limit).", field=field)
     return found
 
 
@@ -151,8 +152,16 @@ async def reset_quota(request: ApiRequest) -> Reply:
 
 
 async def show_quota_class(request: ApiRequest) -> Reply:
-    defaults = _quota_view(compute_of(request).quotas.defaults)
+    defaults = _quota_view(await compute_of(request).quotas.default_limits())
     return Reply({"quota_class_set": {"id": request.params["id"], **defaults}})
+
+
+async def update_quota_class(request: ApiRequest) -> Reply:
+    """Only the class `default` has ever meant anything: the limits of projects that have none of their own."""
+    if request.params["id"] != "default":
+        raise NotFound("compute.no_quota_class", f"Quota class {request.params['id']} could not be found: 'default'.")
+    new = _limits_given("quota_class_set", request.body.quota_class_set)
+    return Reply({"quota_class_set": _quota_view(await compute_of(request).quotas.set_defaults(new))})
 
 
 # ---------------------------------------------------------------------- hypervisors
@@ -201,6 +210,19 @@ async def search_hypervisors(request: ApiRequest) -> Reply:
     if not found:
         raise NotFound("compute.no_hypervisor", f"No hypervisor matching '{pattern}' could be found.")
     return Reply({"hypervisors": [_hypervisor(view, detail=False, servers=None) for view in found]})
+
+
+async def hypervisor_servers(request: ApiRequest) -> Reply:
+    """Before 2.53: the servers of each hypervisor with this in its name."""
+    pattern, hosts = request.params["id"], compute_of(request).hosts
+    found = [view for view in await hosts.all() if pattern in (view.host.id, str(view.number), view.host.name)]
+    if not found:
+        raise NotFound("compute.no_hypervisor", f"No hypervisor matching '{pattern}' could be found.")
+    items = []
+    for view in found:
+        item = _hypervisor(view, detail=False, servers=await hosts.servers_on(view.host.name))
+        items.append(item if item["servers"] else {key: value for key, value in item.items() if key != "servers"})
+    return Reply({"hypervisors": items})
 
 
 async def hypervisor_statistics(request: ApiRequest) -> Reply:

@@ -73,6 +73,8 @@ async def list_servers_detail(request: ApiRequest) -> Reply:
 async def _page(request: ApiRequest) -> tuple[list[Server], dict[str, Any]]:
     page = page_of(request, sort_keys=SORT_KEYS)
     where, matches = filters_of(request)
+    if request.query("limit") == "0":  # Nova: none, where other services say all
+        return [], {}
     query = Query(
         where=where,
         matches=matches,

@@ -110,9 +110,9 @@ def server_view(
             }
         )
     if not listed:
-        # The reference: server groups and hints are answered by show, not by lists.
+        # The reference: server groups are answered by show, not by lists.
         view["server_groups"] = [server.group_id] if server.group_id else []
-        view["scheduler_hints"] = server.hints
+    view["scheduler_hints"] = server.hints
     return view
 
 

@@ -17,6 +17,8 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from apus.kernel.world import ProcessRef
+from apus.services.compute.contract import HostForward
+from apus.services.network.contract import UserNetwork
 
 CONSOLE_BYTES_MAX: Final = 1 << 20
 """Kept of a console; older text goes.  A guest that prints without end must not fill the host's disk."""
@@ -51,19 +53,14 @@ class DiskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Made with, or grown to, this size.  Never shrunk."""
 
 
-class HostForward(msgspec.Struct, frozen=True, kw_only=True):
-    host_port: int
-    guest_port: int
-    protocol: Literal["tcp", "udp"] = "tcp"
-    host_address: str = "127.0.0.1"
-
-
 class NicSpec(msgspec.Struct, frozen=True, kw_only=True):
     port_id: str
     mac: str
     kind: Literal["tap", "user", "none"]
     tap_name: str | None = None
     host_forwards: tuple[HostForward, ...] = ()
+    user: UserNetwork | None = None
+    """Addresses of a user-mode network; None: QEMU's own."""
     mtu: int | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from apus.kernel.caller import Caller
+from apus.kernel.errors import Conflict
 from apus.kernel.record import changed
 from apus.kernel.table import Query
 from apus.services.identity import model
@@ -147,6 +149,9 @@ async def new_service(request: ApiRequest, body: bodies.NewService, extra: dict[
 
 async def new_endpoint(request: ApiRequest, body: bodies.NewEndpoint, extra: dict[str, Any]) -> model.Endpoint:
     identity = identity_of(request)
+    if body.region_id is None and body.region is not None:  # Keystone: the name of v2.0 makes a region that is missing
+        with contextlib.suppress(Conflict):
+            await identity.keeper.create(kinds.REGION, request.who, model.Region(id=body.region))
     given = {**_given(body, "region"), "region_id": body.region_id or body.region}
     record = model.Endpoint(id=identity.core.new_id(), extra=extra, **given)
     return await identity.keeper.create(kinds.ENDPOINT, request.who, record)

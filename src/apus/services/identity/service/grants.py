@@ -274,8 +274,8 @@ class Grants:
                 raise Forbidden("identity.prohibited_implied", f"The role {implied.name} cannot be implied.")
             if prior.id == implied.id:
                 raise invalid("implied_role_id", "a role does not imply itself")
-            if implied.domain_id != NO_DOMAIN and implied.domain_id != prior.domain_id:
-                raise Forbidden("identity.implied_domain", "A role of a domain is implied only by roles of the same.")
+            if prior.domain_id == NO_DOMAIN and implied.domain_id != NO_DOMAIN:
+                raise Forbidden("identity.implied_domain", "A global role does not imply a role of a domain.")
             id = child_id("implication", prior_id, implied_id)
             if tables.implications.get(tx, id) is None:
                 tables.implications.insert(tx, Implication(id=id, prior_id=prior_id, implied_id=implied_id))
@@ -387,6 +387,7 @@ def _effective(tx: Transaction, query: AssignmentQuery) -> list[Found]:
     rows = tables.assignments.find(tx, **({"actor_id": actors} if actors is not None else {}))
     implied, targets = implied_by(tables.implications.find(tx)), _targets(tx, query)
     wanted = set(targets) if targets is not None else None
+    local = {role.id for role in tables.roles.find(tx) if role.domain_id != NO_DOMAIN}  # no token shows these
     found: dict[tuple[str, str, str], Found] = {}
     for a in sorted(rows, key=lambda a: a.id):
         users = [a.actor_id] if a.actor == Actor.USER else _members(tx, a.actor_id)
@@ -400,7 +401,7 @@ def _effective(tx: Transaction, query: AssignmentQuery) -> list[Found]:
             for place in places:
                 if wanted is not None and place not in wanted:
                     continue
-                for role_id in sorted(closure([a.role_id], implied)):
+                for role_id in sorted(closure([a.role_id], implied) - local):
                     if query.role_id is not None and role_id != query.role_id:
                         continue
                     as_role = dataclasses.replace  # keeps the record frozen: only the listing differs

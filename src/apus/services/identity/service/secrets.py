@@ -160,11 +160,10 @@ class Secrets:
             raise invalid("expires_at", "it is in the past")
         secret = new.secret or secrets.token_urlsafe(64)
         hashed = await self._core.passwords.hash(new.secret) if new.secret else hash_of_secret(secret)
-        held = {role.id: role.name for role in claims.roles}
-        role_ids = tuple(held) if new.roles is None else chosen_roles(new.roles, held)
         id, project_id = self._core.new_id(), claims.target.id
 
         def work(tx: Transaction) -> ShownAppCredential:
+            role_ids = self._roles_to_pass_on(tx, claims, user_id, project_id, new)
             if tables.app_credentials.count(tx, user_id=user_id) >= APP_CREDENTIALS_MAX:
                 raise Forbidden("identity.limit", f"A user has at most {APP_CREDENTIALS_MAX} application credentials.")
             rules = None
@@ -190,6 +189,19 @@ class Secrets:
             return ShownAppCredential(record, _roles(tx, role_ids), rules, secret)
 
         return await self._core.write(work)
+
+    def _roles_to_pass_on(
+        self, tx: Transaction, claims: Claims, user_id: str, project_id: str, new: NewAppCredential
+    ) -> tuple[str, ...]:
+        """All of the token's roles, or those named: a person may name what he was given since he got the token,
+        but what was delegated to a trustee or an application stays the most that they can pass on."""
+        held = {role.id: role.name for role in claims.roles}
+        if new.roles is None:
+            return tuple(held)
+        project = tables.projects.get(tx, project_id)
+        if claims.app_credential is None and claims.trust is None and project is not None:
+            held = {role.id: role.name for role in rights.roles_on(tx, user_id, Scope.PROJECT, project)}
+        return chosen_roles(new.roles, held)
 
     def _rule(self, tx: Transaction, user_id: str, new: NewRule) -> AccessRule:
         if new.id is not None:

@@ -80,10 +80,10 @@ class NetworkAgent:
                 port_id=port.id, kind="tap", tap_name=made.tap_name, mtu=port.mtu, needs_config_drive=no_metadata
             )
         if isinstance(made, UserPlug):
-            forwards = made.host_forwards
             return Plug(
-                port_id=port.id, kind="user", host_forwards=forwards, mtu=port.mtu, needs_config_drive=no_metadata
-            )
+                port_id=port.id, kind="user", host_forwards=made.host_forwards, user=made.network,
+                mtu=port.mtu, needs_config_drive=no_metadata,
+            )  # fmt: skip
         return Plug(port_id=port.id, kind="none", mtu=port.mtu, needs_config_drive=no_metadata)
 
     async def unplug(self, port_id: str) -> None:

@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from apus.services.network.contract import UserNetwork
+
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A value; equal when all its fields are."""
@@ -158,10 +160,9 @@ class TapPlug(Plug, frozen=True, tag="tap"):
 
 
 class UserPlug(Plug, frozen=True, tag="user"):
-    netdev: str
-    """The argument of QEMU's `-netdev user,id=…`, after the id."""
+    network: UserNetwork | None = None
     host_forwards: tuple[str, ...] = ()
-    """The `hostfwd` rules that are among them: a loopback port of the host leads to the guest's port 22."""
+    """Slirp's `hostfwd` rules: a loopback port of the host leads to the guest's port 22."""
 
 
 class Capabilities(Spec, frozen=True):

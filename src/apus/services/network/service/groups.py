@@ -94,6 +94,8 @@ def update_group(tx: Transaction, caller: Caller, id: str, fields: Mapping[str, 
     group = get_group(tx, caller, id)
     if group.name == "default" and fields.get("name", "default") != "default":
         raise conflict("SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
+    if group.name != "default" and fields.get("name") == "default":
+        raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
     emit(tx, "network.security_group.updated", id, group.project_id, caller=caller)
     return GROUPS.put(tx, changed(group, **fields, updated_at_s=tx.now_s))
 
@@ -206,11 +208,13 @@ def _ports(protocol: str | None, low: int | None, high: int | None) -> tuple[int
         return None, None
     number = protocol_number(protocol)
     if number in ICMP:
-        for field, value in (("port_range_min", low), ("port_range_max", high)):
+        for what, field, value in (("type", "port_range_min", low), ("code", "port_range_max", high)):
             if value is not None and not 0 <= value <= 255:
-                raise refused("SecurityGroupInvalidIcmpValue", f"Invalid value for ICMP {field}: {value}.", field=field)
+                said = f"Invalid value for ICMP {what} ({field}) {value}. It must be 0 to 255."
+                raise refused("SecurityGroupInvalidIcmpValue", said, field=field)
         if low is None:
-            raise refused("SecurityGroupMissingIcmpType", "ICMP code (port-range-max) is given without the type.")
+            said = f"ICMP code (port-range-max) {high} is provided but ICMP type (port-range-min) is missing."
+            raise refused("SecurityGroupMissingIcmpType", said, field="port_range_min")
         return low, high
     if number is None:
         raise refused(
@@ -220,7 +224,10 @@ def _ports(protocol: str | None, low: int | None, high: int | None) -> tuple[int
         )
     if number not in PORTED:
         raise refused("SecurityGroupInvalidProtocolForPort", f"Invalid protocol {protocol} for port range.")
-    if low is None or high is None or not 1 <= low <= high <= 65535:
+    for field, value in (("port_range_min", low), ("port_range_max", high)):
+        if value is not None and not 1 <= value <= 65535:
+            raise refused("SecurityGroupInvalidPortValue", f"Invalid value for port {value}", field=field)
+    if low is None or high is None or low > high:
         raise refused(
             "SecurityGroupInvalidPortRange", "For TCP/UDP protocols, port_range_min must be <= port_range_max"
         )

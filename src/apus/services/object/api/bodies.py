@@ -99,8 +99,8 @@ def _check_metadata(found: Mapping[str, str], prefix: str) -> None:
 
 
 def object_headers(headers: Mapping[str, str], now_s: float) -> dict[str, str]:
-    """All that is kept with an object besides its type."""
-    kept = {name: value for name, value in metadata_of(headers, "object").items() if value}
+    """All that is kept with an object besides its type; an empty value of its metadata is a value, as in Swift."""
+    kept = {name: value for name, value in metadata_of(headers, "object").items() if name in headers}
     kept |= {name: text_of(headers[name], name) for name in KEPT_HEADERS if headers.get(name)}
     delete_at = delete_at_of(headers, now_s)
     return kept | ({"x-delete-at": str(delete_at)} if delete_at is not None else {})

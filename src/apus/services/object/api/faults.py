@@ -18,6 +18,7 @@ CODES: Final = {
     "object.listing_limit": 412,
     "object.name_encoding": 412,
     "object.destination": 412,
+    "object.full": 507,
     "wire.nul": 412,
 }
 
@@ -53,7 +54,7 @@ def page(status: int, headers: Mapping[str, str] | None = None) -> Reply:
 
 
 def render(status: int, error: CloudError) -> bytes:
-    if status in (400, 412, 413, 503):
+    if status in (400, 412, 413, 503, 507):
         return f"{error.shown}\n".encode()
     title, text = _REASONS.get(status, ("Error", error.shown))
     return f"<html><h1>{title}</h1><p>{text}</p></html>".encode()

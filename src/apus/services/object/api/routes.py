@@ -59,11 +59,14 @@ async def show_health(request: ApiRequest) -> Reply:
 
 
 def _traced(handler: Callable[[ApiRequest], Awaitable[Reply]]) -> Callable[[ApiRequest], Awaitable[Reply]]:
-    """Swift's own name for the id of a request, beside OpenStack's."""
+    """Swift's own name for the id of a request, beside OpenStack's, in its own form: 21 and 10 hex digits, the latter
+    the time (tools that read logs, and Tempest, match on it)."""
 
     async def handle(request: ApiRequest) -> Reply:
         reply = await handler(request)
-        trans_id = "tx" + request.request_id.removeprefix("req-").replace("-", "")
+        objects: Objects = request.service
+        digits = request.request_id.removeprefix("req-").replace("-", "")
+        trans_id = f"tx{digits[:21]:0<21}-{int(objects.cluster.world.clock.now_s()):010x}"
         return Reply(
             reply.body,
             reply.status,
@@ -116,8 +119,8 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
     """The doors to mount: the storage API, and two paths that ask for no token."""
     doors: tuple[tuple[str, str, tuple[Route, ...]], ...] = (
         ("swift", "/v1", ROUTES),
-        ("swift-info", "/info", (Route("GET", "", show_info, may="object:any"),)),
-        ("swift-health", "/healthcheck", (Route("GET", "", show_health, may="object:any"),)),
+        ("swift-info", "/info", (Route("GET", "", _traced(show_info), may="object:any"),)),
+        ("swift-health", "/healthcheck", (Route("GET", "", _traced(show_health), may="object:any"),)),
     )
     return tuple(
         Api(

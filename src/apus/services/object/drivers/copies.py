@@ -37,6 +37,7 @@ from apus.services.object.model import (
     Meta,
     Place,
     ReplacedCopy,
+    trouble_of,
 )
 
 FETCH_BYTES: Final = 128 << 10
@@ -379,7 +380,7 @@ class _trouble:  # noqa: N801  (reads as a keyword: `with _trouble(fence):`)
 def _as_trouble(error: OSError, fence: Fence | None) -> DriveTrouble:
     if fence is not None:
         fence.doubt()
-    return error if isinstance(error, DriveTrouble) else DriveTrouble(error.errno or errno.EIO, str(error))
+    return trouble_of(error)
 
 
 def _bare(head: Head) -> Head:

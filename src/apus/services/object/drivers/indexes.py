@@ -29,6 +29,7 @@ from apus.services.object.model import (
     Place,
     Row,
     Subdir,
+    trouble_of,
 )
 
 T = TypeVar("T")
@@ -144,7 +145,7 @@ class SqliteIndexes:
             raise await self._trouble(path, error) from error
         except OSError as error:
             self._fence.doubt()
-            raise DriveTrouble(error.errno or errno.EIO, str(error)) from error
+            raise trouble_of(error) from error
 
     async def _trouble(self, path: Path, error: Exception) -> DriveTrouble:
         self._fence.doubt()

@@ -170,7 +170,12 @@ def net_backend(nic: NicSpec, *, kvm: bool) -> dict[str, Any]:
         tap: dict[str, Any] = {"type": "tap", "id": node, "ifname": nic.tap_name, "script": "no", "downscript": "no"}
         return tap | ({"vhost": True} if kvm else {})
     forwards = [{"str": f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}"} for f in nic.host_forwards]
-    return {"type": "user", "id": node, "hostfwd": forwards}
+    user: dict[str, Any] = {"type": "user", "id": node, "hostfwd": forwards}
+    if nic.user is not None:
+        net = nic.user
+        user |= {"net": net.cidr, "host": net.gateway, "dns": net.dns, "dhcpstart": net.guest, "ipv6": False}
+        user |= {} if net.outside else {"restrict": True}
+    return user
 
 
 def nic_device(nic: NicSpec, bus: str | None) -> dict[str, Any]:

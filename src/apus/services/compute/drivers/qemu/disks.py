@@ -6,6 +6,8 @@ said and never guessed: a guest may write a header of another format into its ra
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +87,8 @@ async def run(world: World, argv: list[str]) -> bytes:
     except TimeoutError:
         raise Unavailable("compute.disk_slow", f"{argv[0]} did not end within {QEMU_IMG_TIMEOUT_S:g} s") from None
     if done.exit_code != 0:
-        raise Unavailable(
-            "compute.disk_failed", f"{argv[0]} {argv[1]} failed", hidden=done.stderr.decode(errors="replace")[-2000:]
-        )
+        said = done.stderr.decode(errors="replace")[-2000:]
+        if os.strerror(errno.ENOSPC) in said:
+            raise Unavailable("compute.disk_full", "the disk of the host is full", hidden=said)
+        raise Unavailable("compute.disk_failed", f"{argv[0]} {argv[1]} failed", hidden=said)
     return done.stdout

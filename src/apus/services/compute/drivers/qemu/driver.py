@@ -217,7 +217,10 @@ class QemuHypervisor:
             await self._world.disk.remove(Path(stale))
         log = self._file(spec, "qemu.log")
         await (await self._world.disk.create(log)).close()
-        process = await self._world.run.spawn(argv, log_path=log)
+        try:
+            process = await self._world.run.spawn(argv, log_path=log)
+        except FileNotFoundError:
+            raise Unavailable("compute.no_program", f"{self._program} is not installed on this host") from None
         await self._answers(process, spec)
         started = msgspec.json.encode(Started(spec.boot_count))
         await self._world.disk.write_synced(self._file(spec, "started.json"), started)

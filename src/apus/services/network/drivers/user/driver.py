@@ -16,6 +16,7 @@ import msgspec
 
 from apus.kernel.errors import Conflict, NoRoom
 from apus.kernel.world import Disk, Runner
+from apus.services.network.contract import UserNetwork
 from apus.services.network.drivers.driver import (
     AddressSet,
     Capabilities,
@@ -72,7 +73,7 @@ class UserDriver:
             self._state.ssh_ports[wanted.id] = await self._run.in_thread(self._free_ssh_port)
             await self._save()
         ssh_port = self._state.ssh_ports[wanted.id]
-        return UserPlug(netdev=netdev(network, wanted, ssh_port), host_forwards=(_ssh_forward(wanted, ssh_port),))
+        return UserPlug(network=user_network(network, wanted), host_forwards=(_ssh_forward(wanted, ssh_port),))
 
     def _free_ssh_port(self) -> int:
         taken = set(self._state.ssh_ports.values())
@@ -112,23 +113,19 @@ class UserDriver:
         return
 
 
-def netdev(network: NetworkSpec, port: PortSpec, ssh_port: int) -> str:
-    """The options of `-netdev user`: the guest gets its fixed address from slirp's own DHCP."""
+def user_network(network: NetworkSpec, port: PortSpec) -> UserNetwork | None:
+    """Addresses that make slirp's own DHCP give the guest its fixed one."""
     guest = _guest_ip(port)
-    options = ["ipv6=off"] if guest is not None else []
-    if guest is not None:
-        for subnet in network.subnets:
-            cidr = ipaddress.ip_network(subnet.cidr)
-            if guest not in cidr:
-                continue
-            gateway = subnet.gateway_ip or str(_other_address(cidr, {guest}))
-            resolver = _other_address(cidr, {guest, ipaddress.ip_address(gateway)})
-            options += [f"net={cidr}", f"host={gateway}", f"dns={resolver}", f"dhcpstart={guest}"]
-            break
-    options.append(f"hostfwd={_ssh_forward(port, ssh_port)}")
-    if not network.nat:
-        options.append("restrict=on")
-    return ",".join(options)
+    for subnet in network.subnets:
+        cidr = ipaddress.ip_network(subnet.cidr)
+        if guest is None or guest not in cidr:
+            continue
+        gateway = subnet.gateway_ip or str(_other_address(cidr, {guest}))
+        resolver = _other_address(cidr, {guest, ipaddress.ip_address(gateway)})
+        return UserNetwork(
+            cidr=str(cidr), gateway=gateway, dns=str(resolver), guest=str(guest), outside=network.nat
+        )  # fmt: skip
+    return None
 
 
 def _guest_ip(port: PortSpec) -> ipaddress.IPv4Address | None:

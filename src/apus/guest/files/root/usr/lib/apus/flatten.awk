@@ -19,7 +19,7 @@ END {
             if (RLENGTH < 2) exit 1
             token = substr(text, 2, RLENGTH - 2); text = substr(text, RLENGTH + 1)
             if (want_key) { step[depth] = plain(token); want_key = 0 } else emit(plain(token))
-        } else if (match(text, /^[^,}\] \t\r\n]+/)) {
+        } else if (match(text, /^[^],} \t\r\n]+/)) {
             emit(substr(text, 1, RLENGTH)); text = substr(text, RLENGTH + 1)
         } else exit 1
     }
