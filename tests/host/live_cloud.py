@@ -51,7 +51,8 @@ class LiveCloud:
                 with contextlib.suppress(OSError, IndexError, ValueError):
                     stat = (entry / "stat").read_text().rpartition(")")[2].split()
                     words = (entry / "cmdline").read_bytes().split(b"\0")
-                    if int(stat[1]) == supervisor and stat[0] != "Z" and words[words.index(b"--name") + 1] == name.encode():
+                    named = words[words.index(b"--name") + 1].decode()
+                    if int(stat[1]) == supervisor and stat[0] != "Z" and named == name:
                         return int(entry.name)
         return None
 
@@ -81,7 +82,7 @@ class LiveCloud:
         return {path.name for path in directory.iterdir()} if directory.exists() else set()
 
     # ------------------------------------------------------------------ APIs
-    async def call(self, method: str, path: str, body: Any = None, *, ok: bool = True, data: bytes | None = None) -> Any:
+    async def call(self, method: str, path: str, body: Any = None, *, data: bytes | None = None) -> Any:
         """JSON of the answer.  Raise aiohttp.ClientError or TimeoutError when the cloud does not answer."""
         if not self._token:
             await self.log_in()
@@ -97,7 +98,7 @@ class LiveCloud:
                     continue
                 if reply.status >= 500:
                     raise aiohttp.ClientError(f"{method} {path}: {reply.status} {raw[:300]!r}")
-                if ok and reply.status >= 400:
+                if reply.status >= 400:
                     raise Refused(reply.status, f"{method} {path}: {reply.status} {raw[:300]!r}")
                 return _json.decode(raw) if raw and reply.content_type == "application/json" else raw
         raise aiohttp.ClientError("no token is accepted")
@@ -154,7 +155,11 @@ class LiveCloud:
         for what, statement in owned.items():
             left += [f"{what} of {id}, which is no server" for (id,) in self.rows(statement) if id not in live]
         ports = {id for (id,) in self.rows("SELECT id FROM network_port")}
-        for table, column in (("network_address", "port_id"), ("network_plugged", "id"), ("network_membership", "port_id")):
+        for table, column in (
+            ("network_address", "port_id"),
+            ("network_plugged", "id"),
+            ("network_membership", "port_id"),
+        ):
             ids = [id for (id,) in self.rows(f"SELECT {column} FROM {table}")]
             left += [f"{table} of {id}, which is no port" for id in ids if id not in ports]
         for name, used in self._used():
