@@ -12,7 +12,7 @@ from apus.guest.build import MicroImage
 from tests.host.cluster import Api, Cluster, cluster, until
 from tests.host.guest import sh
 
-pytestmark = [pytest.mark.root, pytest.mark.postgres, pytest.mark.nats]
+pytestmark = [pytest.mark.root, pytest.mark.postgres, pytest.mark.nats, pytest.mark.timeout(300)]
 
 HOSTS = 3
 SERVERS = 20
