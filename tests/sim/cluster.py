@@ -51,6 +51,8 @@ HOST_VCPUS: Final = 2
 """With the ratio of 4, eight servers a host: now and then it is full."""
 JOURNAL: Final = Path("/compute/journal")
 RESTART_S: Final = 1.0
+STARTING_S: Final = 10.0
+"""A process may fail to start; one that runs goes on, whatever becomes of its store, its bus and its disk."""
 
 
 class NoTokens:
@@ -121,7 +123,7 @@ class Cluster:
         self.images = FakeImages()
         self.down: dict[str, None] = {}
         """Nodes that somebody has switched off; the supervisor restarts what died by itself."""
-        self.died = 0
+        self.began_at_s: dict[str, float] = {}
         self.compute: Compute | None = None
         self.network: NetworkService | None = None
         self.sweep: OrphanSweep | None = None
@@ -148,11 +150,12 @@ class Cluster:
 
     def start(self, name: str) -> None:
         self.down.pop(name, None)
+        self.began_at_s[name] = asyncio.get_running_loop().time()
         main = self._control if name == CONTROL else self._host
         self.node(name).start(lambda world: self._until_it_fails(name, main, world))
 
     async def _until_it_fails(self, name: str, main: Callable[[World, str], Awaitable[None]], world: World) -> None:
-        """A process may end for want of its store or disk, as one that cannot start does; for nothing else."""
+        """A process may end for want of its store or disk, which it then may not have done later than at its start."""
         try:
             await main(world, name)
         except* (Unavailable, OSError) as errors:
@@ -164,7 +167,8 @@ class Cluster:
             for name in (CONTROL, *HOSTS):
                 if not self.node(name).is_up and name not in self.down:
                     await self.crash(name)  # raises what it failed with
-                    self.died += 1
+                    lived_s = asyncio.get_running_loop().time() - self.began_at_s[name]
+                    assert lived_s < STARTING_S, f"{name} ended by itself after {lived_s:g} s"
                     self.start(name)
 
     async def crash(self, name: str, *, power: bool = False) -> None:
