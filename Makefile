@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MICRO ?= $(HOME)/.cache/apus/micro
 
-.PHONY: deps demo test lint bench bench-object tempest sim-long clean
+.PHONY: deps demo test lint bench bench-object tempest sim-long kill-long clean
 
 deps: $(VENV)/.installed $(MICRO)/micro.qcow2
 
@@ -37,7 +37,10 @@ tempest: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance
 
 sim-long: deps
-	@$(BIN)/python -m pytest -q -n 2 tests/sim --seeds 20000
+	@$(BIN)/python -m pytest -q -n 2 tests/sim/test_cluster.py --seeds 20000
+
+kill-long: deps
+	@$(BIN)/python -m pytest -q -s tests/host/test_kill.py --kills 200 --real-kills 20
 
 clean:
 	rm -rf $(VENV) build dist

@@ -12,6 +12,12 @@ from apus.platform.process import LocalRunner
 from apus.platform.servers import Server, start_nats, start_postgres, stop_server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=200, help="histories of the simulated cluster")
+    parser.addoption("--kills", type=int, default=20, help="kills of a cloud of simulated hosts")
+    parser.addoption("--real-kills", type=int, default=3, help="kills of a cloud of real guests")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

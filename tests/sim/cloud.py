@@ -43,7 +43,8 @@ class FakeImages:
         self.images = {
             IMAGE_ID: BootImage(
                 id=IMAGE_ID, name="micro", disk_format="qcow2", container_format="bare", size_bytes=4,
-                virtual_size_bytes=1 << 20, checksum_sha512=hashlib.sha512(b"disk").hexdigest(), properties={"os_distro": "micro"},
+                virtual_size_bytes=1 << 20, checksum_sha512=hashlib.sha512(b"disk").hexdigest(),
+                properties={"os_distro": "micro"},
             )
         }  # fmt: skip
 

@@ -28,7 +28,7 @@ from tests.sim.cloud import IMAGE_ID
 from tests.sim.cluster import CONTROL, HOSTS, Character, Cluster, as_caller
 from tests.sim.truths import consistent, one_copy_each, unquiet
 
-SAFETY_S: Final = 90.0
+SAFETY_S: Final = 60.0
 """While faults run."""
 QUIET_WITHIN_S: Final = 600.0
 """After the last fault.  The longest way there: a guest that nobody wants is held for five minutes."""
@@ -223,7 +223,7 @@ async def _watch(cluster: Cluster) -> None:
             assert not wrong, wrong
 
 
-async def _becomes_quiet(cluster: Cluster, within_s: float = QUIET_WITHIN_S) -> None:
+async def becomes_quiet(cluster: Cluster, within_s: float = QUIET_WITHIN_S) -> None:
     loop = asyncio.get_running_loop()
     ends_s, calm = loop.time() + within_s, 0
     while calm < 3:
@@ -272,11 +272,11 @@ async def story(sim: SimWorld, *, faults: bool = True) -> None:
                 task.cancel()
         mishaps = 0.0
         trouble.end()
-        await _becomes_quiet(cluster)
+        await becomes_quiet(cluster)
         rows = {row.id: row for row in await cluster.read(SERVERS.find)}
         assert not _lost(users, rows), _lost(users, rows)
         await _delete_all(cluster, rows)
-        await _becomes_quiet(cluster)
+        await becomes_quiet(cluster)
         for task in watch:
             task.cancel()
     for name, machine in cluster.machines.items():

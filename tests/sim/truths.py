@@ -50,10 +50,9 @@ def _claims(tx: Transaction) -> list[str]:
                 wrong.append(f"{host.name}: {used} {name} claimed of {host.inventories[name].capacity}")
     incarnations = INCARNATIONS.find(tx)
     for one in incarnations:
-        if where.get(one.server_id) != one.host and not (one.gone and _flow_lives(tx, one.server_id)):
-            # an orphan's claim is released before its incarnation is forgotten, by flows and by the sweep
-            if not one.gone:
-                wrong.append(f"incarnation {one.id} on {one.host} has its claim on {where.get(one.server_id)}")
+        # the claim of one that is gone is released first, then it is forgotten
+        if where.get(one.server_id) != one.host and not one.gone:
+            wrong.append(f"incarnation {one.id} on {one.host} has its claim on {where.get(one.server_id)}")
     owned = {one.server_id for one in incarnations}
     for consumer in where:
         if consumer not in owned and not _flow_lives(tx, consumer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,6 +189,8 @@ class WiredControl:
         self.stages.reached("APIs answer")
         if self.first_start is not None:
             await self.first_start.make()
+            # The first server should not pay for numpy's import; a thread, so that requests are answered meanwhile.
+            await self.world.run.in_thread(lambda: importlib.import_module("apus.services.placement.logic.choose"))
 
     async def close(self) -> None:
         self.object_http.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,20 +34,30 @@ SIM_VCPUS, SIM_MEMORY_MIB, SIM_DISK_GIB = 64, 262_144, 10_000
 
 
 class WiredHost:
-    def __init__(self, world: World, settings: Settings, stages: Stages) -> None:
-        self._world, self._settings, self._stages = world, settings, stages
+    def __init__(self, world: World, stages: Stages, make: Callable[[WiredHost], Awaitable[None]]) -> None:
+        self._world, self._stages = world, stages
         self.agents: list[Agent] = []
         self.networks: list[NetworkAgent] = []
         self.kind = ""
+        self._make, self._made = make, asyncio.Event()
 
     def parts(self) -> Sequence[Part]:
+        return [("host", self._run())]
+
+    async def _run(self) -> None:
+        """The APIs do not wait for the machine to be looked over (the first time, a guest is run to probe it)."""
+        await self._make(self)
         clock = self._world.clock
-        parts: list[Part] = [(f"agent-{agent.host}", agent.run()) for agent in self.agents]
-        parts += [("network-agent", loops.drive(network, network.mailbox, clock)) for network in self.networks]
-        return parts
+        async with asyncio.TaskGroup() as tasks:
+            for agent in self.agents:
+                tasks.create_task(agent.run(), name=f"agent-{agent.host}")
+            for network in self.networks:
+                tasks.create_task(loops.drive(network, network.mailbox, clock), name="network-agent")
+            await serve_consoles(self._world.bus, [(agent.host, agent) for agent in self.agents])
+            self._made.set()
 
     async def begin(self) -> None:
-        await serve_consoles(self._world.bus, [(agent.host, agent) for agent in self.agents])
+        await self._made.wait()
         self._stages.reached(self.kind)
 
     async def close(self) -> None:
@@ -54,16 +65,18 @@ class WiredHost:
             await network.close()
 
 
-async def wire_host(
+def wire_host(
     state_dir: Path, settings: Settings, world: World, control: ControlSeams, read_image: ReadImage, stages: Stages
 ) -> WiredHost:
-    """`read_image`: an image's bytes, from this process or the control node."""
-    wired = WiredHost(world, settings, stages)
-    if settings.sim_hosts:
-        await _simulated(wired, settings, world, control)
-    else:
-        await _real(wired, state_dir, settings, world, control, read_image)
-    return wired
+    """`read_image`: an image's bytes, from this process or the control node.  What is made, is made when it runs."""
+
+    async def make(wired: WiredHost) -> None:
+        if settings.sim_hosts:
+            await _simulated(wired, settings, world, control)
+        else:
+            await _real(wired, state_dir, settings, world, control, read_image)
+
+    return WiredHost(world, stages, make)
 
 
 async def _simulated(wired: WiredHost, settings: Settings, world: World, control: ControlSeams) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 30.0
-CALM_S = 60.0
-"""A process that lived this long starts afresh with the quick restarts."""
+CALM_S = 5.0
+"""A process that lived this long had started well, and begins afresh with the quick restarts."""
 STOP_S = 20.0
 """What a process has to end by itself before it is killed."""
 LOG_MAX_BYTES = 64 << 20

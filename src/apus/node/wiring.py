@@ -103,7 +103,7 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
         if seams is None or read_image is None:
             seams = ask_control(opened.world.bus)
             read_image = image_reader(settings, seams)
-        node.wired.append(await wire_host(state_dir, settings, opened.world, seams, read_image, stages))
+        node.wired.append(wire_host(state_dir, settings, opened.world, seams, read_image, stages))
     if "object" in roles:
         from apus.node.objects import wire_objects
 
