@@ -43,8 +43,9 @@ def codes() -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and name_of(node.func) in known and node.args:
                 first = node.args[0]
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    yield first.value
+                for part in (first.body, first.orelse) if isinstance(first, ast.IfExp) else (first,):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        yield part.value
 
 
 def test_error_codes_neither_change_nor_vanish() -> None:
