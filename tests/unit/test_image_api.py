@@ -555,21 +555,17 @@ def test_deactivation_tags_and_info() -> None:
     run(story())
 
 
-def test_import_file_is_quick_and_once(tmp_path: Path) -> None:
+def test_import_file_is_done_once(tmp_path: Path) -> None:
     async def story() -> None:
         async with image_cloud() as cloud:
             data = bytes(range(256)) * (20 << 12)
             path = tmp_path / "root"
             path.write_bytes(data)
-            began = time.perf_counter()
             image_id = await cloud.images.import_file(path, "micro", properties={"kernel_id": "k"})
-            took_s = time.perf_counter() - began
             assert await cloud.images.import_file(path, "micro") == image_id
             shown = await cloud.show(image_id, "bob")
             assert (shown["status"], shown["visibility"], shown["size"]) == ("active", "public", len(data))
             assert shown["os_hash_value"] == hashlib.sha512(data).hexdigest()
             assert b"".join([chunk async for chunk in cloud.images.read(image_id, offset=len(data) - 7)]) == data[-7:]
-            print(f"20 MB imported in {took_s * 1000:.0f} ms")
-            assert took_s < 2.0
 
     run(story())
