@@ -28,7 +28,7 @@ from tests.sim.cloud import IMAGE_ID
 from tests.sim.cluster import CONTROL, HOSTS, Character, Cluster, as_caller
 from tests.sim.truths import consistent, one_copy_each, unquiet
 
-SAFETY_S: Final = 60.0
+SAFETY_S: Final = 45.0
 """While faults run."""
 QUIET_WITHIN_S: Final = 600.0
 """After the last fault.  The longest way there: a guest that nobody wants is held for five minutes."""
