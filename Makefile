@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MICRO ?= $(HOME)/.cache/apus/micro
 
-.PHONY: deps demo test lint bench bench-object tempest sim-long kill-long clean
+.PHONY: deps demo test retest lint bench tempest sim-long kill-long clean
 
 deps: $(VENV)/.installed $(MICRO)/micro.qcow2
 
@@ -23,6 +23,11 @@ demo: deps
 
 test: deps lint
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+
+# What failed once more, one at a time: what fails beside others on a busy machine and passes alone is worth a look,
+# what fails twice is broken.
+retest:
+	@$(BIN)/python -m pytest -q --last-failed --last-failed-no-failures none tests
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check -q src tests bench
