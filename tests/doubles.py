@@ -162,8 +162,9 @@ class Client:
         headers: Mapping[str, str] | None = None,
         chunks: list[bytes] | None = None,
         cut: bool = False,
+        leaves: bool = False,
     ) -> Answer:
-        """`cut`: the connection breaks after the chunks."""
+        """`cut`: the connection breaks after the chunks; `leaves`: once all was asked, before the answer ends."""
         raw_path, _, query = path.partition("?")
         sent = {"content-type": "application/json", **{k.lower(): v for k, v in (headers or {}).items()}}
         if token:
@@ -176,7 +177,7 @@ class Client:
         status, got, parts = 0, {}, []
 
         async def receive() -> Mapping[str, Any]:
-            if not messages and not cut:
+            if not messages and not cut and not leaves:
                 await asyncio.Event().wait()  # the client listens on for its answer
             return messages.pop(0) if messages else {"type": "http.disconnect"}
 

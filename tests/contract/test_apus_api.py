@@ -231,7 +231,7 @@ def test_streams_end_with_their_client() -> None:
             from tests.doubles import Client
 
             async with asyncio.timeout(5):
-                got = await Client(app)("GET", "/apus/v1/events?after=0")
+                got = await Client(app)("GET", "/apus/v1/events?after=0", leaves=True)
             assert got.status == 200
             assert streams._open == 0
 
