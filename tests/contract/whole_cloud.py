@@ -161,8 +161,8 @@ async def whole_cloud(state_dir: Path, *, sim_hosts: int = 2) -> AsyncIterator[W
     control.front(apis, identity)
     assert control.seams is not None
     assert control.read_image is not None
-    host = await wire_host(state_dir, settings, world, control.seams, control.read_image, stages)
-    objects = await wire_objects(state_dir, settings, world, stages)
+    host = wire_host(state_dir, settings, world, control.seams, control.read_image, stages)
+    objects = await wire_objects(state_dir, settings, world, stages, here=True)
     server = HttpServer(objects.app, listen_on("127.0.0.1", settings.objects_at))
     parts = [part for wired in (control, host, objects) for _, part in wired.parts()]
     tasks = [asyncio.create_task(part) for part in (*parts, server.run())]

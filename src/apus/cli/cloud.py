@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import secrets
@@ -57,6 +59,8 @@ def up(
         _show_stages(cloud, supervisor, processes, began_s)
     except BaseException:
         _terminate(supervisor)
+        with contextlib.suppress(ChildProcessError):  # it has ended, and was waited for
+            os.waitpid(supervisor, 0)
         raise
     _show_access(cloud, settings)
     if not detach:
@@ -67,15 +71,20 @@ def _settle(cloud: Cloud, **options: Any) -> Settings:
     """The settings of this cloud: what the file says, over it what the command line says; written back."""
     try:
         cloud.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        probe = cloud.state_dir / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
+        settings = _given(cloud, options)
+        write_private(cloud.settings_path, dump_settings(settings))
     except OSError as error:
+        mend = "free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend its owner and mode"
         raise Unavailable(
             "cli.state_dir",
             f"The state directory {cloud.state_dir} cannot be written ({error.strerror}); "
-            "choose another with --state-dir, or mend its owner and mode.",
+            f"choose another with --state-dir, or {mend}.",
         ) from error
+    return settings
+
+
+def _given(cloud: Cloud, options: dict[str, Any]) -> Settings:
+    """What the file says, and over it the options of the command line."""
     fresh = Settings(cloud_id=secrets.token_hex(4))
     settings = load_settings(cloud.settings_path) if cloud.settings_path.exists() else fresh
     given = {key: value for key, value in options.items() if value is not None and key not in ("only", "drives")}
@@ -88,7 +97,6 @@ def _settle(cloud: Cloud, **options: Any) -> Settings:
     settings = msgspec.structs.replace(settings, **given)
     if settings.network not in ("auto", "flat", "user", "simulated"):
         raise Invalid("cli.network", f"--network is {settings.network!r}; allowed: auto, flat, user, simulated.")
-    write_private(cloud.settings_path, dump_settings(settings))
     return settings
 
 
