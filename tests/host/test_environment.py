@@ -197,7 +197,14 @@ def test_in_the_foreground_a_signal_ends_all(cloud: CloudProcess, number: signal
         "--sim-hosts",
         "1",
     ]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background job inherits "ignore"
+    )
     assert process.stdout is not None
     seen = []
     for line in process.stdout:

@@ -54,6 +54,8 @@ def up(
     for taken in (settings.port, settings.objects_at):
         _check_port(settings.bind, taken)
     processes = _processes(settings)
+    # Told to end, we end the cloud first, whatever we were doing: SIGTERM comes as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     supervisor = _spawn_supervisor(cloud, processes)
     try:
         _show_stages(cloud, supervisor, processes, began_s)
@@ -62,9 +64,14 @@ def up(
         with contextlib.suppress(ChildProcessError):  # it has ended, and was waited for
             os.waitpid(supervisor, 0)
         raise
-    _show_access(cloud, settings)
-    if not detach:
-        _stay(supervisor)
+    try:
+        _show_access(cloud, settings)
+        if not detach:
+            os.waitpid(supervisor, 0)
+    except KeyboardInterrupt:
+        typer.echo("stopping …")
+        _terminate(supervisor)
+        os.waitpid(supervisor, 0)
 
 
 def _settle(cloud: Cloud, **options: Any) -> Settings:
@@ -196,17 +203,6 @@ def _show_access(cloud: Cloud, settings: Settings) -> None:
     else:
         typer.echo(f"  access      {cloud.state_dir / 'object.env'}")
     typer.echo(f"  logs        {cloud.state_dir / 'log'}   (`apus logs`)")
-
-
-def _stay(supervisor: int) -> None:
-    """Foreground: stay until the cloud ends, and end it when we are told to."""
-    signal.signal(signal.SIGTERM, lambda number, frame: _terminate(supervisor))
-    try:
-        os.waitpid(supervisor, 0)
-    except KeyboardInterrupt:
-        typer.echo("stopping …")
-        _terminate(supervisor)
-        os.waitpid(supervisor, 0)
 
 
 def _terminate(pid: int) -> None:
