@@ -317,7 +317,9 @@ def test_trusts_let_another_act() -> None:
         assert status == 201, reply
         assert reply["token"]["user"]["id"] == trustor.user_id
         assert (await client.call("POST", "/v3/auth/tokens", {"auth": auth}, token=""))[0] == 401
+        assert [trust["id"] for trust in (await client.ok("GET", "/v3/OS-TRUST/trusts/"))["trusts"]] == [trust_id]
         await client.ok("DELETE", f"/v3/OS-TRUST/trusts/{trust_id}", token=demo)
+        assert (await client.call("GET", f"/v3/OS-TRUST/trusts/{trust_id}", token=demo))[0] == 404
         with pytest.raises(Unauthenticated):
             client.identity.verifier.verify(headers["x-subject-token"])
 

@@ -187,7 +187,10 @@ class App:
     def _route(self, api: Api, request: ApiRequest) -> tuple[Route, dict[str, str]]:
         if "%00" in request.raw_path or "%00" in request.raw_query:
             raise Invalid("wire.nul", "A NUL character (%00) is nowhere part of a name or a value.")
-        found, methods = api.router.find(request.method, request.raw_path[len(api.prefix) :])
+        path = request.raw_path[len(api.prefix) :]
+        found, methods = api.router.find(request.method, path)
+        if not methods and path.endswith("/"):  # OpenStack's own routers forgive it, and its clients send it
+            found, methods = api.router.find(request.method, path.rstrip("/"))
         for route, params in found:
             if _in_range(route, request.version):
                 return route, params

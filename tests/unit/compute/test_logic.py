@@ -10,7 +10,7 @@ import pytest
 from apus.kernel.errors import Conflict, Invalid, OverQuota
 from apus.kernel.record import changed
 from apus.services.compute.api.changes import MAXIMUM, VERSIONS
-from apus.services.compute.api.views import server_view
+from apus.services.compute.api.views import diagnostics, server_view
 from apus.services.compute.contract import Found, Power
 from apus.services.compute.logic import metadata, quota
 from apus.services.compute.logic.keys import fingerprint
@@ -136,6 +136,14 @@ def test_metadata_documents() -> None:
     assert documents["openstack/content/0000"] == b"hi"
     files = metadata.config_drive_files(full_server())
     assert json.loads(files["ec2/latest/meta-data.json"])["placement"]["availability-zone"] == "nova"
+
+
+def test_diagnostics_tell_what_is_known_in_the_shape_of_each_version() -> None:
+    view = diagnostics(full_server())
+    assert VERSIONS.downgrade(view, "diagnostics", (2, 47)) == {"memory": full_server().memory_mib << 10}
+    assert view["num_nics"] == len(view["nic_details"]) == len(full_server().ports)
+    assert len(view["cpu_details"]) == view["num_cpus"] == full_server().vcpus
+    assert view["uptime"] is None
 
 
 def test_views_lose_with_each_older_version_what_it_did_not_have() -> None:

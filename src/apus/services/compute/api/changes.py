@@ -335,6 +335,7 @@ CHANGES: Final = (
     Change((2, 37), "create_server", up=_optional_networks),
     *_on(("limits",), (2, 39), _limits_with(maxImageMeta=128)),
     *_on(_ALL_VIEWS, (2, 47), _flavor_as_link),
+    Change((2, 48), "diagnostics", down=lambda body: {"memory": body["memory_details"]["maximum"] << 10}),
     *_on(("show_action",), (2, 51), _actions_without("updated_at")),
     Change((2, 52), "create_server", up=_refuse("server", "tags")),
     *_on((*_HYPERVISORS, "hypervisor_servers"), (2, 53), _hypervisors(_hypervisor_by_number)),

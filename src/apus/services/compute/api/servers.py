@@ -443,7 +443,7 @@ async def diagnostics(request: ApiRequest) -> Reply:
     server = await compute_of(request).server(request.who, request.params["id"])
     if server.seen is None or server.seen.power is not Power.ON:
         raise Conflict("compute.wrong_state", f"Cannot 'get_diagnostics' instance {server.id} while it is not running")
-    return Reply({"state": "running", "driver": "qemu", "uptime": int(server.seen.at_s)})
+    return Reply(views.diagnostics(server))
 
 
 # ---------------------------------------------------------------------- metadata

@@ -297,7 +297,7 @@ class Secrets:
 
     async def trust(self, caller: Caller, id: str) -> tuple[Trust, Sequence[Role]]:
         def work(tx: Transaction) -> tuple[Trust, Sequence[Role]]:
-            trust = self._keeper.load(tx, kinds.TRUST, caller, id, "identity:get_trust")
+            trust = self._trust(tx, caller, id)
             return trust, _roles(tx, trust.role_ids)
 
         return await self._core.read(work)
@@ -311,13 +311,19 @@ class Secrets:
 
     async def drop_trust(self, caller: Caller, id: str) -> None:
         def work(tx: Transaction) -> None:
-            trust = self._keeper.load(tx, kinds.TRUST, caller, id, "identity:get_trust")
+            trust = self._trust(tx, caller, id)
             require(caller, "identity:delete_trust", Target(user_ids=(trust.trustor_id,)))
             tables.trusts.delete(tx, id)
             self._core.end(tx, [tokens.trust_subject(id)])
             events.emit(tx, "identity.trust.deleted", id, trust.project_id, caller=caller)
 
         await self._core.write(work)
+
+    def _trust(self, tx: Transaction, caller: Caller, id: str) -> Trust:
+        """Raise NotFound to anybody for one that is not there, as Keystone: nobody owns it who could be refused."""
+        if tables.trusts.get(tx, id) is None:
+            raise missing("trust", id)
+        return self._keeper.load(tx, kinds.TRUST, caller, id, "identity:get_trust")
 
 
 def id_of_access(access: str) -> str:
