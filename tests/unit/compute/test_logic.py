@@ -141,6 +141,7 @@ def test_metadata_documents() -> None:
 def test_diagnostics_tell_what_is_known_in_the_shape_of_each_version() -> None:
     view = diagnostics(full_server())
     assert VERSIONS.downgrade(view, "diagnostics", (2, 47)) == {"memory": full_server().memory_mib << 10}
+    assert VERSIONS.downgrade(view, "diagnostics", (2, 48)) == view
     assert view["num_nics"] == len(view["nic_details"]) == len(full_server().ports)
     assert len(view["cpu_details"]) == view["num_cpus"] == full_server().vcpus
     assert view["uptime"] is None

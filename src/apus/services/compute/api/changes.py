@@ -383,7 +383,7 @@ class ComputeVersions(VersionChain):
         for kind in ("hypervisors", "services"):
             for item in view.get(kind, ()) if isinstance(view.get(kind), list) else ():
                 _hide(item)
-        if "hypervisor" in view:
+        if operation in _HYPERVISORS and "hypervisor" in view:
             _hide(view["hypervisor"])
         return view
 
