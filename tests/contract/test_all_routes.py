@@ -91,7 +91,6 @@ class Scene:
     rubble: Things
     """What an administrator may break."""
     before: Mapping[str, bytes | int]
-    answered: dict[str, set[int]]
 
     def ask(self, *arguments: Any, **options: Any) -> Answer | None:
         return self.runner.run(self.cloud.ask(*arguments, **options))
@@ -125,7 +124,7 @@ async def _scene(cloud: WholeCloud, runner: asyncio.Runner) -> Scene:
         "third": await cloud.login("third", PASSWORD, "third"), "revoked": revoked, "garbage": "gAAAAAB" + "x" * 200,
         None: None,
     }  # fmt: skip
-    return Scene(cloud, runner, tokens, own, other, rubble, await view_of(cloud, other), {})
+    return Scene(cloud, runner, tokens, own, other, rubble, await view_of(cloud, other))
 
 
 # ------------------------------------------------------------------------------------------- what is asked
@@ -275,6 +274,22 @@ def parameter(name: str, segment: str, things: list[Things]) -> st.SearchStrateg
     return st.one_of(*choices, st.sampled_from(odd), st.sampled_from(some))
 
 
+NOT_PLANTED: Final = frozenset({
+    "/v3/auth/tokens", "/v3/groups/{group_id}/users/{user_id}", "/v3/roles/{prior_id}/implies/{implied_id}",
+    "/v3/projects/{target_id}/users/{actor_id}/roles/{role_id}", "/v3/system/users/{actor_id}/roles/{role_id}",
+    "/v3/projects/{target_id}/groups/{actor_id}/roles/{role_id}",
+    "/v3/domains/{target_id}/users/{actor_id}/roles/{role_id}",
+    "/v3/OS-INHERIT/domains/{target_id}/users/{actor_id}/roles/{role_id}/inherited_to_projects",
+    "/v3/OS-INHERIT/projects/{target_id}/users/{actor_id}/roles/{role_id}/inherited_to_projects",
+    "/v3/OS-INHERIT/projects/{target_id}/groups/{actor_id}/roles/{role_id}/inherited_to_projects",
+    "/v2/images/{id}/members/{member}", "/allocation_candidates", "/usages",
+    "/v2.1/servers/{id}/os-instance-actions/{request_id}", "/v2.1/flavors/{id}/os-extra_specs/{key}",
+    "/v2.1/flavors/{id}/os-flavor-access", "/v2.1/os-hypervisors/{id}/servers", "/v2.1/os-hypervisors/{id}/uptime",
+    "/v1/servers/{id}/access",
+})  # fmt: skip
+"""What joins two things that were planted apart, wants a header or a query, or is of other versions and drivers."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Ask:
     actor: str | None
@@ -403,7 +418,6 @@ def check(scene: Scene, api: Api, route: Route, ask: Ask) -> None:
     if answer is None:
         assert ask.cut
         return
-    scene.answered.setdefault(f"{api.name} {route.method} {route.path}", set()).add(answer.status)
     if route.method == "POST" and answer.status in (201, 202) and ask.actor in ("admin", "member"):
         learn(scene.rubble if ask.actor == "admin" else scene.own.things, route, answer)
     assert answer.status < 500, answer.body[:600]
@@ -414,6 +428,21 @@ def check(scene: Scene, api: Api, route: Route, ask: Ask) -> None:
         assert MARK.encode() not in told, f"the other tenant's: {answer.body[:600]!r}"
     if ask.actor in ("revoked", "garbage", None) and answer.status < 300 and route.may is not None:
         assert api.policy[route.may] is Rule.PUBLIC
+
+
+def check_reached(scene: Scene, api: Api, route: Route) -> None:
+    """What was planted is shown to its owner or to an administrator: else all this tests the door's bell."""
+    path = route.path
+    for name, segment in segment_before(route).items():
+        kind = NOUNS.get(name, segment)
+        planted = scene.own.things.get(kind) or scene.rubble.get(kind)
+        if not planted:
+            return
+        path = path.replace(f"{{{name}}}", quote(planted[0], safe="")).replace(f"{{{name}:path}}", planted[0])
+    headers = {"openstack-api-version": f"{api.name} latest"} if api.name in ("compute", "placement") else {}
+    answers = [scene.ask("GET", api.prefix + path, None, scene.tokens[who], headers) for who in ("member", "admin")]
+    statuses = [answer.status for answer in answers if answer is not None]
+    assert min(statuses) < 400, (path, statuses)
 
 
 def every_route() -> list[Any]:
@@ -448,6 +477,9 @@ def test_a_route_bears_anything(scene: Scene, door: str, number: int) -> None:
     api = next(api for api in scene.cloud.apis if api.name == door)
     route = api.routes[number]
 
+    if route.method == "GET" and route.path not in NOT_PLANTED:
+        check_reached(scene, api, route)
+
     @seed(SEED)
     @settings(
         max_examples=EXAMPLES, database=None, deadline=None, phases=(Phase.generate,),
@@ -463,14 +495,6 @@ def test_a_route_bears_anything(scene: Scene, door: str, number: int) -> None:
 def test_every_table_was_walked(scene: Scene) -> None:
     walked = {param.values[0] for param in every_route()} | {"swift-info", "swift-health"}
     assert {api.name for api in scene.cloud.apis} == walked
-
-
-def test_the_fuzz_reaches_the_services(scene: Scene) -> None:
-    """Most routes said yes to something, else all this tested the door's bell."""
-    if len(scene.answered) < 200:
-        pytest.skip("only some routes were walked")
-    silent = sorted(name for name, statuses in scene.answered.items() if min(statuses) >= 300)
-    assert len(silent) < len(scene.answered) * 0.4, silent
 
 
 def test_the_other_tenant_noticed_nothing(scene: Scene) -> None:
