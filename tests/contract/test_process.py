@@ -96,6 +96,38 @@ def test_a_spawned_program_lives_and_is_killed_once(with_runner: WithRunner, tmp
     assert (tmp_path / "logs" / "log").read_text() == f"{tmp_path}\n"
 
 
+_FIRST_THREAD_ENDS = """
+import ctypes, os, sys, threading, time
+
+def wait():
+    while os.path.exists(sys.argv[1]):
+        time.sleep(0.005)
+    os._exit(0)
+
+threading.Thread(target=wait).start()
+SYS_exit = 60 if os.uname().machine == "x86_64" else 93
+ctypes.CDLL(None).syscall(SYS_exit, 0)
+"""
+
+
+def test_a_process_lives_as_long_as_its_last_thread(with_runner: WithRunner, tmp_path: Path) -> None:
+    """As a killed QEMU does for a moment, still with the locks of its images."""
+
+    async def story(runner: LocalRunner) -> None:
+        stays = tmp_path / "stays"
+        stays.touch()
+        argv = [sys.executable, "-c", _FIRST_THREAD_ENDS, str(stays)]
+        process = await runner.spawn(argv, log_path=tmp_path / "log")
+        status = Path(f"/proc/{process.pid}/status")
+        while "Z (zombie)" not in status.read_text():
+            await asyncio.sleep(0.005)
+        assert runner.alive(process)
+        stays.unlink()
+        await until_dead(runner, process)
+
+    with_runner(story)
+
+
 def test_the_log_is_appended_to(with_runner: WithRunner, tmp_path: Path) -> None:
     async def story(runner: LocalRunner) -> None:
         for word in ("one", "two"):

@@ -27,15 +27,19 @@ OUTPUT_BYTES_MAX = 64 << 20
 
 
 def started_ticks(pid: int) -> int | None:
-    """When the process started, or None when there is none or it is a zombie."""
+    """When the process started, or None when there is none or it is a zombie.
+
+    A killed process whose first thread has ended may have others that have not: until they have, its files are open
+    and its locks are held, so it lives.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name, field 2, is in parentheses and may hold anything; what follows the last one is regular.
     fields = text[text.rindex(")") + 2 :].split()
-    state, started = fields[0], int(fields[19])
-    return None if state in "ZXx" else started
+    state, threads, started = fields[0], int(fields[17]), int(fields[19])
+    return None if state in "ZXx" and threads <= 1 else started
 
 
 class LocalRunner:
