@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MICRO ?= $(HOME)/.cache/apus/micro
 
+# Compiled modules are kept, whatever the shell says: a cloud starts twice as fast with them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: deps demo test retest lint bench tempest sim-long kill-long clean
 
 deps: $(VENV)/.installed $(MICRO)/micro.qcow2
@@ -12,7 +15,8 @@ $(VENV)/.installed: pyproject.toml
 	@tools/debian-packages
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check uv
-	@$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e '.[dev]'
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 $(MICRO)/micro.qcow2: $(shell find src/apus/guest -type f -not -name "*.pyc") | $(VENV)/.installed
