@@ -39,8 +39,9 @@ lint: $(VENV)/.installed
 	@$(BIN)/mypy
 	@PYTHONPATH=src $(BIN)/lint-imports -q 2>/dev/null || PYTHONPATH=src $(BIN)/lint-imports
 
+# PEER=1: install the real OpenStack too and measure both in one run (root; about half an hour).
 bench: deps
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run $(if $(PEER),--peer)
 
 tempest: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance

@@ -279,6 +279,8 @@ NOT_PLANTED: Final = frozenset({
     "/v3/projects/{target_id}/users/{actor_id}/roles/{role_id}", "/v3/system/users/{actor_id}/roles/{role_id}",
     "/v3/projects/{target_id}/groups/{actor_id}/roles/{role_id}",
     "/v3/domains/{target_id}/users/{actor_id}/roles/{role_id}",
+    "/v3/domains/{target_id}/groups/{actor_id}/roles/{role_id}",
+    "/v3/OS-INHERIT/domains/{target_id}/groups/{actor_id}/roles/{role_id}/inherited_to_projects",
     "/v3/OS-INHERIT/domains/{target_id}/users/{actor_id}/roles/{role_id}/inherited_to_projects",
     "/v3/OS-INHERIT/projects/{target_id}/users/{actor_id}/roles/{role_id}/inherited_to_projects",
     "/v3/OS-INHERIT/projects/{target_id}/groups/{actor_id}/roles/{role_id}/inherited_to_projects",
