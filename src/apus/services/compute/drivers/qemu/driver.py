@@ -14,7 +14,6 @@ ends in good order; one that is left behind by a dead process means a crash.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -26,6 +25,7 @@ from typing import Final
 import msgspec
 
 from apus.kernel.errors import Invalid, NotFound, Unavailable
+from apus.kernel.turns import Turns
 from apus.kernel.world import ProcessRef, World
 
 from ..hypervisor import CONSOLE_BYTES_MAX, Capabilities, DomainSpec, Found, Power
@@ -70,11 +70,11 @@ class QemuHypervisor:
         self._world, self._program, self._accelerator = world, program, accelerator
         self._domains_dir = state_dir.absolute() / "domains"
         self._sockets_dir = sockets_dir(state_dir.absolute())
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._turns = Turns()
         self._capabilities: Capabilities | None = None
 
     async def ensure(self, wanted: DomainSpec) -> Found:
-        async with self._lock(wanted.incarnation_id):
+        async with self._turns.of(wanted.incarnation_id):
             kept = await self._kept(wanted.incarnation_id)
             check(wanted, kept.spec if kept else None)
             if kept is None or kept.spec != wanted:
@@ -93,18 +93,17 @@ class QemuHypervisor:
             return await self._found(kept)
 
     async def absent(self, incarnation_id: str, *, graceful_s: float = 0.0) -> None:
-        async with self._lock(incarnation_id):
+        async with self._turns.of(incarnation_id):
             directory = self._directory(incarnation_id)
             if await self._world.disk.stat(directory) is not None:
                 await self._stop(incarnation_id, graceful_s)
             for socket in (self._places(incarnation_id).qmp_socket, self._places(incarnation_id).console_socket):
                 await self._world.disk.remove(Path(socket))
             await self._world.disk.remove(directory)
-        self._locks.pop(incarnation_id, None)
 
     async def halt(self, incarnation_id: str) -> None:
         """End its process and keep the rest: the end of the whole cloud on this host, not of the server."""
-        async with self._lock(incarnation_id):
+        async with self._turns.of(incarnation_id):
             await self._stop(incarnation_id, 0.0)
 
     async def inventory(self) -> Sequence[Found]:
@@ -332,9 +331,6 @@ class QemuHypervisor:
         prefix = "pc-q35-" if kind == "q35" else "pc-i440fx-"
         exact = [name for name in machines if name.startswith(prefix)]
         return max(exact, key=version_of, default=kind)
-
-    def _lock(self, incarnation_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(incarnation_id, asyncio.Lock())
 
 
 def version_of(machine: str) -> tuple[int, ...]:
