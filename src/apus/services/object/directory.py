@@ -15,6 +15,7 @@ from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.engine import READ_TIMEOUT_S
+from apus.services.object.logic.listed import listed_text
 from apus.services.object.model import Change, Head, IndexHead, IndexKind, ListingAsk, Place, Row, Subdir
 from apus.services.object.repair import heal_index
 
@@ -163,6 +164,6 @@ def object_row(head: Head) -> Row:
         told=head.meta.stamp if head.meta else "",
         gone=head.gone,
         size_bytes=head.size_bytes,
-        etag=head.etag,
+        etag=listed_text(head),
         content_type=head.shown_type,
     )

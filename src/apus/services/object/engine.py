@@ -19,6 +19,7 @@ from apus.services.object.cluster import Cluster, ask_each, too_few
 from apus.services.object.drivers.drive import CopyWriter, Drive
 from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.drivers.unbroken import unbroken
+from apus.services.object.logic.hidden import described
 from apus.services.object.logic.merge import merge
 from apus.services.object.model import STRIDE_BYTES, CorruptCopy, Head, Meta, Place, ReplacedCopy
 
@@ -51,6 +52,7 @@ class Intent:
     name: str
     content_type: str
     headers: Mapping[str, str]
+    """Read when the body has ended, so that what streams it may add what is known only then."""
     size_bytes: int | None = None
     etag: str | None = None
     """The MD5 that the client expects."""
@@ -145,13 +147,14 @@ class Engine:
     async def describe(
         self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
     ) -> Head:
-        """Replace the metadata, keep the bytes."""
+        """Replace the metadata, keep the bytes, and of the system's headers those not named; an empty one removes."""
         place = self.cluster.place(account, container, name)
         found = await self.locate(place, newest=True)
         if found is None or found.head.gone:
             raise NotFound("object.absent", "The resource could not be found.")
         shown = content_type or found.head.shown_type
-        meta = Meta(found.head.stamp, self.cluster.stamp(), shown, dict(headers))
+        kept = described(found.head.shown_headers, headers)
+        meta = Meta(found.head.stamp, self.cluster.stamp(), shown, kept)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.describe(place, meta))
         return msgspec.structs.replace(found.head, meta=meta)
 

@@ -15,6 +15,13 @@ import msgspec
 BLOCK_BYTES: Final = 1 << 18
 """What one checksum covers: the least that a verified read has to fetch."""
 
+SYSTEM: Final = "-sysmeta-"
+"""Headers `x-object-sysmeta-*`, `x-container-sysmeta-*` are ours: kept with the thing, never shown or set outside."""
+
+ETAG: Final = "x-object-sysmeta-etag"
+SIZE: Final = "x-object-sysmeta-size"
+"""What clients see in place of the stored object's own."""
+
 STRIDE_BYTES: Final = 1 << 20
 """What an upload holds in memory before it goes to the drives; a smaller object is written in one go."""
 
@@ -98,6 +105,15 @@ class Head(msgspec.Struct, frozen=True):
         text = self.shown_headers.get("x-delete-at")
         return int(text) if text else None
 
+    @property
+    def shown_etag(self) -> str:
+        """What clients see: of an object whose stored bytes are not what they read, the ETag of what they read."""
+        return self.headers.get(ETAG, self.etag)
+
+    @property
+    def shown_size_bytes(self) -> int:
+        return int(self.headers.get(SIZE, self.size_bytes))
+
 
 class Row(msgspec.Struct, frozen=True):
     """One name in an index: an object in a container, or a container in an account."""
@@ -110,6 +126,7 @@ class Row(msgspec.Struct, frozen=True):
     size_bytes: int = 0
     count: int = 0
     etag: str = ""
+    """With parameters behind it where what is shown differs from what is stored (`logic/listed.py`)."""
     content_type: str = ""
 
     @property

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
@@ -16,11 +18,17 @@ from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import Directory, container_row, object_row
 from apus.services.object.engine import Engine, Found, Intent
 from apus.services.object.logic.access import acl_allows, is_reseller, owns
+from apus.services.object.logic.hidden import only_hidden, only_shown
+from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
+from apus.services.object.opening import MayRead, Opened, Opening
+from apus.services.object.segmented import Segmented
 
 EXPIRING: Final = ".expiring"
 """The hidden account whose containers (one an hour) list what is to be deleted when."""
+
+LISTING_MAX: Final = 10_000
 
 METADATA_PREFIX: Final = "x-object-meta-"
 
@@ -31,6 +39,7 @@ class Objects:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.engine, self.directory = Engine(cluster), Directory(cluster)
+        self.opening, self.segmented = Opening(self), Segmented(self)
 
     # For other services.
 
@@ -59,10 +68,11 @@ class Objects:
         found = await self.find(account, container, name)
         if found is None:
             raise NotFound("object.absent", f"There is no object {container}/{name}.")
-        size = found.head.size_bytes
+        opened = await self.open_parts(found)
+        size = opened.size_bytes
         offset = min(max(0, offset), size)
         wanted = size - offset if length is None else max(0, min(length, size - offset))
-        async for chunk in self.engine.read(found, offset, wanted):
+        async for chunk in opened.stream(offset, wanted):
             yield chunk
 
     async def delete_object(self, account: str, container: str, name: str) -> None:
@@ -85,6 +95,22 @@ class Objects:
         head = await self.engine.put(intent, data)
         await self._list(head)
         return head
+
+    async def put_manifest(self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None) -> Head:
+        """Keep an object that is these segments, shown with this ETag or, without, with Swift's."""
+        return await self.segmented.put(intent, segments, etag)
+
+    async def open_parts(self, found: Found, may_read: MayRead | None = None) -> Opened:
+        """What reading the object gives.  `may_read` is asked before each other container that this leads to."""
+        return await self.opening.open(found, may_read)
+
+    async def segments(self, found: Found) -> tuple[Segment, ...]:
+        """What a manifest lists."""
+        return await self.opening.segments(found)
+
+    def stored(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
+        """The bytes of the object itself: of a manifest its list."""
+        return self.engine.read(found, offset, length)
 
     async def describe(
         self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
@@ -116,9 +142,15 @@ class Objects:
         return head
 
     async def account(self, account: str) -> IndexHead | None:
-        """What there is of an account that may not have been used yet."""
+        """What there is of an account that may not have been used yet; hidden containers are not counted."""
         await self.directory.report(account)
-        return await self.directory.head(account)
+        head = await self.directory.head(account)
+        if head is None or not head.rows:
+            return head
+        hidden, marker = 0, ""
+        while rows := await self.directory.listing(account, "", only_hidden(marker, LISTING_MAX)):
+            hidden, marker = hidden + len(rows), rows[-1].name
+        return msgspec.structs.replace(head, rows=head.rows - hidden)
 
     async def make_container(self, account: str, container: str, metadata: Mapping[str, str]) -> bool:
         """Make it, or change the metadata of what is there; true when it is new.  The account is made with it."""
@@ -161,9 +193,13 @@ class Objects:
             raise NotFound("object.no_account", "The resource could not be found.")
         await self.directory.apply(Change(account, "", gone=self.cluster.stamp()))
 
-    async def listing(self, account: str, container: str, ask: ListingAsk) -> Sequence[Row | Subdir]:
+    async def listing(
+        self, account: str, container: str, ask: ListingAsk, *, hidden: bool = False
+    ) -> Sequence[Row | Subdir]:
+        """A page of a container, or of an account: with its hidden containers only if they are asked for."""
         if not container:
             await self.directory.report(account)
+            ask = ask if hidden else only_shown(ask)
         return await self.directory.listing(account, container, ask)
 
     # Rights.
@@ -219,8 +255,8 @@ def _info(head: Head) -> ObjectInfo:
         if key.startswith(METADATA_PREFIX)
     }
     return ObjectInfo(
-        size_bytes=head.size_bytes,
-        etag=head.etag,
+        size_bytes=head.shown_size_bytes,
+        etag=head.shown_etag,
         stamp_s=seconds_of(head.changed),
         content_type=head.shown_type,
         metadata=metadata,

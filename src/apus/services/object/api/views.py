@@ -11,6 +11,8 @@ from xml.sax.saxutils import escape, quoteattr
 import msgspec
 
 from apus.services.object.logic.conditions import http_date
+from apus.services.object.logic.hidden import shown
+from apus.services.object.logic.listed import listed
 from apus.services.object.logic.merge import TICKS_PER_S, seconds_of, swift_time, ticks_of
 from apus.services.object.model import Head, IndexHead, Row, Subdir
 from apus.wire.route import Reply
@@ -26,12 +28,12 @@ _encode = msgspec.json.Encoder().encode
 
 def object_headers(head: Head) -> dict[str, str]:
     return {
-        "content-length": str(head.size_bytes),
+        "content-length": str(head.shown_size_bytes),
         "accept-ranges": "bytes",
         "last-modified": last_modified(head.changed),
-        "etag": head.etag,
+        "etag": head.shown_etag,
         "x-timestamp": swift_time(head.changed),
-        **head.shown_headers,
+        **shown(head.shown_headers),
     }
 
 
@@ -49,7 +51,7 @@ def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
         "x-timestamp": swift_time(head.made),
         "last-modified": last_modified(max([head.made, *(stamp for _, stamp in head.fields.values())])),
         "x-storage-policy": POLICY,
-        **{name: value for name, value in head.metadata.items() if name not in hidden},
+        **{name: value for name, value in shown(head.metadata).items() if name not in hidden},
     }
 
 
@@ -64,7 +66,7 @@ def account_headers(head: IndexHead | None, now_s: float) -> dict[str, str]:
         f"x-account-storage-policy-{POLICY}-object-count": str(objects),
         f"x-account-storage-policy-{POLICY}-bytes-used": str(size),
         "x-timestamp": swift_time(head.made) if head and head.made else f"{now_s:.5f}",
-        **(head.metadata if head else {}),
+        **(shown(head.metadata) if head else {}),
     }
 
 
@@ -93,13 +95,17 @@ def _json(kind: str, row: Row | Subdir) -> dict[str, Any]:
         return {
             "name": row.name, "count": row.count, "bytes": row.size_bytes, "last_modified": iso_time(row.stamp),
         }  # fmt: skip
-    return {
+    what = listed(row)
+    view: dict[str, Any] = {
         "name": row.name,
-        "hash": row.etag,
-        "bytes": row.size_bytes,
+        "hash": what.etag,
+        "bytes": what.size_bytes,
         "content_type": row.content_type,
         "last_modified": iso_time(max(row.stamp, row.told)),
     }
+    if what.manifest_etag:
+        view["slo_etag"] = f'"{what.manifest_etag}"'
+    return view
 
 
 def _xml(kind: str, row: Row | Subdir) -> str:

@@ -35,7 +35,7 @@ class Reaper:
             await self._empty(account, container, before=head.gone)
             return
         ask = ListingAsk(limit=ENTRIES_AT_ONCE)
-        while rows := await self._objects.listing(account, "", ask):
+        while rows := await self._objects.listing(account, "", ask, hidden=True):
             for row in rows:
                 await self._empty(account, row.name, before=head.gone)
                 try:

@@ -1,0 +1,138 @@
+"""What a client reads of an object: its bytes, or those of the segments that it lists, as one body.
+
+Every door reads through `open_parts`, so a large object made by one is whole at the other.  A segment is looked up
+when its turn comes; one that is not what the manifest says ends the reply rather than mixing versions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+from apus.kernel.errors import Conflict, NotFound
+from apus.services.object.engine import Found
+from apus.services.object.logic import manifest
+from apus.services.object.logic.hidden import is_hidden
+from apus.services.object.logic.listed import MANIFEST, listed
+from apus.services.object.logic.manifest import DEPTH_MAX, Segment
+from apus.services.object.model import ListingAsk, Row, Subdir
+
+DYNAMIC: Final = "x-object-manifest"
+"""`CONTAINER/PREFIX`: the object is all objects there whose names begin so, as they are when it is read."""
+
+DYNAMIC_MAX: Final = 100_000
+
+MayRead = Callable[[str, str], Awaitable[None]]
+"""(account, container): raise unless the reader may read there too."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """A body that can be read from anywhere."""
+
+    size_bytes: int
+    etag: str
+    stream: Callable[[int, int], AsyncIterator[bytes]]
+    """(offset, length)"""
+    data: bytes | None = None
+    """All of it, when it is small and at hand."""
+    segmented: bool = False
+
+
+class Source(Protocol):
+    """What is needed of the store."""
+
+    async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None: ...
+
+    def stored(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
+        """The bytes of the object itself."""
+        ...
+
+    async def listing(self, account: str, container: str, ask: ListingAsk) -> Sequence[Row | Subdir]: ...
+
+
+class Opening:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def open(self, found: Found, may_read: MayRead | None = None, depth: int = 0) -> Opened:
+        head = found.head
+        if MANIFEST in head.headers:
+
+            def parts(offset: int, length: int) -> AsyncIterator[bytes]:
+                return self._static(found, offset, length, may_read, depth)
+
+            return Opened(head.shown_size_bytes, head.shown_etag, parts, segmented=True)
+        if DYNAMIC in head.shown_headers:
+            segments = await self._matching(found, may_read)
+
+            def matching(offset: int, length: int) -> AsyncIterator[bytes]:
+                return self._read(segments, offset, length, may_read, depth)
+
+            return Opened(manifest.total_bytes(segments), manifest.etag_of(segments), matching, segmented=True)
+
+        def plain(offset: int, length: int) -> AsyncIterator[bytes]:
+            return self._source.stored(found, offset, length)
+
+        return Opened(head.shown_size_bytes, head.shown_etag, plain, found.data)
+
+    async def segments(self, found: Found) -> tuple[Segment, ...]:
+        """What a manifest lists.  Raise Conflict when it cannot be read."""
+        assert MANIFEST in found.head.headers
+        text = [chunk async for chunk in self._source.stored(found, 0, found.head.size_bytes)]
+        return manifest.decode_manifest(b"".join(text))
+
+    async def _static(
+        self, found: Found, offset: int, length: int, may_read: MayRead | None, depth: int
+    ) -> AsyncIterator[bytes]:
+        async for chunk in self._read(await self.segments(found), offset, length, may_read, depth):
+            yield chunk
+
+    async def _read(
+        self, segments: Sequence[Segment], offset: int, length: int, may_read: MayRead | None, depth: int
+    ) -> AsyncIterator[bytes]:
+        if depth >= DEPTH_MAX:
+            raise Conflict("object.manifest_depth", f"Manifests are nested deeper than {DEPTH_MAX}.")
+        allowed: set[tuple[str, str]] = set()
+        for segment, start, size in manifest.pieces(segments, offset, length):
+            if segment.data:
+                yield segment.data[start : start + size]
+                continue
+            where = segment.account, segment.container
+            if may_read is not None and where not in allowed and not is_hidden(*where):
+                await may_read(*where)
+                allowed.add(where)
+            opened = await self._segment(segment, may_read, depth)
+            async for chunk in opened.stream(start, size):
+                yield chunk
+
+    async def _segment(self, segment: Segment, may_read: MayRead | None, depth: int) -> Opened:
+        found = await self._source.find(segment.account, segment.container, segment.name)
+        if found is None:
+            raise Conflict("object.segment", f"Segment {segment.container}/{segment.name} is not there.")
+        opened = await self.open(found, may_read, depth + 1)
+        if opened.size_bytes != segment.size_bytes or (segment.etag and opened.etag != segment.etag):
+            raise Conflict("object.segment", f"Segment {segment.container}/{segment.name} is not what it was.")
+        return opened
+
+    async def _matching(self, found: Found, may_read: MayRead | None) -> list[Segment]:
+        account = found.head.account
+        container, _, prefix = found.head.shown_headers[DYNAMIC].partition("/")
+        if may_read is not None:
+            try:
+                await may_read(account, container)
+            except NotFound:
+                return []
+        segments: list[Segment] = []
+        ask = ListingAsk(prefix=prefix)
+        while rows := await self._source.listing(account, container, ask):
+            for row in rows:
+                assert isinstance(row, Row)
+                shown = listed(row)
+                etag = shown.manifest_etag or shown.etag
+                segments.append(Segment(account, container, row.name, etag, shown.size_bytes))
+            if len(segments) > DYNAMIC_MAX:
+                raise Conflict("object.manifest", f"More than {DYNAMIC_MAX} segments match.")
+            ask = ListingAsk(prefix=prefix, marker=rows[-1].name)
+        return segments
