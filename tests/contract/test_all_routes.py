@@ -287,7 +287,7 @@ NOT_PLANTED: Final = frozenset({
     "/v2/images/{id}/members/{member}", "/allocation_candidates", "/usages",
     "/v2.1/servers/{id}/os-instance-actions/{request_id}", "/v2.1/flavors/{id}/os-extra_specs/{key}",
     "/v2.1/flavors/{id}/os-flavor-access", "/v2.1/os-hypervisors/{id}/servers", "/v2.1/os-hypervisors/{id}/uptime",
-    "/v1/servers/{id}/access",
+    "/v1/servers/{id}/access", "/v1.0",
 })  # fmt: skip
 """What joins two things that were planted apart, wants a header or a query, or is of other versions and drivers."""
 
@@ -453,13 +453,15 @@ def every_route() -> list[Any]:
     from apus.services.identity.api.routes import ROUTES as IDENTITY
     from apus.services.image.api.routes import ROUTES as IMAGE
     from apus.services.network.api.routes import ROUTES as NETWORK
+    from apus.services.object.api.operator import ROUTES as OPERATOR
     from apus.services.object.api.routes import ROUTES as OBJECT
     from apus.services.placement.api.routes import ROUTES as PLACEMENT
     from apus.skins.apus.routes import ROUTES as APUS
+    from apus.skins.swift_auth.door import ROUTES as SWIFT_AUTH
 
     tables = {
         "identity": IDENTITY, "image": IMAGE, "placement": PLACEMENT, "compute": COMPUTE, "network": NETWORK, "apus": APUS,
-        "swift": OBJECT,
+        "swift": OBJECT, "object-operator": OPERATOR, "swift-auth": SWIFT_AUTH,
     }  # fmt: skip
 
     def last_deletes(item: tuple[int, Route]) -> tuple[bool, int]:

@@ -350,7 +350,7 @@ def test_bootstrap_again_changes_nothing_but_addresses() -> None:
 
         before = await client.ok("GET", "/v3/role_assignments")
         moved = CatalogueEntry(type="compute", name="nova", url="http://moved/compute/v2.1")
-        await client.identity.bootstrap(Bootstrap(admin_password="x", demo_password="y", catalogue=[moved]))
+        await client.identity.bootstrap(Bootstrap(admin_password="x", tenants={"demo": "y"}, catalogue=[moved]))
         assert (await client.ok("GET", "/v3/role_assignments"))["role_assignments"] == before["role_assignments"]
         catalog = (await client.ok("GET", "/v3/auth/catalog"))["catalog"]
         compute = next(service for service in catalog if service["type"] == "compute")
