@@ -31,7 +31,7 @@ HEALED_WITHIN_S = 90.0
 FAULT_S = 1.5
 """How long a drive is away, full or read-only."""
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: drives are file systems of their own")
+pytestmark = pytest.mark.root
 
 
 class Trouble:
