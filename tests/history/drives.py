@@ -4,6 +4,7 @@ once for us and once where the store looks for its drive.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -58,15 +59,15 @@ class Drives:
         assert json.loads((fresh / "drive.json").read_text())["drive"]
         return fresh
 
-    def read_only(self, name: str, yes: bool) -> None:
-        _run("mount", "-o", f"remount,bind,{'ro' if yes else 'rw'}", str(self.path(name)))
+    def read_only(self, name: str, yes: bool) -> bool:
+        """False when it cannot be, as files are open for writing: kill who has them, and try again."""
+        options = f"remount,bind,{'ro' if yes else 'rw'}"
+        return subprocess.run(["mount", "-o", options, str(self.path(name))], capture_output=True).returncode == 0
 
     def fill(self, name: str) -> None:
-        free = shutil.disk_usage(self._kept[name]).free
-        with open(self._kept[name] / "filler", "wb") as filler:
-            filler.truncate(0)
-            for _ in range(free >> 20):
-                filler.write(b"\0" * (1 << 20))
+        with open(self._kept[name] / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while filler.write(b"\0" * (1 << 20)):
+                pass
 
     def unfill(self, name: str) -> None:
         (self._kept[name] / "filler").unlink()

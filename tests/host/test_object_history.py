@@ -31,7 +31,7 @@ HEALED_WITHIN_S = 90.0
 FAULT_S = 1.5
 """How long a drive is away, full or read-only."""
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(7200)]
 
 
 class Trouble:
@@ -100,9 +100,11 @@ class Trouble:
         self._drives.unfill(name)
 
     async def _read_only(self, name: str) -> None:
-        self._drives.read_only(name, True)
+        while not self._drives.read_only(name, True):
+            self.kill()
+            await asyncio.sleep(0)
         await asyncio.sleep(FAULT_S)
-        self._drives.read_only(name, False)
+        assert self._drives.read_only(name, False)
 
     async def _rotten(self, name: str) -> None:
         """Always the same drive: two that rot at once are more than three copies promise to bear."""
