@@ -22,8 +22,6 @@ _BYTES: Final = 18
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     admin_password: str
     demo_password: str
-    object_suffix: str
-    """Mixed into the hashes that place objects: fixed for the life of the data."""
     cluster_key: str
     """Seals the token keys on their way between control and object nodes."""
 

@@ -62,6 +62,10 @@ class IdentityService(Protocol):
         """A token of the cloud itself, with the roles admin and service, for calls between our own parts."""
         ...
 
+    async def image_token(self) -> str:
+        """A token that reads the bytes of any image and does nothing else, for hosts."""
+        ...
+
     async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
         """The secret of an EC2 credential, and the caller that it stands for: for the S3 and EC2 doors."""
         ...

@@ -73,6 +73,9 @@ class Identity:
     async def service_token(self) -> str:
         return await self.auth.service_token()
 
+    async def image_token(self) -> str:
+        return await self.auth.image_token()
+
     async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
         return await self.secrets.secret_of_access_key(access)
 
