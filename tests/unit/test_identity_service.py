@@ -379,3 +379,15 @@ def test_the_service_token_is_the_cloud_itself() -> None:
         await client.ok("GET", "/v3/users", token=token)
 
     run(work)
+
+
+def test_a_host_s_token_is_for_images_alone() -> None:
+    async def work(client: Client) -> None:
+        token = await client.identity.image_token()
+        assert token == await client.identity.image_token()
+        assert token != await client.identity.service_token()
+        caller = client.identity.verifier.verify(token)
+        assert not caller.is_admin
+        assert [(rule.method, rule.path) for rule in caller.access_rules or ()] == [("GET", "/v2/images/*/file")]
+
+    run(work)

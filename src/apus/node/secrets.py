@@ -24,8 +24,6 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     demo_password: str
     alt_demo_password: str
     """Of the second tenant of an object store that stands alone."""
-    object_suffix: str
-    """Mixed into the hashes that place objects: fixed for the life of the data."""
     cluster_key: str
     """Seals the token keys on their way between control and object nodes."""
 

@@ -74,6 +74,10 @@ class IdentityService(Protocol):
         """A token of a project, both named in the default domain.  Raise Unauthenticated."""
         ...
 
+    async def image_token(self) -> str:
+        """A token that reads the bytes of any image and does nothing else, for hosts."""
+        ...
+
     async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
         """The secret of an EC2 credential, and the caller that it stands for: for the S3 and EC2 doors."""
         ...

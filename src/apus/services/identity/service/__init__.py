@@ -86,6 +86,9 @@ class Identity:
         assert opened.caller.project_id is not None
         return Login(token=token, project_id=opened.caller.project_id, expires_at_s=opened.caller.expires_at_s)
 
+    async def image_token(self) -> str:
+        return await self.auth.image_token()
+
     async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
         return await self.secrets.secret_of_access_key(access)
 
