@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from apus.kernel import loop as loops
 from apus.kernel.flow import FlowRunner
 from apus.kernel.forget import Forget
+from apus.kernel.hints import HintingStore, Hints
 from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
@@ -62,7 +63,8 @@ class WiredControl:
 
     def __init__(self, state_dir: Path, settings: Settings, world: World, stages: Stages) -> None:
         self.state_dir, self.settings, self.stages = state_dir, settings, stages
-        self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
+        self.hints = Hints(world.bus)
+        self.world = world = dataclasses.replace(world, store=OnceStore(HintingStore(world.store, self.hints)))
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
         self.object_http = HttpClient(*object_address(settings))
@@ -191,7 +193,7 @@ class WiredControl:
         self.app = app if self.settings.alone else Front(app, Forward(self.object_http))
 
     def parts(self) -> Sequence[Part]:
-        return [("flows", self.flows.run()), *self._parts]
+        return [("flows", self.flows.run()), ("hints", self.hints.run()), *self._parts]
 
     async def begin(self) -> None:
         self.stages.reached("APIs answer")
