@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
-from apus.kernel.flow import FlowRunner
+from apus.kernel.flow import FencedStore, FlowRunner
 from apus.kernel.forget import Forget
 from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
@@ -61,7 +61,7 @@ class WiredControl:
 
     def __init__(self, state_dir: Path, settings: Settings, world: World, stages: Stages) -> None:
         self.state_dir, self.settings, self.stages = state_dir, settings, stages
-        self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
+        self.world = world = dataclasses.replace(world, store=FencedStore(OnceStore(world.store)))
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
         self.object_http = HttpClient(*object_address(settings))
