@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
-from apus.kernel.flow import FlowRunner
+from apus.kernel.flow import FencedStore, FlowRunner
 from apus.kernel.forget import Forget
 from apus.kernel.hints import HintingStore, Hints
 from apus.kernel.once import OnceStore
@@ -64,7 +64,8 @@ class WiredControl:
     def __init__(self, state_dir: Path, settings: Settings, world: World, stages: Stages) -> None:
         self.state_dir, self.settings, self.stages = state_dir, settings, stages
         self.hints = Hints(world.bus)
-        self.world = world = dataclasses.replace(world, store=OnceStore(HintingStore(world.store, self.hints)))
+        store = FencedStore(OnceStore(HintingStore(world.store, self.hints)))
+        self.world = world = dataclasses.replace(world, store=store)
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
         self.object_http = HttpClient(*object_address(settings))
