@@ -42,17 +42,21 @@ def up(
     bind: Annotated[str | None, typer.Option(help="Address of the APIs; loopback unless told otherwise.")] = None,
     network: Annotated[str | None, typer.Option(help="flat | user | simulated | auto")] = None,
     sim_hosts: Annotated[int | None, typer.Option(help="Simulated hosts instead of real ones.", min=0)] = None,
-    only: Annotated[str | None, typer.Option(help="object: a Swift server alone.")] = None,
+    only: Annotated[str | None, typer.Option(help="object: a Swift and S3 server alone.")] = None,
+    s3_port: Annotated[int | None, typer.Option(help="Port of the S3 API; 0: none.", min=0, max=65535)] = None,
     drives: Annotated[str | None, typer.Option(help="Directories for objects, by commas.")] = None,
 ) -> None:
     """Start a cloud on this machine, making it if there is none."""
     cloud = cloud_at(state_dir)
     began_s = time.monotonic()
-    settings = _settle(cloud, port=port, bind=bind, network=network, sim_hosts=sim_hosts, only=only, drives=drives)
+    settings = _settle(
+        cloud, port=port, bind=bind, network=network, sim_hosts=sim_hosts, only=only, drives=drives, s3_port=s3_port
+    )
     if cloud.supervisor_pid() is not None:
         raise Conflict("cli.running", f"The cloud in {cloud.state_dir} runs already; `apus status` shows it.")
-    for taken in (settings.port, settings.objects_at):
-        _check_port(settings.bind, taken)
+    for taken in (settings.port, settings.objects_at, settings.s3_port):
+        if taken:
+            _check_port(settings.bind, taken)
     processes = _processes(settings)
     # Told to end, we end the cloud first, whatever we were doing: SIGTERM comes as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -101,6 +105,8 @@ def _given(cloud: Cloud, options: dict[str, Any]) -> Settings:
         if options["only"] != "object":
             raise Invalid("cli.only", f"--only is {options['only']!r}; allowed: object.", field="only")
         given["roles"] = ("identity", "object")
+        if "s3_port" not in given and not settings.s3_port:
+            given["s3_port"] = msgspec.structs.replace(settings, **given).objects_at + 1
     settings = msgspec.structs.replace(settings, **given)
     if settings.network not in ("auto", "flat", "user", "simulated"):
         raise Invalid("cli.network", f"--network is {settings.network!r}; allowed: auto, flat, user, simulated.")
@@ -197,6 +203,8 @@ def _show_stages(cloud: Cloud, supervisor: int, processes: Iterable[str], began_
 
 def _show_access(cloud: Cloud, settings: Settings) -> None:
     typer.echo(f"  APIs        {cloud.url()}   (identity at {cloud.url()}/identity/v3)")
+    if settings.s3_port:
+        typer.echo(f"  S3          {cloud.s3_url()}")
     if "control" in settings.roles:
         typer.echo(f"  clients     export OS_CLIENT_CONFIG_FILE={cloud.clouds_yaml} OS_CLOUD=apus")
         typer.echo("              openstack server create --image micro --flavor m1.micro --wait first")

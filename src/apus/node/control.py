@@ -22,7 +22,7 @@ from apus.node.secrets import load_secrets, write_clouds_yaml
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.api.routes import identity_api
-from apus.services.identity.contract import RevocationSource
+from apus.services.identity.contract import RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import kick_on_hint
 from apus.services.identity.service import Bootstrap, Identity
@@ -94,6 +94,7 @@ class WiredControl:
         )
         await identity.start()
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
+        await serve(world.bus, "identity.signing_keys", SigningKeys, identity)
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()

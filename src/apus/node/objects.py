@@ -1,9 +1,10 @@
-"""The object process: the store on its drives, its loops, and the Swift door."""
+"""The object process: the store on its drives, its loops, the Swift door and, on a port of its own, that of S3."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apus.kernel import loop as loops
 from apus.kernel.errors import Unavailable
@@ -16,7 +17,7 @@ from apus.node.secrets import load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.agent.verifier import RevocationView, Verifier
-from apus.services.identity.contract import RevocationSource
+from apus.services.identity.contract import RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import FollowRevocations, kick_on_hint
 from apus.services.identity.service.core import Settings as IdentitySettings
@@ -24,6 +25,9 @@ from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.wire.app import App
 from apus.wire.metrics import Metrics, metrics_api
+
+if TYPE_CHECKING:
+    from apus.skins.s3.door import S3Door
 
 DRIVES_DEFAULT = 4
 KEYS_WAIT_S = 0.02
@@ -37,6 +41,7 @@ class WiredObjects:
         self._store, self.app, self._follow, self._world, self._stages = store, app, follow, world, stages
         self._revoked = loops.Mailbox()
         self._metrics = metrics
+        self.s3: S3Door | None = None
 
     def parts(self) -> Sequence[Part]:
         clock, metrics = self._world.clock, self._metrics
@@ -79,7 +84,20 @@ async def wire_objects(
     metrics = Metrics(world.clock.monotonic_s)
     apis = [*swift_apis(store.service), metrics_api(metrics)]
     app = App(apis, Verifier(keys, view, world.clock), dice=world.dice, metrics=metrics)
-    return WiredObjects(store, app, follow, world, stages, metrics)
+    wired = WiredObjects(store, app, follow, world, stages, metrics)
+    if settings.s3_port:
+        wired.s3 = _s3_door(settings, world, store, view, metrics)
+    return wired
+
+
+def _s3_door(settings: Settings, world: World, store: ObjectStore, view: RevocationView, metrics: Metrics) -> S3Door:
+    from apus.skins.s3.auth import Authority
+    from apus.skins.s3.door import S3Door
+    from apus.skins.s3.keyring import Keyring
+
+    keys: SigningKeys = client(world.bus, "identity.signing_keys", SigningKeys)
+    authority = Authority(Keyring(keys, view, world.clock), settings.region, world.clock.now_s)
+    return S3Door(store.service, authority, dice=world.dice, domains=settings.s3_domains, metrics=metrics)
 
 
 async def _token_keys(state_dir: Path, world: World) -> TokenKeys:

@@ -112,4 +112,6 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
         )
         node.wired.append(objects)
         node.serve(objects.app, listen_on(settings.bind, settings.objects_at))
+        if objects.s3 is not None:
+            node.serve(objects.s3, listen_on(settings.bind, settings.s3_port))
     return node
