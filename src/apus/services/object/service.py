@@ -13,8 +13,10 @@ from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
 from apus.services.object.engine import Found, Intent
+from apus.services.object.history import History
 from apus.services.object.logic.access import acl_allows, is_reseller, owns
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
+from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
@@ -37,6 +39,7 @@ class Objects:
         self.cluster, self.shelf = cluster, Shelf(cluster)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
+        self.history = History(self.shelf)
 
     # For other services.
 
@@ -65,7 +68,7 @@ class Objects:
         found = await self.find(account, container, name)
         if found is None:
             raise NotFound("object.absent", f"There is no object {container}/{name}.")
-        opened = await self.open_parts(found)
+        opened = await self.open_parts(await self.follow(found))
         size = opened.size_bytes
         offset = min(max(0, offset), size)
         wanted = size - offset if length is None else max(0, min(length, size - offset))
@@ -99,11 +102,14 @@ class Objects:
 
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
         """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`)."""
-        state = await self.versioning(intent.account, intent.container)
+        metadata = await self._metadata(intent.account, intent.container)
+        state, archive = state_of(metadata), archive_of(metadata)
         if state == "enabled":
             return await self.versions.put(intent, data)
         if state == "suspended":
             return await self.versions.put_plain(intent, data)
+        if archive is not None:
+            await self.history.put(archive, intent)
         return await self.shelf.put(intent, data)
 
     async def put_manifest(self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None) -> Head:
@@ -113,6 +119,10 @@ class Objects:
     async def open_parts(self, found: Found, may_read: MayRead | None = None) -> Opened:
         """What reading the object gives.  `may_read` is asked before each other container that this leads to."""
         return await self.opening.open(found, may_read)
+
+    async def follow(self, found: Found, may_read: MayRead | None = None) -> Found:
+        """What symbolic links lead to.  Raise NotFound; Conflict for a loop, or a target that is not what it was."""
+        return await self.opening.follow(found, may_read)
 
     async def segments(self, found: Found) -> tuple[Segment, ...]:
         """What a manifest lists."""
@@ -159,19 +169,25 @@ class Objects:
         """
         if version_id is not None:
             return await self.versions.delete_version(account, container, name, version_id, restore=restore)
-        state = await self.versioning(account, container)
+        metadata = await self._metadata(account, container)
+        state, archive = state_of(metadata), archive_of(metadata)
         if state:
             return await self.versions.delete(account, container, name, suspended=state == "suspended")
+        if archive is not None:
+            return await self.history.delete(archive, account, container, name)
         tombstone = await self.shelf.discard(account, container, name, if_stamp=if_stamp)
         return Deleted(tombstone.stamp)
 
     # Versions.
 
     async def versioning(self, account: str, container: str) -> State:
+        return state_of(await self._metadata(account, container))
+
+    async def _metadata(self, account: str, container: str) -> Mapping[str, str]:
         if is_hidden(account, container):
-            return ""
+            return {}
         head = await self.directory.known(account, container)
-        return state_of(head.metadata) if head is not None else ""
+        return head.metadata if head is not None else {}
 
     async def set_versioning(self, account: str, container: str, state: State) -> None:
         """Keep versions from now on, or stop adding to them.  Raise NotFound."""

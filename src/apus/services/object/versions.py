@@ -16,7 +16,8 @@ import msgspec
 from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.hidden import NUL, hidden_container
-from apus.services.object.logic.listed import LISTED, listed, listed_text, parameters_text
+from apus.services.object.logic.history import DELETED_TYPE
+from apus.services.object.logic.listed import LISTED, link_parameters, listed, listed_text, parameters_text
 from apus.services.object.logic.versions import (
     LINK,
     MARKER,
@@ -99,8 +100,8 @@ class Versions:
             await self._drop_null(account, container, name)
         marker_id = self._shelf.cluster.stamp()
         headers = {MARKER: "delete"} | ({NULL_ENTRY: "1"} if suspended else {})
-        intent = Intent(account, container, name, "application/octet-stream", headers, 0)
-        head = await self._entry(intent, marker_id, headers, _nothing())
+        intent = Intent(account, container, name, DELETED_TYPE, headers, 0)
+        head = await self._entry(intent, marker_id, headers, nothing())
         await self._unlink(account, container, name, stamp=marker_id)
         return Deleted(head.stamp, version_of(head), is_marker=True, existed=current is not None)
 
@@ -171,7 +172,8 @@ class Versions:
             rows["null"] = "1"
         if MARKER in headers:
             rows["marker"] = "delete"
-        ours = {VERSION: version_id, **({LISTED: parameters_text(**rows)} if rows else {})}
+        said = [text for text in (headers.get(LISTED), parameters_text(**rows)) if text]
+        ours = {VERSION: version_id, **({LISTED: "; ".join(said)} if said else {})}
         whole = ChainMap(ours, cast(MutableMapping[str, str], headers))  # a view: they may change until the body ends
         entry = dataclasses.replace(
             intent,
@@ -188,11 +190,10 @@ class Versions:
         shown = listed(Row("", "", etag=listed_text(entry)))
         if shown.manifest_etag:
             parameters |= {"etag": shown.etag, "slo_etag": shown.manifest_etag}
-        if shown.link:
-            parameters["symlink"] = shown.link
+        parameters |= link_parameters(shown)
         headers = {LINK: entry_id, LISTED: parameters_text(**parameters), **_expiry(entry.shown_headers)}
         intent = Intent(entry.account, container, name, entry.shown_type, headers, 0, stamp=stamp)
-        await self._shelf.put(intent, _nothing())
+        await self._shelf.put(intent, nothing())
 
     async def _keep_plain(self, account: str, container: str, name: str, current: Found | None = None) -> None:
         """What was written without versioning becomes the version `null`, with its own time."""
@@ -249,6 +250,6 @@ def _expiry(headers: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in headers.items() if key == "x-delete-at"}
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+async def nothing() -> AsyncIterator[bytes]:
     for chunk in tuple[bytes, ...]():
         yield chunk

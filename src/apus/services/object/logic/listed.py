@@ -23,7 +23,10 @@ class Listed(NamedTuple):
     manifest_etag: str
     """Of a segmented object what reading it gives, else empty."""
     link: str
-    """Of a symbolic link its target as `/v1/ACCOUNT/CONTAINER/OBJECT`, else empty."""
+    """Of a symbolic link its target as `ACCOUNT/CONTAINER/OBJECT`, else empty."""
+    link_etag: str
+    """Of a static one what the target has to be, and how large it is."""
+    link_bytes: int
     version: str
     """The version that the row points to, else empty."""
     null: bool
@@ -57,7 +60,17 @@ def listed(row: Row) -> Listed:
         int(found.get("bytes", row.size_bytes)),
         found.get("slo_etag", ""),
         found.get("symlink", ""),
+        found.get("symlink_etag", ""),
+        int(found.get("symlink_bytes", "0")),
         found.get("version", ""),
         "null" in found,
         "marker" in found,
     )
+
+
+def link_parameters(row: Listed) -> dict[str, str]:
+    """Those of a symbolic link, for another row."""
+    if not row.link:
+        return {}
+    static = {"symlink_etag": row.link_etag, "symlink_bytes": str(row.link_bytes)} if row.link_etag else {}
+    return {"symlink": row.link, **static}
