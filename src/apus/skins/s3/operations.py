@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
-from apus.skins.s3 import acls, buckets, configs, listing, object_acls, policies, reading, tagging, writing
+from apus.skins.s3 import acls, buckets, configs, listing, object_acls, policies, reading, tagging, versions, writing
 from apus.skins.s3.cors import CORS
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.request import S3Request
@@ -61,6 +61,8 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "s3:GetBucketRequestPayment",
         ),
         "tagging": Operation("GetBucketTagging", tagging.get_bucket_tagging, "s3:GetBucketTagging"),
+        "versioning": Operation("GetBucketVersioning", versions.get_versioning, "s3:GetBucketVersioning"),
+        "versions": Operation("ListObjectVersions", versions.list_versions, "s3:ListBucketVersions", "READ"),
         "website": Operation("GetBucketWebsite", WEBSITE.getter(), "s3:GetBucketWebsite"),
     },
     "HEAD": {"": Operation("HeadBucket", buckets.head_bucket, "s3:ListBucket", "READ")},
@@ -76,6 +78,7 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "PutPublicAccessBlock", configs.put_public_access, "s3:PutBucketPublicAccessBlock"
         ),
         "tagging": Operation("PutBucketTagging", tagging.put_bucket_tagging, "s3:PutBucketTagging"),
+        "versioning": Operation("PutBucketVersioning", versions.put_versioning, "s3:PutBucketVersioning"),
         "website": Operation("PutBucketWebsite", WEBSITE.putter(), "s3:PutBucketWebsite"),
     },
     "POST": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found
@@ -12,6 +12,7 @@ from apus.services.object.logic.conditions import check
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
+from apus.services.object.logic.versions import is_marker
 from apus.services.object.model import Head
 from apus.services.object.opening import MayRead, Opened
 from apus.skins.s3 import rights
@@ -25,6 +26,7 @@ from apus.skins.s3.metadata import (
     shown_headers,
 )
 from apus.skins.s3.request import S3Request
+from apus.skins.s3.versions import acting, found_version, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, document
 from apus.wire.route import Reply
 
@@ -39,11 +41,8 @@ _OVERRIDES: Final = {
 
 
 async def found_object(request: S3Request) -> Found:
-    """The object that the request names.  Raise S3Error when there is none."""
-    found = await request.door.objects.find(request.account, request.bucket, request.key)
-    if found is None:
-        raise rights.missing_key(request)
-    return found
+    """The object that the request names, or the version of it; of a link what it leads to.  Raise S3Error."""
+    return await request.door.objects.follow(await found_version(request), may_read(request))
 
 
 def part_number(request: S3Request) -> int | None:
@@ -59,9 +58,9 @@ def part_number(request: S3Request) -> int | None:
 async def get_object(request: S3Request) -> Reply:
     found = await found_object(request)
     head = found.head
-    rights.require(request, "s3:GetObject", "READ", existing=head, on_object=True)
+    rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
     opened = await request.door.objects.open_parts(found, may_read(request))
-    headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes)
+    headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes) | version_headers(request, head)
     refused = check(_conditions(request.headers), opened.etag, seconds_of(head.changed), reading=True)
     if refused == 412:
         raise S3Error("PreconditionFailed")
@@ -155,7 +154,7 @@ _ATTRIBUTES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "Object
 async def get_object_attributes(request: S3Request) -> Reply:
     found = await found_object(request)
     head = found.head
-    rights.require(request, "s3:GetObject", "READ", existing=head, on_object=True)
+    rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
     asked = {name.strip() for name in request.headers.get("x-amz-object-attributes", "").split(",") if name.strip()}
     if not asked or not asked <= set(_ATTRIBUTES):
         raise S3Error("InvalidArgument", "Invalid attribute name specified.")
@@ -171,7 +170,7 @@ async def get_object_attributes(request: S3Request) -> Reply:
         fields.append(("StorageClass", head.shown_headers.get(CLASS, STANDARD)))
     if "ObjectSize" in asked:
         fields.append(("ObjectSize", opened.size_bytes))
-    headers = {"last-modified": last_modified(head.changed)}
+    headers = {"last-modified": last_modified(head.changed)} | version_headers(request, head)
     return Reply(document("GetObjectAttributesResponse", fields), headers=headers, content_type=CONTENT_TYPE)
 
 
@@ -201,24 +200,29 @@ def _number(request: S3Request, header: str, default: int) -> int:
 
 async def readable_source(request: S3Request, header: str = "x-amz-copy-source") -> tuple[Found, Opened]:
     """What `x-amz-copy-source` names, when the caller may read it.  Raise S3Error."""
-    account, bucket, key = await _source_of(request, header)
+    account, bucket, key, version_id = await _source_of(request, header)
     objects = request.door.objects
     head = await objects.container(account, bucket)
-    found = await objects.find(account, bucket, key, newest=True)
+    found = await objects.find(account, bucket, key, newest=True, version_id=version_id)
     if found is None:
         if not rights.may(request, "s3:ListBucket", "READ", key="", bucket=head):
             raise S3Error("AccessDenied")
-        raise S3Error("NoSuchKey", fields={"Key": key})
-    rights.require(request, "s3:GetObject", "READ", key=key, existing=found.head, on_object=True, bucket=head)
+        raise S3Error("NoSuchKey" if version_id is None else "NoSuchVersion", fields={"Key": key})
+    action = "s3:GetObject" if version_id is None else "s3:GetObjectVersion"
+    rights.require(request, action, "READ", key=key, existing=found.head, on_object=True, bucket=head)
+    if is_marker(found.head):
+        raise S3Error("InvalidRequest", "The source of a copy request may not specifically refer to a delete marker.")
     try:
+        found = await objects.follow(found, may_read(request))
         return found, await objects.open_parts(found, may_read(request))
     except NotFound:
         raise S3Error("NoSuchKey", fields={"Key": key}) from None
 
 
-async def _source_of(request: S3Request, header: str) -> tuple[str, str, str]:
-    """Account, bucket and key: percent-encoded, with or without a slash before."""
-    text = request.text(header).partition("?")[0]
+async def _source_of(request: S3Request, header: str) -> tuple[str, str, str, str | None]:
+    """Account, bucket, key and version: percent-encoded, with or without a slash before."""
+    text, _, query = request.text(header).partition("?")
+    version_id = wanted_version(dict(parse_qsl(query, keep_blank_values=True)).get("versionId"))
     bucket, slash, key = unquote(text).lstrip("/").partition("/")
     if not bucket or not slash or not key or "\0" in key:
         shown = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
@@ -226,4 +230,4 @@ async def _source_of(request: S3Request, header: str) -> tuple[str, str, str]:
     account = await request.door.names.account_of(bucket, request.caller)
     if account is None:
         raise S3Error("NoSuchBucket", fields={"BucketName": bucket})
-    return account, bucket, key
+    return account, bucket, key, version_id

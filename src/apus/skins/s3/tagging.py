@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -10,9 +11,9 @@ from apus.skins.s3 import rights
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.metadata import TAGS_MAX, stored_tags
 from apus.skins.s3.payload import read_document
-from apus.skins.s3.reading import found_object
 from apus.skins.s3.request import S3Request
 from apus.skins.s3.rights import TAGS
+from apus.skins.s3.versions import acting, found_version, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, document, malformed, parse
 from apus.wire.route import Reply
 
@@ -28,37 +29,39 @@ async def _read_tags(request: S3Request, most: int) -> str:
     return stored_tags([(tag.need("Key"), tag.need("Value")) for tag in tag_set.all("Tag")], most)
 
 
-def _shown(text: str) -> Reply:
+def _shown(text: str, headers: Mapping[str, str] | None = None) -> Reply:
     tags: list[Field] = [
         ("Tag", [("Key", key), ("Value", value)]) for key, value in parse_qsl(text, keep_blank_values=True)
     ]
-    return Reply(document("Tagging", [("TagSet", tags)]), content_type=CONTENT_TYPE)
+    return Reply(document("Tagging", [("TagSet", tags)]), headers=headers or {}, content_type=CONTENT_TYPE)
 
 
 async def get_object_tagging(request: S3Request) -> Reply:
-    found = await found_object(request)
-    rights.require(request, "s3:GetObjectTagging", "", existing=found.head, on_object=True)
-    return _shown(found.head.shown_headers.get(TAGS, ""))
+    found = await found_version(request)
+    rights.require(request, acting(request, "s3:GetObjectTagging"), "", existing=found.head, on_object=True)
+    return _shown(found.head.shown_headers.get(TAGS, ""), version_headers(request, found.head))
 
 
 async def put_object_tagging(request: S3Request) -> Reply:
-    found = await found_object(request)
-    rights.require(request, "s3:PutObjectTagging", "", existing=found.head, on_object=True)
+    found = await found_version(request)
+    rights.require(request, acting(request, "s3:PutObjectTagging"), "", existing=found.head, on_object=True)
     await describe(request, found.head, {TAGS: await _read_tags(request, TAGS_MAX)})
-    return Reply()
+    return Reply(headers=version_headers(request, found.head))
 
 
 async def delete_object_tagging(request: S3Request) -> Reply:
-    found = await found_object(request)
-    rights.require(request, "s3:DeleteObjectTagging", "", existing=found.head, on_object=True)
+    found = await found_version(request)
+    rights.require(request, acting(request, "s3:DeleteObjectTagging"), "", existing=found.head, on_object=True)
     await describe(request, found.head, {TAGS: ""})
-    return Reply(status=204)
+    return Reply(status=204, headers=version_headers(request, found.head))
 
 
 async def describe(request: S3Request, head: Head, changes: dict[str, str]) -> None:
     """Change headers of the system's own on an object; what is empty is removed, all else stays."""
     shown = {name: value for name, value in head.shown_headers.items() if name not in changes}
-    await request.door.objects.describe(head.account, head.container, head.name, None, {**shown, **changes})
+    version_id = wanted_version(request.param("versionId"))
+    place = request.account, request.bucket, request.key
+    await request.door.objects.describe(*place, None, {**shown, **changes}, version_id=version_id)
 
 
 async def get_bucket_tagging(request: S3Request) -> Reply:

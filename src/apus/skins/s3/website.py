@@ -146,6 +146,7 @@ async def _shown(request: S3Request, key: str, status: int = 200) -> Reply:
     redirect = found.head.shown_headers.get(REDIRECT)
     if redirect is not None:
         return Reply(b"", 301, {"location": redirect})
+    found = await request.door.objects.follow(found)
     opened = await request.door.objects.open_parts(found)
     headers = shown_headers(found.head, etag=opened.etag, size_bytes=opened.size_bytes)
     if request.method == "GET" and status == 200:

@@ -15,7 +15,9 @@ from apus.kernel.errors import CloudError, NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.versions import VERSION, version_of
 from apus.services.object.model import Head
+from apus.services.object.versions import Deleted
 from apus.skins.s3 import checksums, rights
 from apus.skins.s3.acls import object_acl
 from apus.skins.s3.errors import S3Error, s3_error
@@ -33,8 +35,9 @@ from apus.skins.s3.metadata import (
 )
 from apus.skins.s3.payload import PUT_BYTES_MAX, Payload, announced_size, content_md5, read_document
 from apus.skins.s3.reading import readable_source
-from apus.skins.s3.request import S3Request
+from apus.skins.s3.request import KEY_BYTES_MAX, S3Request
 from apus.skins.s3.rights import TAGS
+from apus.skins.s3.versions import MARKER_HEADER, VERSION_HEADER, acting, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, Node, document, malformed, parse
 from apus.wire.route import Reply
 
@@ -57,7 +60,7 @@ async def put_object(request: S3Request) -> Reply:
         content_md5(request),
     )
     head = await store(request, intent)
-    return Reply(headers=written_headers(head))
+    return Reply(headers=written_headers(head) | version_headers(request, head))
 
 
 async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None) -> Head:
@@ -145,7 +148,10 @@ async def copy_object(request: S3Request) -> Reply:
         ("ETag", f'"{head.shown_etag}"'),
         *checksum_fields(head),
     ]
-    return Reply(document("CopyObjectResult", fields), content_type=CONTENT_TYPE)
+    headers = version_headers(request, head)
+    if VERSION in found.head.headers:
+        headers["x-amz-copy-source-version-id"] = version_of(found.head)
+    return Reply(document("CopyObjectResult", fields), headers=headers, content_type=CONTENT_TYPE)
 
 
 async def hashed(
@@ -211,16 +217,32 @@ def _directive(headers: Mapping[str, str], name: str) -> str:
 
 
 async def delete_object(request: S3Request) -> Reply:
-    rights.require(request, "s3:DeleteObject", "WRITE")
+    version_id = wanted_version(request.param("versionId"))
+    rights.require(request, acting(request, "s3:DeleteObject"), "WRITE")
     async with Condition(request) as condition:
         await condition.settle()
-        await _delete(request, request.key)
-    return Reply(status=204)
+        done = await _delete(request, request.key, version_id)
+    return Reply(status=204, headers=_deleted_headers(done, version_id))
 
 
-async def _delete(request: S3Request, key: str) -> None:
-    with contextlib.suppress(NotFound):
-        await request.door.objects.delete(request.account, request.bucket, key)
+async def _delete(request: S3Request, key: str, version_id: str | None) -> Deleted | None:
+    """None when there was nothing: that is as well.  A version that goes leaves the one before it current."""
+    place = request.account, request.bucket, key
+    try:
+        return await request.door.objects.delete(*place, version_id=version_id, restore=version_id is not None)
+    except NotFound:
+        return None
+
+
+def _deleted_headers(done: Deleted | None, version_id: str | None) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if done is not None and done.version_id:
+        headers[VERSION_HEADER] = done.version_id
+        if done.is_marker:
+            headers[MARKER_HEADER] = "true"
+    elif version_id is not None:
+        headers[VERSION_HEADER] = version_id
+    return headers
 
 
 async def delete_objects(request: S3Request) -> Reply:
@@ -246,13 +268,22 @@ async def _delete_one(request: S3Request, node: Node) -> Field:
     key = node.find("Key")
     name = key.text if key is not None else ""
     try:
-        if "\0" in name or len(name.encode()) > 1024:
+        if "\0" in name or len(name.encode()) > KEY_BYTES_MAX:
             raise S3Error("KeyTooLongError")
-        rights.require(request, "s3:DeleteObject", "WRITE", key=name)
-        await _delete(request, name)
+        version_id = wanted_version(node.get("VersionId") or None)
+        action = "s3:DeleteObject" if version_id is None else "s3:DeleteObjectVersion"
+        rights.require(request, action, "WRITE", key=name)
+        done = await _delete(request, name, version_id)
     except S3Error as error:
-        return "Error", [("Key", name), ("Code", error.code), ("Message", error.message)]
+        return _error_of(node, error)
     except CloudError as error:
-        told = s3_error(error)
-        return "Error", [("Key", name), ("Code", told.code), ("Message", told.message)]
-    return "Deleted", [("Key", name)]
+        return _error_of(node, s3_error(error))
+    fields: list[Field] = [("Key", name), ("VersionId", version_id)]
+    if done is not None and done.is_marker:
+        fields += [("DeleteMarker", True), ("DeleteMarkerVersionId", done.version_id)]
+    return "Deleted", fields
+
+
+def _error_of(node: Node, error: S3Error) -> Field:
+    named: list[Field] = [("Key", node.get("Key")), ("VersionId", node.get("VersionId"))]
+    return "Error", [*named, ("Code", error.code), ("Message", error.message)]
