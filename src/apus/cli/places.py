@@ -67,14 +67,14 @@ class Cloud:
         return None
 
     def url(self) -> str:
-        return f"http://{self._host()}:{self.settings().port}"
+        settings = self.settings()
+        host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind  # noqa: S104 - compared, not bound
+        return f"http://{host}:{settings.port}"
 
-    def s3_url(self) -> str:
-        return f"http://{self._host()}:{self.settings().s3_port}"
-
-    def _host(self) -> str:
-        bind = self.settings().bind
-        return "127.0.0.1" if bind in ("0.0.0.0", "::") else bind  # noqa: S104 - compared, not bound
+    @property
+    def status_path(self) -> str:
+        """Where this cloud says how it feels."""
+        return "/apus/v1/object/status" if self.settings().alone else "/apus/v1/status"
 
     def secrets(self) -> dict[str, str]:
         return dict(json.loads((self.state_dir / "secrets.json").read_text()))

@@ -1,4 +1,4 @@
-"""The object process: the store on its drives, its loops, the Swift door and, on a port of its own, that of S3."""
+"""The object role: the store on its drives, its loops, the Swift door and, on a port of its own, that of S3."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.remote import client
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node.keys import SIGNING_KEYS, SealedKeys, fetch_token_keys
 from apus.node.keys import SUBJECT as KEYS
-from apus.node.keys import SealedKeys, fetch_token_keys
 from apus.node.secrets import load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
@@ -21,9 +21,10 @@ from apus.services.identity.contract import RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import FollowRevocations, kick_on_hint
 from apus.services.identity.service.core import Settings as IdentitySettings
+from apus.services.object.api.operator import operator_api
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
-from apus.wire.app import App
+from apus.wire.app import Api, App
 from apus.wire.metrics import Metrics, metrics_api
 
 if TYPE_CHECKING:
@@ -35,25 +36,52 @@ KEYS_TRIES = 1500
 
 
 class WiredObjects:
-    def __init__(
-        self, store: ObjectStore, app: App, follow: FollowRevocations, world: World, stages: Stages, metrics: Metrics
-    ) -> None:
-        self._store, self.app, self._follow, self._world, self._stages = store, app, follow, world, stages
-        self._revoked = loops.Mailbox()
-        self._metrics = metrics
-        self.s3: S3Door | None = None
+    """The store and its loops."""
+
+    def __init__(self, store: ObjectStore, stages: Stages, metrics: Metrics) -> None:
+        self.store, self._stages, self._metrics = store, stages, metrics
+
+    def apis(self) -> Sequence[Api]:
+        return [*swift_apis(self.store.service), operator_api(self.store)]
 
     def parts(self) -> Sequence[Part]:
-        clock, metrics = self._world.clock, self._metrics
-        follow = looped(self._follow, clock, metrics, self._revoked)
-        return [follow, *(looped(loop, clock, metrics) for loop in self._store.loops)]
+        return [looped(loop, self.store.world.clock, self._metrics) for loop in self.store.loops]
+
+    async def begin(self) -> None:
+        self._stages.reached(f"objects on {len(self.store.drives)} drives")
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+class ObjectProcess:
+    """The store in a process of its own: it tells tokens itself, and hears from identity which have ended."""
+
+    def __init__(
+        self,
+        objects: WiredObjects,
+        app: App,
+        follow: FollowRevocations,
+        world: World,
+        metrics: Metrics,
+        s3: S3Door | None = None,
+    ) -> None:
+        self._objects, self.app, self._follow, self._world, self._metrics = objects, app, follow, world, metrics
+        self.s3 = s3
+        self._revoked = loops.Mailbox()
+
+    def apis(self) -> Sequence[Api]:
+        return self._objects.apis()
+
+    def parts(self) -> Sequence[Part]:
+        return [looped(self._follow, self._world.clock, self._metrics, self._revoked), *self._objects.parts()]
 
     async def begin(self) -> None:
         await kick_on_hint(self._world.bus, self._revoked)
-        self._stages.reached(f"objects on {len(self._store.drives)} drives")
+        await self._objects.begin()
 
     async def close(self) -> None:
-        await self._store.close()
+        await self._objects.close()
 
 
 def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
@@ -62,16 +90,24 @@ def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
     return [state_dir / "drives" / f"d{number}" for number in range(1, DRIVES_DEFAULT + 1)]
 
 
-async def wire_objects(
-    state_dir: Path, settings: Settings, world: World, stages: Stages, *, here: bool
+async def open_objects(
+    state_dir: Path, settings: Settings, world: World, stages: Stages, metrics: Metrics
 ) -> WiredObjects:
-    """`here`: the control role shares this state directory, and with it the token keys."""
     paths = drive_paths(state_dir, settings)
     for path in paths:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = await open_store(
         world, drives_in(paths), state_dir / "object" / "layout.json", replicas=settings.replicas, node=settings.node
     )
+    return WiredObjects(store, stages, metrics)
+
+
+async def wire_objects(
+    state_dir: Path, settings: Settings, world: World, stages: Stages, *, here: bool
+) -> ObjectProcess:
+    """`here`: the control role shares this state directory, and with it the token keys."""
+    metrics = Metrics(world.clock.monotonic_s)
+    objects = await open_objects(state_dir, settings, world, stages, metrics)
     if settings.bus_url and not here:
         control: SealedKeys = client(world.bus, KEYS, SealedKeys)
         cluster_key = load_secrets(state_dir).cluster_key
@@ -81,21 +117,23 @@ async def wire_objects(
     view = RevocationView()
     source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)
     follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)
-    metrics = Metrics(world.clock.monotonic_s)
-    apis = [*swift_apis(store.service), metrics_api(metrics)]
+    apis = [*objects.apis(), metrics_api(metrics)]
     app = App(apis, Verifier(keys, view, world.clock), dice=world.dice, metrics=metrics)
-    wired = WiredObjects(store, app, follow, world, stages, metrics)
+    s3 = None
     if settings.s3_port:
-        wired.s3 = _s3_door(settings, world, store, view, metrics)
-    return wired
+        s3 = s3_door(settings, objects.store, client(world.bus, SIGNING_KEYS, SigningKeys), view, metrics)
+    return ObjectProcess(objects, app, follow, world, metrics, s3)
 
 
-def _s3_door(settings: Settings, world: World, store: ObjectStore, view: RevocationView, metrics: Metrics) -> S3Door:
+def s3_door(
+    settings: Settings, store: ObjectStore, keys: SigningKeys, view: RevocationView, metrics: Metrics
+) -> S3Door:
+    """`keys` are identity's, here or across the bus; `view` is what ends those that are remembered."""
     from apus.skins.s3.auth import Authority
     from apus.skins.s3.door import S3Door
     from apus.skins.s3.keyring import Keyring
 
-    keys: SigningKeys = client(world.bus, "identity.signing_keys", SigningKeys)
+    world = store.world
     authority = Authority(Keyring(keys, view, world.clock), settings.region, world.clock.now_s)
     return S3Door(store.service, authority, dice=world.dice, domains=settings.s3_domains, metrics=metrics)
 

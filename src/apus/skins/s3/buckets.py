@@ -93,6 +93,8 @@ async def _check_location(request: S3Request) -> None:
 
 
 def _asked_of_new(request: S3Request) -> dict[str, str]:
+    if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
+        raise S3Error("NotImplemented", "Objects cannot be locked.")
     owner = request.who.project_id or ""
     ownership = request.headers.get("x-amz-object-ownership")
     fields = {}

@@ -33,6 +33,9 @@ CLASSES: Final = (
 )  # fmt: skip
 """Kept and shown; all are stored alike, so those that must be fetched before they are read are not among them."""
 
+_NOT_KEPT: Final = ("x-amz-server-side-encryption", "x-amz-object-lock-")
+"""To take an upload and leave these out would promise what is not kept."""
+
 TAGS_MAX: Final = 10
 TAG_KEY_MAX: Final = 128
 TAG_VALUE_MAX: Final = 256
@@ -44,6 +47,9 @@ def said_of_object(request: S3Request) -> dict[str, str]:
     Raise S3Error.
     """
     headers = request.headers
+    for name in headers:
+        if name.startswith(_NOT_KEPT):
+            raise S3Error("NotImplemented", f"{name} asks for a protection that is not there.", fields={"Header": name})
     kept: dict[str, str] = {}
     size = 0
     for name in headers:
