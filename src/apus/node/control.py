@@ -17,13 +17,13 @@ from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
 from apus.node.catalogue import catalogue, object_address, public_url
+from apus.node.keys import SIGNING_KEYS, SealedKeys, StoredKeys
 from apus.node.keys import SUBJECT as KEYS
-from apus.node.keys import SealedKeys, StoredKeys
 from apus.node.secrets import load_secrets, tenants, write_clouds_yaml
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.api.routes import identity_api
-from apus.services.identity.contract import RevocationSource
+from apus.services.identity.contract import RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import kick_on_hint
 from apus.services.identity.service import Bootstrap, Identity
@@ -99,6 +99,7 @@ class WiredControl:
         )
         await identity.start()
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
+        await serve(world.bus, SIGNING_KEYS, SigningKeys, identity)
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()

@@ -56,6 +56,8 @@ class Intent:
     size_bytes: int | None = None
     etag: str | None = None
     """The MD5 that the client expects."""
+    stamp: str = ""
+    """Its time, when it is not that of the end of the body."""
 
 
 class _Hash(Protocol):
@@ -134,13 +136,15 @@ class Engine:
                 self._note(drive, found.place, error)
         raise Unavailable("object.no_good_copy", "No copy of this version could be read to its end.")
 
-    async def delete(self, account: str, container: str, name: str, *, if_stamp: str | None = None) -> Head:
+    async def delete(
+        self, account: str, container: str, name: str, *, if_stamp: str | None = None, stamp: str = ""
+    ) -> Head:
         """Leave a tombstone.  Raise NotFound when there is nothing (or no longer that version) to delete."""
         place = self.cluster.place(account, container, name)
         found = await self.locate(place, newest=True)
         if found is None or found.head.gone or (if_stamp is not None and found.head.changed != if_stamp):
             raise NotFound("object.absent", "The resource could not be found.")
-        tombstone = Head(account, container, name, self.cluster.stamp(), gone=True)
+        tombstone = Head(account, container, name, stamp or self.cluster.stamp(), gone=True)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, tombstone, b""))
         return tombstone
 
@@ -225,7 +229,7 @@ class Engine:
             intent.account,
             intent.container,
             intent.name,
-            self.cluster.stamp(),
+            intent.stamp or self.cluster.stamp(),
             size_bytes=size,
             etag=etag,
             content_type=intent.content_type,

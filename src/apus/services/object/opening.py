@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Protocol
+from urllib.parse import unquote
 
 from apus.kernel.errors import Conflict, NotFound
 from apus.services.object.engine import Found
@@ -16,10 +17,11 @@ from apus.services.object.logic import manifest
 from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.logic.listed import MANIFEST, listed
 from apus.services.object.logic.manifest import DEPTH_MAX, Segment
+from apus.services.object.logic.symlink import LINKS_MAX, target_of
 from apus.services.object.model import ListingAsk, Row, Subdir
 
 DYNAMIC: Final = "x-object-manifest"
-"""`CONTAINER/PREFIX`: the object is all objects there whose names begin so, as they are when it is read."""
+"""`CONTAINER/PREFIX`, percent-encoded: the object is all objects there whose names begin so, whenever it is read."""
 
 DYNAMIC_MAX: Final = 100_000
 
@@ -55,6 +57,26 @@ class Source(Protocol):
 class Opening:
     def __init__(self, source: Source) -> None:
         self._source = source
+
+    async def follow(self, found: Found, may_read: MayRead | None = None) -> Found:
+        """What symbolic links lead to; any other object itself.  Raise NotFound, Conflict."""
+        for _ in range(LINKS_MAX):
+            target = target_of(found.head)
+            if target is None:
+                return found
+            if may_read is not None:
+                await may_read(target.account, target.container)
+            following = await self._source.find(target.account, target.container, target.name)
+            if following is None:
+                raise NotFound("object.symlink_target", "The resource could not be found.")
+            if target.etag and following.head.shown_etag != target.etag:
+                shown = f"Object Etag {following.head.shown_etag!r} does not match X-Symlink-Target-Etag header"
+                raise Conflict("object.symlink_etag", f"{shown} {target.etag!r}")
+            found = following
+        if target_of(found.head) is not None:
+            shown = f"Too many levels of symbolic links, maximum allowed is {LINKS_MAX}"
+            raise Conflict("object.symlink_loop", shown)
+        return found
 
     async def open(self, found: Found, may_read: MayRead | None = None, depth: int = 0) -> Opened:
         head = found.head
@@ -111,14 +133,14 @@ class Opening:
         found = await self._source.find(segment.account, segment.container, segment.name)
         if found is None:
             raise Conflict("object.segment", f"Segment {segment.container}/{segment.name} is not there.")
-        opened = await self.open(found, may_read, depth + 1)
+        opened = await self.open(await self.follow(found, may_read), may_read, depth + 1)
         if opened.size_bytes != segment.size_bytes or (segment.etag and opened.etag != segment.etag):
             raise Conflict("object.segment", f"Segment {segment.container}/{segment.name} is not what it was.")
         return opened
 
     async def _matching(self, found: Found, may_read: MayRead | None) -> list[Segment]:
         account = found.head.account
-        container, _, prefix = found.head.shown_headers[DYNAMIC].partition("/")
+        container, _, prefix = unquote(found.head.shown_headers[DYNAMIC]).partition("/")
         if may_read is not None:
             try:
                 await may_read(account, container)
@@ -130,8 +152,8 @@ class Opening:
             for row in rows:
                 assert isinstance(row, Row)
                 shown = listed(row)
-                etag = shown.manifest_etag or shown.etag
-                segments.append(Segment(account, container, row.name, etag, shown.size_bytes))
+                etag = shown.manifest_etag or shown.link_etag or shown.etag
+                segments.append(Segment(account, container, row.name, etag, shown.link_bytes or shown.size_bytes))
             if len(segments) > DYNAMIC_MAX:
                 raise Conflict("object.manifest", f"More than {DYNAMIC_MAX} segments match.")
             ask = ListingAsk(prefix=prefix, marker=rows[-1].name)

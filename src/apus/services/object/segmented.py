@@ -32,6 +32,8 @@ class Store(Protocol):
 
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head: ...
 
+    async def follow(self, found: Found, may_read: MayRead | None = None) -> Found: ...
+
     async def open_parts(self, found: Found, may_read: MayRead | None = None) -> Opened: ...
 
     async def segments(self, found: Found) -> tuple[Segment, ...]: ...
@@ -103,6 +105,7 @@ class Segmented:
             found = await self._store.find(*path)
             if found is None:
                 return "404 Not Found"
+            found = await self._store.follow(found, may_read)
             opened = await self._store.open_parts(found, may_read)
         except NotFound:
             return "404 Not Found"

@@ -1,8 +1,4 @@
-"""Accounts, containers and objects together: what every door (Swift, S3, the image service) goes through.
-
-An object is first made durable, then listed: its row goes to the container at once or, durably, later.  An answer
-means both are safe.
-"""
+"""Accounts, containers and objects together: what every door (Swift, S3, the image service) goes through."""
 
 from __future__ import annotations
 
@@ -15,18 +11,21 @@ from apus.kernel.caller import Caller
 from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectInfo
-from apus.services.object.directory import Directory, container_row, object_row
-from apus.services.object.engine import Engine, Found, Intent
+from apus.services.object.directory import container_row
+from apus.services.object.engine import Found, Intent
+from apus.services.object.history import History
 from apus.services.object.logic.access import acl_allows, is_reseller, owns
-from apus.services.object.logic.hidden import only_hidden, only_shown
+from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
+from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.segmented import Segmented
-
-EXPIRING: Final = ".expiring"
-"""The hidden account whose containers (one an hour) list what is to be deleted when."""
+from apus.services.object.shelf import Shelf
+from apus.services.object.version_listing import list_versions
+from apus.services.object.versions import Deleted, Versions, versions_container
 
 LISTING_MAX: Final = 10_000
 
@@ -37,9 +36,10 @@ class Objects:
     """Implements `contract.ObjectService`, and the rest for the doors."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.engine, self.directory = Engine(cluster), Directory(cluster)
-        self.opening, self.segmented = Opening(self), Segmented(self)
+        self.cluster, self.shelf = cluster, Shelf(cluster)
+        self.engine, self.directory = self.shelf.engine, self.shelf.directory
+        self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
+        self.history = History(self.shelf)
 
     # For other services.
 
@@ -68,7 +68,7 @@ class Objects:
         found = await self.find(account, container, name)
         if found is None:
             raise NotFound("object.absent", f"There is no object {container}/{name}.")
-        opened = await self.open_parts(found)
+        opened = await self.open_parts(await self.follow(found))
         size = opened.size_bytes
         offset = min(max(0, offset), size)
         wanted = size - offset if length is None else max(0, min(length, size - offset))
@@ -83,18 +83,34 @@ class Objects:
 
     # Objects.
 
-    async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None:
-        found = await self.engine.find(account, container, name, newest=newest)
-        return None if found is None or self.expired(found.head) else found
+    async def find(
+        self, account: str, container: str, name: str, *, newest: bool = False, version_id: str | None = None
+    ) -> Found | None:
+        """The object, or one version of it: that may be a delete marker.  `newest` asks every copy."""
+        if version_id is not None:
+            return await self.versions.find(account, container, name, version_id)
+        found = await self.shelf.find(account, container, name, newest=newest)
+        if found is None or LINK not in found.head.headers:
+            return found
+        version = await self.versions.follow(found)
+        if version is None and not newest:  # the link may have been an old copy
+            return await self.find(account, container, name, newest=True)
+        return version
 
     def expired(self, head: Head) -> bool:
-        return head.delete_at_s is not None and head.delete_at_s <= self.cluster.world.clock.now_s()
+        return self.shelf.expired(head)
 
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
-        """Keep an object in a container that exists."""
-        head = await self.engine.put(intent, data)
-        await self._list(head)
-        return head
+        """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`)."""
+        metadata = await self._metadata(intent.account, intent.container)
+        state, archive = state_of(metadata), archive_of(metadata)
+        if state == "enabled":
+            return await self.versions.put(intent, data)
+        if state == "suspended":
+            return await self.versions.put_plain(intent, data)
+        if archive is not None:
+            await self.history.put(archive, intent)
+        return await self.shelf.put(intent, data)
 
     async def put_manifest(self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None) -> Head:
         """Keep an object that is these segments, shown with this ETag or, without, with Swift's."""
@@ -103,6 +119,10 @@ class Objects:
     async def open_parts(self, found: Found, may_read: MayRead | None = None) -> Opened:
         """What reading the object gives.  `may_read` is asked before each other container that this leads to."""
         return await self.opening.open(found, may_read)
+
+    async def follow(self, found: Found, may_read: MayRead | None = None) -> Found:
+        """What symbolic links lead to.  Raise NotFound; Conflict for a loop, or a target that is not what it was."""
+        return await self.opening.follow(found, may_read)
 
     async def segments(self, found: Found) -> tuple[Segment, ...]:
         """What a manifest lists."""
@@ -113,32 +133,91 @@ class Objects:
         return self.engine.read(found, offset, length)
 
     async def describe(
-        self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
+        self,
+        account: str,
+        container: str,
+        name: str,
+        content_type: str | None,
+        headers: Mapping[str, str],
+        *,
+        version_id: str | None = None,
     ) -> Head:
-        head = await self.engine.describe(account, container, name, content_type, headers)
-        await self._list(head)
-        return head
+        """Replace the metadata of the object, or of one version.  Raise NotFound."""
+        found = await self.shelf.find(account, container, name, newest=True)
+        if version_id == NULL:
+            version_id = await self.versions.entry_of_null(account, container, name)
+            if version_id is None and (found is None or LINK in found.head.headers):
+                raise NotFound("object.version", "The resource could not be found.")
+        if version_id is not None or (found is not None and LINK in found.head.headers):
+            place = account, container, name
+            return await self.versions.describe(place, found, version_id, content_type, headers)
+        return await self.shelf.describe(account, container, name, content_type, headers)
 
-    async def delete(self, account: str, container: str, name: str, *, if_stamp: str | None = None) -> Head:
-        tombstone = await self.engine.delete(account, container, name, if_stamp=if_stamp)
-        await self._list(tombstone)
-        return tombstone
+    async def delete(
+        self,
+        account: str,
+        container: str,
+        name: str,
+        *,
+        if_stamp: str | None = None,
+        version_id: str | None = None,
+        restore: bool = False,
+    ) -> Deleted:
+        """Delete it; where the container keeps versions, mark it as deleted.  Raise NotFound when there was nothing.
 
-    async def _list(self, head: Head) -> None:
-        await self.directory.offer(Change(head.account, head.container, (object_row(head),)))
-        if head.delete_at_s is not None:
-            await self.directory.offer(expiry_change(head, self.cluster.stamp()))
+        With `version_id` that version goes for good; if it was current, `restore` makes the newest other one current.
+        """
+        if version_id is not None:
+            return await self.versions.delete_version(account, container, name, version_id, restore=restore)
+        metadata = await self._metadata(account, container)
+        state, archive = state_of(metadata), archive_of(metadata)
+        if state:
+            return await self.versions.delete(account, container, name, suspended=state == "suspended")
+        if archive is not None:
+            return await self.history.delete(archive, account, container, name)
+        tombstone = await self.shelf.discard(account, container, name, if_stamp=if_stamp)
+        return Deleted(tombstone.stamp)
+
+    # Versions.
+
+    async def versioning(self, account: str, container: str) -> State:
+        return state_of(await self._metadata(account, container))
+
+    async def _metadata(self, account: str, container: str) -> Mapping[str, str]:
+        if is_hidden(account, container):
+            return {}
+        head = await self.directory.known(account, container)
+        return head.metadata if head is not None else {}
+
+    async def set_versioning(self, account: str, container: str, state: State) -> None:
+        """Keep versions from now on, or stop adding to them.  Raise NotFound."""
+        await self.container(account, container)
+        if state == "enabled":
+            await self.make_container(account, versions_container(container), {})
+        await self.describe_container(account, container, {STATE: state})
+
+    async def list_versions(
+        self, account: str, container: str, ask: ListingAsk, version_marker: str = ""
+    ) -> Sequence[VersionRow | Subdir]:
+        """All versions by name, the newest first.  With `version_marker` it goes on behind that version of the name
+        `ask.marker`, else behind the name."""
+        return await list_versions(self.shelf, self.versions, account, container, ask, version_marker)
 
     # Containers and accounts.
 
     async def container(self, account: str, container: str, *, fresh: bool = False) -> IndexHead:
-        """Raise NotFound unless it exists.  `fresh` for its totals; without, its metadata may be seconds old."""
+        """Raise NotFound unless it exists.  `fresh` for its totals, with the bytes of its versions; without, its
+        metadata may be seconds old."""
         if fresh:
             head = await self.directory.head(account, container)
         else:
             head = await self.directory.known(account, container)
         if head is None or not head.exists:
             raise NotFound("object.no_container", "The resource could not be found.")
+        if fresh and state_of(head.metadata):
+            kept = await self.directory.head(account, versions_container(container))
+            more_bytes = kept.size_bytes if kept is not None and kept.exists else 0
+            return msgspec.structs.replace(head, size_bytes=head.size_bytes + more_bytes)
         return head
 
     async def account(self, account: str) -> IndexHead | None:
@@ -172,8 +251,11 @@ class Objects:
 
     async def delete_container(self, account: str, container: str) -> None:
         head = await self.container(account, container, fresh=True)
-        if head.rows:
+        kept = await self.directory.head(account, versions_container(container)) if state_of(head.metadata) else None
+        if head.rows or (kept is not None and kept.exists and kept.rows):
             raise Conflict("object.container_not_empty", "There was a conflict when trying to complete your request.")
+        if kept is not None and kept.exists:
+            await self.delete_container(account, versions_container(container))
         stamp = self.cluster.stamp()
         head = await self.directory.apply(Change(account, container, gone=stamp))
         await self.directory.offer(Change(account, "", (container_row(head, stamp),)))
@@ -234,18 +316,6 @@ class Objects:
     async def close(self) -> None:
         await self.directory.report()
         await self.cluster.settle()
-
-
-def expiry_change(head: Head, stamp: str, *, gone: bool = False) -> Change:
-    """An entry of the expirer's own index: `WHEN/ACCOUNT/CONTAINER/OBJECT` in the container of that hour."""
-    at_s = head.delete_at_s
-    assert at_s is not None
-    name = f"{at_s:010d}/{head.account}/{head.container}/{head.name}"
-    return Change(EXPIRING, expiry_container(at_s), (Row(name, stamp, gone=gone),), made=stamp)
-
-
-def expiry_container(at_s: int) -> str:
-    return f"{at_s - at_s % 3600:010d}"
 
 
 def _info(head: Head) -> ObjectInfo:

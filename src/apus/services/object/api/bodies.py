@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from apus.kernel.errors import Invalid
 from apus.services.object.model import ListingAsk
@@ -104,6 +104,28 @@ def object_headers(headers: Mapping[str, str], now_s: float) -> dict[str, str]:
     kept |= {name: text_of(headers[name], name) for name in KEPT_HEADERS if headers.get(name)}
     delete_at = delete_at_of(headers, now_s)
     return kept | ({"x-delete-at": str(delete_at)} if delete_at is not None else {})
+
+
+def dynamic_manifest(headers: Mapping[str, str]) -> str | None:
+    """`X-Object-Manifest` as it was sent; raise Invalid unless it is `CONTAINER/PREFIX`."""
+    value = headers.get("x-object-manifest")
+    if value is None:
+        return None
+    text = text_of(unquote(value), "X-Object-Manifest") if value.isascii() else text_of(value, "X-Object-Manifest")
+    container, slash, prefix = text.lstrip("/").partition("/")
+    if not (container and slash and prefix) or "?" in value or "&" in value or "\0" in text:
+        shown = "X-Object-Manifest must be in the format container/prefix"
+        raise Invalid("object.dynamic_manifest", shown, field="X-Object-Manifest")
+    return value.lstrip("/") if value.isascii() else quote(text.lstrip("/"))
+
+
+def path_header(headers: Mapping[str, str], name: str) -> tuple[str, str]:
+    """A header that names an object: (container, object)."""
+    text = unquote(text_of(headers.get(name, ""), name)).lstrip("/")
+    container, slash, rest = text.partition("/")
+    if not container or not slash or not rest or len(rest.encode()) > OBJECT_NAME_MAX or "\0" in text:
+        raise Invalid("object.destination", f"{name.title()} header must be of the form <container name>/<object name>")
+    return container, rest
 
 
 def delete_at_of(headers: Mapping[str, str], now_s: float) -> int | None:

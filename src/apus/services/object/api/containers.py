@@ -1,118 +1,121 @@
-"""Accounts and containers of the Swift API."""
+"""Containers of the Swift API: metadata, ACLs and kinds of versions, and listings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from urllib.parse import unquote
+
 from apus.kernel.errors import Invalid, NotFound
 from apus.services.object.api import views
-from apus.services.object.api.bodies import listing_ask, listing_format, metadata_of, names_of, text_of
+from apus.services.object.api.ask import Ask
+from apus.services.object.api.bodies import is_true, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
 from apus.services.object.logic.access import clean_acl
-from apus.services.object.service import Objects
-from apus.wire.route import ApiRequest, Reply
+from apus.services.object.logic.history import ARCHIVE, archive_of
+from apus.services.object.logic.versions import State, state_of
+from apus.wire.route import Reply
 
 _ACLS = ("x-container-read", "x-container-write")
 _PLAIN = ("x-container-sync-key", "x-container-sync-to")
+_ARCHIVES = {"x-versions-location": "stack", "x-history-location": "history"}
 
 
-async def show_account(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, _, _ = names_of(request)
-    service.require(request.caller, account, None, to_write=False)
-    ask, form = listing_ask(request), listing_format(request)
-    head = await service.account(account)
-    if head is not None and head.gone and not head.exists:
-        raise NotFound("object.no_account", "The resource could not be found.")
-    headers = views.account_headers(head, service.cluster.world.clock.now_s())
-    reading = request.method == "GET"
-    rows = await service.listing(account, "", ask) if reading and head is not None else ()
-    return views.listing("account", account, rows, form, headers, body=reading)
-
-
-async def put_account(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, _, _ = names_of(request)
-    service.require(request.caller, account, None, to_write=True)
-    service.require_reseller(request.caller)
-    made = await service.make_account(account, metadata_of(request.headers, "account"))
-    return page(201 if made else 202)
-
-
-async def post_account(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, _, _ = names_of(request)
-    service.require(request.caller, account, None, to_write=True)
-    await service.make_account(account, metadata_of(request.headers, "account"))
-    return page(204)
-
-
-async def delete_account(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, _, _ = names_of(request)
-    service.require(request.caller, account, None, to_write=True)
-    service.require_reseller(request.caller)
-    await service.delete_account(account)
-    return page(204)
-
-
-async def show_container(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, container, _ = names_of(request)
-    reading = request.method == "GET"
+async def show_container(ask: Ask) -> Reply:
     try:
-        head = await service.container(account, container, fresh=True)
+        head = await ask.service.container(ask.account, ask.container, fresh=True)
     except NotFound:
-        service.require(request.caller, account, None, to_write=False)
+        ask.require(ask.account, None, to_write=False)
         raise
-    owner = service.require(
-        request.caller,
-        account,
-        head,
-        to_write=False,
-        referrer=request.headers.get("referer", ""),
-        listing=True,
-    )
-    ask, form = listing_ask(request), listing_format(request)
-    rows = await service.listing(account, container, ask) if reading else ()
+    owner = ask.require(ask.account, head, to_write=False, listing=True)
+    wanted, form = listing_ask(ask.request), listing_format(ask.request)
+    rows: views.Listing = ()
+    if ask.reading and ask.query("versions") is not None:
+        marker = ask.query("version_marker") or ""
+        rows = await ask.service.list_versions(ask.account, ask.container, wanted, marker)
+    elif ask.reading:
+        rows = await ask.service.listing(ask.account, ask.container, wanted)
     headers = views.container_headers(head, to_owner=owner)
-    return views.listing("container", container, rows, form, headers, body=reading)
+    return views.listing("container", ask.container, rows, form, headers, body=ask.reading)
 
 
-async def put_container(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, container, _ = names_of(request)
-    service.require(request.caller, account, None, to_write=True)
-    made = await service.make_container(account, container, _said(request))
+async def put_container(ask: Ask) -> Reply:
+    ask.require(ask.account, None, to_write=True)
+    known = await ask.service.directory.known(ask.account, ask.container)
+    said = _said(ask.headers)
+    state = _versions(ask.headers, known.metadata if known is not None else {}, said)
+    made = await ask.service.make_container(ask.account, ask.container, said)
+    await _set_versions(ask, state)
     return page(201 if made else 202)
 
 
-async def post_container(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, container, _ = names_of(request)
-    service.require(request.caller, account, None, to_write=True)
-    await service.describe_container(account, container, _said(request))
+async def post_container(ask: Ask) -> Reply:
+    ask.require(ask.account, None, to_write=True)
+    head = await ask.service.container(ask.account, ask.container)
+    said = _said(ask.headers)
+    state = _versions(ask.headers, head.metadata, said)
+    await ask.service.describe_container(ask.account, ask.container, said)
+    await _set_versions(ask, state)
     return page(204)
 
 
-async def delete_container(request: ApiRequest) -> Reply:
-    service: Objects = request.service
-    account, container, _ = names_of(request)
-    service.require(request.caller, account, None, to_write=True)
-    await service.delete_container(account, container)
+async def delete_container(ask: Ask) -> Reply:
+    ask.require(ask.account, None, to_write=True)
+    await ask.service.delete_container(ask.account, ask.container)
     return page(204)
 
 
-def _said(request: ApiRequest) -> dict[str, str]:
-    """Metadata and ACLs of a container."""
-    headers, found = request.headers, metadata_of(request.headers, "container")
+async def _set_versions(ask: Ask, state: State) -> None:
+    if state:
+        await ask.service.set_versioning(ask.account, ask.container, state)
+
+
+def _said(headers: Mapping[str, str]) -> dict[str, str]:
+    """Metadata and ACLs of a container, and where its old versions go."""
+    found = metadata_of(headers, "container")
     policy = headers.get("x-storage-policy")
     if policy and policy.lower() != views.POLICY:
         raise Invalid("object.policy", f"Invalid X-Storage-Policy '{policy}'", field="X-Storage-Policy")
     for name in _ACLS:
         if name in headers:
             found[name] = clean_acl(name, text_of(headers[name], name))
-        elif name.replace("x-", "x-remove-", 1) in headers:
+        elif _removed(name) in headers:
             found[name] = ""
     for name in _PLAIN:
         if name in headers:
             found[name] = text_of(headers[name], name)
+    for name, mode in _ARCHIVES.items():
+        if headers.get(name):
+            found[ARCHIVE] = f"{mode} {_archive(headers[name], name)}"
+        elif name in headers or _removed(name) in headers:
+            found.setdefault(ARCHIVE, "")
+    if all(headers.get(name) for name in _ARCHIVES):
+        shown = "Only one of X-History-Location or X-Versions-Location may be specified"
+        raise Invalid("object.archives", shown, field="X-History-Location")
     return found
+
+
+def _removed(name: str) -> str:
+    return name.replace("x-", "x-remove-", 1)
+
+
+def _archive(value: str, name: str) -> str:
+    container = unquote(text_of(value, name)).strip("/")
+    if not container or "/" in container or "\0" in container:
+        raise Invalid("object.archive_name", f"{name.title()} must be the name of a container", field=name)
+    return container
+
+
+def _versions(headers: Mapping[str, str], known: Mapping[str, str], said: Mapping[str, str]) -> State:
+    """What `X-Versions-Enabled` asks for; raise Invalid where the older kind of versions is in use, or would be."""
+    text = headers.get("x-versions-enabled")
+    archive = archive_of({**known, **said})
+    if archive is not None and (text is not None or state_of(known)):
+        shown = "Cannot use X-Versions-Enabled together with X-Versions-Location or X-History-Location"
+        raise Invalid("object.archives", shown, field="X-Versions-Enabled")
+    if text is None:
+        return ""
+    if is_true(text):
+        return "enabled"
+    if text.strip().lower() not in ("false", "0", "no", "off", "f", "n"):
+        raise Invalid("object.versions_enabled", "X-Versions-Enabled is true or false", field="X-Versions-Enabled")
+    return "suspended" if state_of(known) else ""

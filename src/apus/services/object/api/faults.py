@@ -19,6 +19,8 @@ CODES: Final = {
     "object.name_encoding": 412,
     "object.destination": 412,
     "object.full": 507,
+    "object.manifest_size": 413,
+    "object.no_archive": 412,
     "wire.nul": 412,
 }
 
@@ -53,8 +55,12 @@ def page(status: int, headers: Mapping[str, str] | None = None) -> Reply:
     return Reply(body, status, {**extra, **(headers or {})}, content_type=HTML)
 
 
+TOLD: Final = {"object.symlink_loop", "object.symlink_etag", "object.segment", "object.etag"}
+"""Errors whose own words are shown in place of a page's: a client cannot guess them."""
+
+
 def render(status: int, error: CloudError) -> bytes:
-    if status in (400, 412, 413, 503, 507):
+    if status in (400, 412, 413, 503, 507) or error.code in TOLD:
         return f"{error.shown}\n".encode()
     title, text = _REASONS.get(status, ("Error", error.shown))
     return f"<html><h1>{title}</h1><p>{text}</p></html>".encode()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 
 from apus.kernel.policy import Rule
-from apus.services.object.api import containers, objects
+from apus.services.object.api import accounts, containers, copying, large, objects, reading
 from apus.services.object.api.bodies import (
     ACCOUNT_NAME_MAX,
     CONTAINER_NAME_MAX,
@@ -19,9 +18,12 @@ from apus.services.object.api.bodies import (
     META_VALUE_MAX,
     OBJECT_NAME_MAX,
 )
+from apus.services.object.api.door import Handler, door, plain_door
 from apus.services.object.api.faults import FAULTS
 from apus.services.object.api.views import POLICY as STORAGE_POLICY
 from apus.services.object.engine import OBJECT_BYTES_MAX
+from apus.services.object.logic.symlink import LINKS_MAX
+from apus.services.object.opening import DYNAMIC_MAX
 from apus.services.object.service import Objects
 from apus.wire.app import Api
 from apus.wire.route import ApiRequest, Reply, Route
@@ -46,7 +48,17 @@ INFO: Final = {
         "allow_account_management": True,
         "strict_cors_mode": True,
         "policies": [{"name": STORAGE_POLICY, "aliases": STORAGE_POLICY, "default": True}],
-    }
+    },
+    "dlo": {"max_segments": DYNAMIC_MAX},
+    "object_versioning": {},
+    "slo": {
+        "max_manifest_segments": large.SEGMENTS_MAX,
+        "max_manifest_size": large.MANIFEST_BYTES_MAX,
+        "min_segment_size": 1,
+        "yield_frequency": int(large.BEAT_S),
+    },
+    "symlink": {"symloop_max": LINKS_MAX, "static_links": True},
+    "versioned_writes": {"allowed_flags": ["x-versions-location", "x-history-location"]},
 }
 
 
@@ -58,57 +70,27 @@ async def show_health(request: ApiRequest) -> Reply:
     return Reply(b"OK", 200, content_type="text/plain")
 
 
-def _traced(handler: Callable[[ApiRequest], Awaitable[Reply]]) -> Callable[[ApiRequest], Awaitable[Reply]]:
-    """Swift's own name for the id of a request, beside OpenStack's, in its own form: 21 and 10 hex digits, the latter
-    the time (tools that read logs, and Tempest, match on it)."""
-
-    async def handle(request: ApiRequest) -> Reply:
-        reply = await handler(request)
-        objects: Objects = request.service
-        digits = request.request_id.removeprefix("req-").replace("-", "")
-        trans_id = f"tx{digits[:21]:0<21}-{int(objects.cluster.world.clock.now_s()):010x}"
-        return Reply(
-            reply.body,
-            reply.status,
-            {**reply.headers, "x-trans-id": trans_id},
-            reply.stream,
-            reply.content_type,
-        )
-
-    handle.__name__ = getattr(handler, "__name__", "")
-    return handle
-
-
 def _routes() -> tuple[Route, ...]:
-    table: list[tuple[str, tuple[str, ...], Callable[[ApiRequest], Awaitable[Reply]]]] = []
     account, container = ("/{account}", "/{account}/"), ("/{account}/{container}", "/{account}/{container}/")
-    for method, handler in (
-        ("GET", containers.show_account),
-        ("HEAD", containers.show_account),
-        ("PUT", containers.put_account),
-        ("POST", containers.post_account),
-        ("DELETE", containers.delete_account),
-    ):
-        table.append((method, account, handler))
-    for method, handler in (
-        ("GET", containers.show_container),
-        ("HEAD", containers.show_container),
-        ("PUT", containers.put_container),
-        ("POST", containers.post_container),
-        ("DELETE", containers.delete_container),
-    ):
-        table.append((method, container, handler))
-    for method, handler in (
-        ("GET", objects.show_object),
-        ("HEAD", objects.show_object),
-        ("PUT", objects.put_object),
-        ("POST", objects.post_object),
-        ("DELETE", objects.delete_object),
-        ("COPY", objects.copy_object),
-    ):
-        table.append((method, ("/{account}/{container}/{object:path}",), handler))
+    table: tuple[tuple[tuple[str, ...], tuple[tuple[str, Handler], ...]], ...] = (
+        (account, (
+            ("GET", accounts.show_account), ("HEAD", accounts.show_account), ("PUT", accounts.put_account),
+            ("POST", accounts.post_account), ("DELETE", accounts.delete_account),
+        )),
+        (container, (
+            ("GET", containers.show_container), ("HEAD", containers.show_container), ("PUT", containers.put_container),
+            ("POST", containers.post_container), ("DELETE", containers.delete_container),
+        )),
+        (("/{account}/{container}/{object:path}",), (
+            ("GET", reading.show_object), ("HEAD", reading.show_object), ("PUT", objects.put_object),
+            ("POST", objects.post_object), ("DELETE", objects.delete_object), ("COPY", copying.copy_object),
+        )),
+    )  # fmt: skip
     return tuple(
-        Route(method, path, _traced(handler), may="object:any") for method, paths, handler in table for path in paths
+        Route(method, path, door(handler), may="object:any")
+        for paths, handlers in table
+        for path in paths
+        for method, handler in handlers
     )
 
 
@@ -119,8 +101,8 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
     """The doors to mount: the storage API, and two paths that ask for no token."""
     doors: tuple[tuple[str, str, tuple[Route, ...]], ...] = (
         ("swift", "/v1", ROUTES),
-        ("swift-info", "/info", (Route("GET", "", _traced(show_info), may="object:any"),)),
-        ("swift-health", "/healthcheck", (Route("GET", "", _traced(show_health), may="object:any"),)),
+        ("swift-info", "/info", (Route("GET", "", plain_door(show_info), may="object:any"),)),
+        ("swift-health", "/healthcheck", (Route("GET", "", plain_door(show_health), may="object:any"),)),
     )
     return tuple(
         Api(

@@ -6,28 +6,40 @@ import datetime
 import math
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
 from apus.services.object.logic.conditions import http_date
 from apus.services.object.logic.hidden import shown
-from apus.services.object.logic.listed import listed
+from apus.services.object.logic.history import archive_of
+from apus.services.object.logic.listed import MANIFEST, listed
 from apus.services.object.logic.merge import TICKS_PER_S, seconds_of, swift_time, ticks_of
+from apus.services.object.logic.symlink import target_of
+from apus.services.object.logic.versions import VersionRow, state_of
 from apus.services.object.model import Head, IndexHead, Row, Subdir
 from apus.wire.route import Reply
 
 POLICY: Final = "default"
+OWNERS: Final = (
+    "x-container-read", "x-container-write", "x-container-sync-key", "x-container-sync-to",
+    "x-container-meta-temp-url-key", "x-container-meta-temp-url-key-2",
+)  # fmt: skip
+"""What only the owner of a container sees of it."""
+
 _TYPES: Final = {
     "plain": "text/plain; charset=utf-8",
     "json": "application/json; charset=utf-8",
     "xml": "application/xml; charset=utf-8",
 }
+Listable = Row | Subdir | VersionRow
+Listing = Sequence[Row | Subdir] | Sequence[VersionRow | Subdir]
 _encode = msgspec.json.Encoder().encode
 
 
 def object_headers(head: Head) -> dict[str, str]:
-    return {
+    headers = {
         "content-length": str(head.shown_size_bytes),
         "accept-ranges": "bytes",
         "last-modified": last_modified(head.changed),
@@ -35,6 +47,20 @@ def object_headers(head: Head) -> dict[str, str]:
         "x-timestamp": swift_time(head.changed),
         **shown(head.shown_headers),
     }
+    if MANIFEST in head.headers:
+        headers |= {"x-static-large-object": "True", "x-manifest-etag": head.etag}
+    target = target_of(head)
+    if target is not None:
+        headers["x-symlink-target"] = quote(f"{target.container}/{target.name}")
+        if target.account != head.account:
+            headers["x-symlink-target-account"] = quote(target.account)
+        if target.etag:
+            headers |= {"x-symlink-target-etag": target.etag, "x-symlink-target-bytes": str(target.size_bytes)}
+    return headers
+
+
+def path_of(head: Head) -> str:
+    return quote(f"/v1/{head.account}/{head.container}/{head.name}")
 
 
 def last_modified(stamp: str) -> str:
@@ -43,8 +69,8 @@ def last_modified(stamp: str) -> str:
 
 
 def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
-    hidden = () if to_owner else ("x-container-read", "x-container-write")
-    return {
+    hidden = () if to_owner else OWNERS
+    headers = {
         "accept-ranges": "bytes",
         "x-container-object-count": str(head.rows),
         "x-container-bytes-used": str(head.size_bytes),
@@ -53,6 +79,13 @@ def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
         "x-storage-policy": POLICY,
         **{name: value for name, value in shown(head.metadata).items() if name not in hidden},
     }
+    state, archive = state_of(head.metadata), archive_of(head.metadata)
+    if state:
+        headers["x-versions-enabled"] = str(state == "enabled")
+    if archive is not None:
+        name = "x-history-location" if archive.mode == "history" else "x-versions-location"
+        headers[name] = quote(archive.container)
+    return headers
 
 
 def account_headers(head: IndexHead | None, now_s: float) -> dict[str, str]:
@@ -70,9 +103,7 @@ def account_headers(head: IndexHead | None, now_s: float) -> dict[str, str]:
     }
 
 
-def listing(
-    kind: str, owner: str, rows: Sequence[Row | Subdir], form: str, headers: dict[str, str], *, body: bool
-) -> Reply:
+def listing(kind: str, owner: str, rows: Listing, form: str, headers: dict[str, str], *, body: bool) -> Reply:
     """A page of an `account` or a `container`; an empty plain one is 204.  `body` is False for HEAD."""
     if not body:
         return Reply(b"", 204, {**headers, "content-length": "0"}, content_type=_TYPES[form])
@@ -88,9 +119,11 @@ def listing(
     return Reply(data, 200, headers, content_type=_TYPES[form])
 
 
-def _json(kind: str, row: Row | Subdir) -> dict[str, Any]:
+def _json(kind: str, row: Listable) -> dict[str, Any]:
     if isinstance(row, Subdir):
         return {"subdir": row.name}
+    if isinstance(row, VersionRow):
+        return _json_version(row)
     if kind == "account":
         return {
             "name": row.name, "count": row.count, "bytes": row.size_bytes, "last_modified": iso_time(row.stamp),
@@ -105,10 +138,29 @@ def _json(kind: str, row: Row | Subdir) -> dict[str, Any]:
     }
     if what.manifest_etag:
         view["slo_etag"] = f'"{what.manifest_etag}"'
+    if what.link:
+        view["symlink_path"] = quote(f"/v1/{what.link}")
+        if what.link_etag:
+            view |= {"symlink_etag": what.link_etag, "symlink_bytes": what.link_bytes}
     return view
 
 
-def _xml(kind: str, row: Row | Subdir) -> str:
+def _json_version(row: VersionRow) -> dict[str, Any]:
+    view: dict[str, Any] = {
+        "name": row.name,
+        "hash": row.etag,
+        "bytes": row.size_bytes,
+        "content_type": row.content_type,
+        "last_modified": iso_time(row.changed),
+        "version_id": row.version_id,
+        "is_latest": row.is_latest,
+    }
+    if row.manifest_etag:
+        view["slo_etag"] = f'"{row.manifest_etag}"'
+    return view
+
+
+def _xml(kind: str, row: Listable) -> str:
     if isinstance(row, Subdir):
         return f"<subdir name={_attr(row.name)}><name>{_text(row.name)}</name></subdir>"
     element = "container" if kind == "account" else "object"

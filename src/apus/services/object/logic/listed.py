@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 from apus.services.object.model import Head, Row
 
 LISTED: Final = "x-object-sysmeta-listed"
-"""The whole text for the row of an object, when it cannot be told from the object itself."""
+"""Parameters for the row of an object that cannot be told from the object itself."""
 
 MANIFEST: Final = "x-object-sysmeta-manifest"
 """The object is a list of segments."""
@@ -23,34 +23,54 @@ class Listed(NamedTuple):
     manifest_etag: str
     """Of a segmented object what reading it gives, else empty."""
     link: str
-    """Of a symbolic link its target as `/v1/ACCOUNT/CONTAINER/OBJECT`, else empty."""
+    """Of a symbolic link its target as `ACCOUNT/CONTAINER/OBJECT`, else empty."""
+    link_etag: str
+    """Of a static one what the target has to be, and how large it is."""
+    link_bytes: int
     version: str
     """The version that the row points to, else empty."""
     null: bool
     """Of a version: it was written while there was no versioning."""
+    marker: bool
+    """Of a version: it says that the object was deleted."""
 
 
 def listed_text(head: Head) -> str:
     """The ETag of an object's row, with its parameters."""
-    if LISTED in head.headers:
-        return head.headers[LISTED]
+    text = head.shown_etag
     if MANIFEST in head.headers:
-        return with_parameters(head.etag, bytes=str(head.shown_size_bytes), slo_etag=head.shown_etag)
-    return head.shown_etag
+        text = with_parameters(head.etag, bytes=str(head.shown_size_bytes), slo_etag=head.shown_etag)
+    more = head.headers.get(LISTED)
+    return f"{text}; {more}" if more else text
 
 
 def with_parameters(text: str, **parameters: str) -> str:
-    return "; ".join([text, *(f"{name}={quote(value)}" for name, value in parameters.items())])
+    return "; ".join([text, parameters_text(**parameters)])
+
+
+def parameters_text(**parameters: str) -> str:
+    return "; ".join(f"{name}={quote(value)}" for name, value in parameters.items())
 
 
 def listed(row: Row) -> Listed:
     etag, *rest = row.etag.split("; ")
-    found = dict(part.split("=", 1) for part in rest)
+    found = {name: unquote(value) for name, _, value in (part.partition("=") for part in rest)}
     return Listed(
-        unquote(found.get("etag", etag)),
+        found.get("etag", etag),
         int(found.get("bytes", row.size_bytes)),
-        unquote(found.get("slo_etag", "")),
-        unquote(found.get("symlink", "")),
-        unquote(found.get("version", "")),
+        found.get("slo_etag", ""),
+        found.get("symlink", ""),
+        found.get("symlink_etag", ""),
+        int(found.get("symlink_bytes", "0")),
+        found.get("version", ""),
         "null" in found,
+        "marker" in found,
     )
+
+
+def link_parameters(row: Listed) -> dict[str, str]:
+    """Those of a symbolic link, for another row."""
+    if not row.link:
+        return {}
+    static = {"symlink_etag": row.link_etag, "symlink_bytes": str(row.link_bytes)} if row.link_etag else {}
+    return {"symlink": row.link, **static}

@@ -7,7 +7,8 @@ from typing import Final
 
 from apus.kernel.errors import NotFound
 from apus.services.object.model import Change, ListingAsk, Row
-from apus.services.object.service import EXPIRING, Objects
+from apus.services.object.service import Objects
+from apus.services.object.shelf import EXPIRING
 
 PASS_EVERY_S: Final = 10.0
 ENTRIES_AT_ONCE: Final = 1_000
@@ -50,6 +51,6 @@ class Expirer:
         if found is None or not self._objects.expired(found.head):
             return  # deleted, or given another time
         try:
-            await self._objects.delete(account, container, name, if_stamp=found.head.changed)
+            await self._objects.shelf.discard(account, container, name, if_stamp=found.head.changed)
         except NotFound:
             return  # written anew meanwhile

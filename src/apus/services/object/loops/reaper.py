@@ -54,8 +54,14 @@ class Reaper:
             for row in rows:
                 found = await self._objects.engine.find(account, container, row.name, newest=True)
                 if found is not None and found.head.stamp < before:
-                    await self._objects.delete_object(account, container, row.name)
+                    await self._discard(account, container, row.name)
             ask = ListingAsk(limit=ENTRIES_AT_ONCE, marker=rows[-1].name)
+
+    async def _discard(self, account: str, container: str, name: str) -> None:
+        try:
+            await self._objects.shelf.discard(account, container, name)
+        except NotFound:
+            return
 
     async def _deleted(self, kind: IndexKind) -> list[IndexHead]:
         found: list[IndexHead] = []

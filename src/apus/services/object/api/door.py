@@ -1,0 +1,59 @@
+"""What every answer of the Swift API has in common, refusals too: the id of its transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+from apus.kernel.errors import CloudError
+from apus.services.object.api.ask import Ask
+from apus.services.object.api.faults import FAULTS, HTML
+from apus.services.object.service import Objects
+from apus.wire.route import ApiRequest, Reply
+
+Handler = Callable[[Ask], Awaitable[Reply]]
+
+
+def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
+    """For a route that names an account."""
+
+    async def handle(request: ApiRequest) -> Reply:
+        try:
+            reply = await handler(Ask.of(request))
+        except CloudError as error:
+            reply = refusal(request, error)
+        return traced(request, reply)
+
+    handle.__name__ = getattr(handler, "__name__", "")
+    return handle
+
+
+def plain_door(handler: Callable[[ApiRequest], Awaitable[Reply]]) -> Callable[[ApiRequest], Awaitable[Reply]]:
+    """For a route that names none."""
+
+    async def handle(request: ApiRequest) -> Reply:
+        return traced(request, await handler(request))
+
+    handle.__name__ = getattr(handler, "__name__", "")
+    return handle
+
+
+def refusal(request: ApiRequest, error: CloudError) -> Reply:
+    """An error as Swift shows it; what is not the client's doing goes on to where it is logged."""
+    status = FAULTS.status(error)
+    if status >= 500 or error.hidden:
+        raise error
+    headers = dict(error.details.get("headers", {}))
+    if status == 401:
+        account = request.raw_path.split("/")[2]
+        headers["www-authenticate"] = f'Swift realm="{account}"'
+    return Reply(FAULTS.render(status, error), status, headers, content_type=HTML)
+
+
+def traced(request: ApiRequest, reply: Reply) -> Reply:
+    """Swift's own name for the id of a request, beside OpenStack's, in its own form: 21 and 10 hex digits, the latter
+    the time (tools that read logs, and Tempest, match on it)."""
+    objects: Objects = request.service
+    digits = request.request_id.removeprefix("req-").replace("-", "")
+    trans_id = f"tx{digits[:21]:0<21}-{int(objects.cluster.world.clock.now_s()):010x}"
+    return dataclasses.replace(reply, headers={**reply.headers, "x-trans-id": trans_id})

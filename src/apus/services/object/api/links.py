@@ -1,0 +1,58 @@
+"""Symbolic links: the headers that make one, and the answer to who would describe what it leads to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, unquote
+
+from apus.kernel.errors import Conflict, Invalid
+from apus.services.object.api.ask import Ask
+from apus.services.object.api.bodies import content_length_of, path_header, text_of
+from apus.services.object.api.faults import HTML
+from apus.services.object.engine import Intent
+from apus.services.object.logic.symlink import Target, link_headers
+from apus.wire.route import Reply
+
+TYPE: Final = "application/symlink"
+
+
+def asked(headers: Mapping[str, str]) -> bool:
+    return "x-symlink-target" in headers
+
+
+async def intent_of(ask: Ask, intent: Intent) -> Intent:
+    """The empty object that is the link.  A static one (`X-Symlink-Target-Etag`) is checked against its target."""
+    if content_length_of(ask.request, needed=True):
+        raise Invalid("object.symlink_body", "Symlink requests require a zero byte body", field="Content-Length")
+    account = unquote(text_of(ask.headers.get("x-symlink-target-account", ""), "x-symlink-target-account"))
+    if "/" in account or "\0" in account or account.startswith("."):
+        raise Invalid("object.symlink_account", "Account name cannot contain slashes", field="X-Symlink-Target-Account")
+    container, name = path_header(ask.headers, "x-symlink-target")
+    target = Target(account or ask.account, container, name)
+    if target[:3] == ask.place:
+        raise Invalid("object.symlink_self", "Symlink cannot target itself", field="X-Symlink-Target")
+    etag = ask.headers.get("x-symlink-target-etag", "").strip().strip('"')
+    if etag:
+        target = await _checked(ask, target._replace(etag=etag))
+    content_type = intent.content_type if ask.headers.get("content-type") else TYPE
+    headers = {**intent.headers, **link_headers(target)}
+    return dataclasses.replace(intent, content_type=content_type, headers=headers)
+
+
+async def _checked(ask: Ask, target: Target) -> Target:
+    await ask.may_read(target.account, target.container)
+    found = await ask.service.find(target.account, target.container, target.name, newest=True)
+    if found is None:
+        raise Conflict("object.symlink_etag", "X-Symlink-Target does not exist")
+    if found.head.shown_etag != target.etag:
+        shown = f"Object Etag {found.head.shown_etag!r} does not match X-Symlink-Target-Etag header {target.etag!r}"
+        raise Conflict("object.symlink_etag", shown)
+    return target._replace(size_bytes=found.head.shown_size_bytes)
+
+
+def redirected(target: Target) -> Reply:
+    """A POST describes the link itself; who meant the target is sent there."""
+    text = "The requested POST was applied to a symlink. POST directly to the target to apply requested metadata."
+    return Reply(text.encode(), 307, {"location": quote(f"/v1/{target.path}")}, content_type=HTML)

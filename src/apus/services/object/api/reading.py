@@ -1,0 +1,135 @@
+"""GET and HEAD of objects: of the bytes, of one version, of a link or of a manifest itself; ranges and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from apus.kernel.errors import NotFound
+from apus.services.object.api import large, views
+from apus.services.object.api.ask import Ask
+from apus.services.object.api.faults import page
+from apus.services.object.engine import Found
+from apus.services.object.logic.conditions import check
+from apus.services.object.logic.history import DELETED_TYPE
+from apus.services.object.logic.listed import MANIFEST
+from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.ranges import parse_ranges
+from apus.services.object.logic.symlink import target_of
+from apus.services.object.logic.versions import is_marker, state_of, version_of
+from apus.services.object.opening import Opened
+from apus.wire.route import Reply
+
+_BOUNDARY: Final = "apus{:016x}"
+
+
+async def show_object(ask: Ask) -> Reply:
+    container = await ask.to_read()
+    found = await ask.service.find(*ask.place, newest=ask.newest, version_id=ask.query("version-id"))
+    if found is None:
+        if ask.headers.get("if-match"):
+            return page(412)
+        raise NotFound("object.absent", "The resource could not be found.")
+    version = {"x-object-version-id": version_of(found.head)} if state_of(container.metadata) else {}
+    if is_marker(found.head):
+        return page(404, {**version, "x-object-type": DELETED_TYPE})
+    if ask.query("symlink") == "get" and target_of(found.head) is not None:
+        return _shown(ask, found, await ask.service.open_parts(found), version)
+    followed = await ask.service.follow(found, ask.may_read)
+    if followed is not found:
+        version["content-location"] = views.path_of(followed.head)
+    if ask.query("multipart-manifest") == "get":
+        if MANIFEST in followed.head.headers:
+            return await large.show_manifest(ask, followed, version)
+        return _shown(ask, followed, _itself(ask, followed), version)
+    opened = await ask.service.open_parts(followed, ask.may_read)
+    reply = _shown(ask, followed, opened, version)
+    if opened.segmented and reply.stream is not None:
+        return Reply(None, reply.status, reply.headers, await primed(reply.stream), reply.content_type)
+    return reply
+
+
+def _itself(ask: Ask, found: Found) -> Opened:
+    """Of an object that stands for others: its own bytes."""
+    head = found.head
+
+    def stream(offset: int, length: int) -> AsyncIterator[bytes]:
+        return ask.service.stored(found, offset, length)
+
+    return Opened(head.shown_size_bytes, head.shown_etag, stream, found.data)
+
+
+def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]) -> Reply:
+    head, headers = found.head, {**views.object_headers(found.head), **more}
+    headers["content-length"] = str(opened.size_bytes)
+    headers["etag"] = f'"{opened.etag}"' if opened.segmented else opened.etag
+    refused = check(ask.headers, opened.etag, seconds_of(head.changed), reading=True)
+    if refused is not None:
+        return page(refused, {name: headers[name] for name in ("etag", "last-modified", "x-timestamp")})
+    if not ask.reading:
+        return Reply(b"", 200, headers, content_type=head.shown_type)
+    ranges = _ranges(ask.headers, opened, views.last_modified(head.changed))
+    if ranges is None:
+        return _piece(opened, 0, opened.size_bytes, 200, headers, head.shown_type)
+    if not ranges:
+        shown = {"content-range": f"bytes */{opened.size_bytes}", "etag": headers["etag"], "accept-ranges": "bytes"}
+        return page(416, shown)
+    if len(ranges) == 1:
+        offset, length = ranges[0]
+        headers["content-length"] = str(length)
+        headers["content-range"] = f"bytes {offset}-{offset + length - 1}/{opened.size_bytes}"
+        return _piece(opened, offset, length, 206, headers, head.shown_type)
+    boundary = _BOUNDARY.format(ask.service.cluster.world.dice.getrandbits(64))
+    return _pieces(opened, ranges, headers, head.shown_type, boundary)
+
+
+def _ranges(headers: Mapping[str, str], opened: Opened, last_modified: str) -> list[tuple[int, int]] | None:
+    header = headers.get("range")
+    if header is None:
+        return None
+    if_range = headers.get("if-range")
+    if if_range is not None and if_range.strip('"') not in (opened.etag, last_modified):
+        return None
+    return parse_ranges(header, opened.size_bytes)
+
+
+def _piece(opened: Opened, offset: int, length: int, status: int, headers: dict[str, str], content_type: str) -> Reply:
+    """A small object goes out in one piece with its head."""
+    if opened.data is not None:
+        return Reply(opened.data[offset : offset + length], status, headers, content_type=content_type)
+    return Reply(None, status, headers, stream=opened.stream(offset, length), content_type=content_type)
+
+
+def _pieces(
+    opened: Opened, ranges: list[tuple[int, int]], headers: dict[str, str], content_type: str, boundary: str
+) -> Reply:
+    heads = [
+        f"--{boundary}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Range: bytes {offset}-{offset + length - 1}/{opened.size_bytes}\r\n\r\n".encode()
+        for offset, length in ranges
+    ]
+    end = f"--{boundary}--".encode()
+    total = sum(len(head) + length + 2 for head, (_, length) in zip(heads, ranges, strict=True)) + len(end)
+
+    async def parts() -> AsyncIterator[bytes]:
+        for head, (offset, length) in zip(heads, ranges, strict=True):
+            yield head
+            async for chunk in opened.stream(offset, length):
+                yield chunk
+            yield b"\r\n"
+        yield end
+
+    headers["content-length"] = str(total)
+    return Reply(None, 206, headers, stream=parts(), content_type=f"multipart/byteranges;boundary={boundary}")
+
+
+async def primed(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, after its first piece was read: what is wrong from the start is still answered with a status."""
+    first = await anext(stream, b"")
+
+    async def all_of_it() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in stream:
+            yield chunk
+
+    return all_of_it()
