@@ -7,7 +7,7 @@ MICRO ?= $(HOME)/.cache/apus/micro
 # Compiled modules are kept, whatever the shell says: a cloud starts twice as fast with them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: deps demo test retest lint bench tempest sim-long kill-long clean
+.PHONY: deps demo test retest lint bench tempest sim-long kill-long history-long clean
 
 deps: $(VENV)/.installed $(MICRO)/micro.qcow2
 
@@ -39,8 +39,9 @@ lint: $(VENV)/.installed
 	@$(BIN)/mypy
 	@PYTHONPATH=src $(BIN)/lint-imports -q 2>/dev/null || PYTHONPATH=src $(BIN)/lint-imports
 
+# PEER=1: install the real OpenStack too and measure both in one run (root; about half an hour).
 bench: deps
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run $(if $(PEER),--peer)
 
 tempest: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance
@@ -50,6 +51,10 @@ sim-long: deps
 
 kill-long: deps
 	@$(BIN)/python -m pytest -q -s tests/host/test_kill.py --kills 200 --real-kills 20
+
+# An hour of clients against drives that fail.
+history-long: deps
+	@$(BIN)/python -m pytest -q -s tests/host/test_object_history.py --history-s 3600
 
 clean:
 	rm -rf $(VENV) build dist

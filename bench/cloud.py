@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import processes
+
 APUS = [sys.executable, "-m", "apus"]
 
 
@@ -59,14 +61,7 @@ class BenchCloud:
 
     def pss_mib(self) -> dict[str, float]:
         """Proportional set size by process."""
-        sizes = {}
-        for pid in self.pids():
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                size = int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
-                name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                sizes[f"{pid} {b' '.join(name[1:4]).decode(errors='replace')[-60:]}"] = size / 1024
-        return sizes
+        return processes.pss_mib(self.pids())
 
     def pid_file(self) -> Path:
         """The supervisor's pid, for control_plane.py's CPU count of the whole tree."""
@@ -76,29 +71,13 @@ class BenchCloud:
 
     def cpu_s(self) -> float:
         """CPU seconds that all processes of this cloud have used so far."""
-        ticks = 0
-        for pid in self.pids():
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return processes.cpu_s(self.pids())
 
     def validate_cpu_ms(self, clients: int, kind: str, requests: int = 4000) -> float:
         """CPU of the server for one validation: the same token, or many tokens in turn."""
-        script = Path(__file__).parent / "validate.py"
-        command = [sys.executable, str(script), str(self.port), str(clients), kind, str(requests)]
-        secrets = json.loads((self.state_dir / "secrets.json").read_text())
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.env) as load:
-            assert load.stdin is not None and load.stdout is not None
-            load.stdin.write(secrets["admin_password"] + "\n")
-            load.stdin.flush()
-            load.stdout.readline()  # tokens are issued
-            before_s = self.cpu_s()
-            load.stdin.write("go\n")
-            load.stdin.flush()
-            load.stdout.readline()  # all validated
-            used_s = self.cpu_s() - before_s
-        return used_s * 1000 / requests
+        url = f"http://127.0.0.1:{self.port}/identity/v3/auth/tokens"
+        password = json.loads((self.state_dir / "secrets.json").read_text())["admin_password"]
+        return processes.validate_cpu_ms(url, password, self.cpu_s, clients, kind, requests)
 
     def control_plane(self, *arguments: str) -> dict[str, object]:
         """Run the load script against it."""

@@ -95,9 +95,9 @@ def _qemu_of(server_id: str) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                line = (entry / "cmdline").read_bytes()
-                if server_id.encode() in line and b"qemu-system" in line:
-                    return line.decode().rstrip("\0").split("\0")
+                argv = (entry / "cmdline").read_bytes().decode().rstrip("\0").split("\0")
+                if server_id in argv and "qemu-system" in argv[0]:
+                    return argv
     return []
 
 
@@ -105,27 +105,33 @@ def _pid_of(server_id: str) -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                line = (entry / "cmdline").read_bytes()
-                if server_id.encode() in line and b"qemu-system" in line:
+                argv = (entry / "cmdline").read_bytes().decode().split("\0")
+                if server_id in argv and "qemu-system" in argv[0]:
                     return int(entry.name)
     return 0
 
 
 def _again_by_hand(api: _Api, argv: list[str], address: str, key: Path) -> float:
-    """The same command line, the same network, on a fresh overlay: what nobody can take away."""
+    """The same command line, the same network, on a fresh overlay: what nobody can take away.
+
+    By root, who opens the port's device by its name: it was handed to the cloud's own process as an open file.
+    """
     pid = _pid_of(api.server.id)
+    base = Path(f"/proc/{pid}/cwd").resolve()
     os.kill(pid, signal.SIGKILL)
     while Path(f"/proc/{pid}").exists():
         time.sleep(0.005)
-    disks = [Path(word) for word in _paths(argv) if word.endswith("root.qcow2")]
-    for disk in disks:
-        info = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", str(disk)]))
-        base, size = info["full-backing-filename"], str(info["virtual-size"])
-        disk.unlink()
-        make = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", str(disk), size]
-        subprocess.run(make, check=True)
+    (spec_file,) = [path for path in base.glob("domains/*/spec.json") if api.server.id in path.read_text()]
+    disk = spec_file.with_name("root.qcow2")
+    info = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", str(disk)]))
+    backing, size = info["full-backing-filename"], str(info["virtual-size"])
+    disk.unlink()
+    make = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", str(disk), size]
+    subprocess.run(make, check=True)
+    (nic,) = json.loads(spec_file.read_text())["spec"]["nics"]
+    argv = [_by_name(word, nic["tap_name"]) for word in argv]
     began_s = time.monotonic()
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=base)
     try:
         _login(address, key)
         return time.monotonic() - began_s
@@ -134,14 +140,12 @@ def _again_by_hand(api: _Api, argv: list[str], address: str, key: Path) -> float
         process.wait()
 
 
-def _paths(argv: list[str]) -> list[str]:
-    """Words of the command line that look like paths, inside JSON options as well."""
-    words = []
-    for word in argv:
-        for part in word.replace('"', " ").replace(",", " ").replace("=", " ").split():
-            if part.startswith("/"):
-                words.append(part)
-    return words
+def _by_name(word: str, tap_name: str) -> str:
+    if not word.startswith('{"type":"tap"'):
+        return word
+    backend = json.loads(word)
+    kept = {name: value for name, value in backend.items() if name not in ("fd", "vhostfd")}
+    return json.dumps(kept | {"ifname": tap_name, "script": "no", "downscript": "no"})
 
 
 def _login(address: str, key: Path) -> None:

@@ -1,6 +1,6 @@
-"""Load for one figure: validate tokens as fast as N clients can.  Started by bench/cloud.py.
+"""Load for one figure: validate tokens as fast as N clients can.  Started by bench/processes.py.
 
-validate.py PORT CLIENTS same|distinct REQUESTS    (the admin's password, then `go`, on standard input)
+validate.py URL CLIENTS same|distinct REQUESTS    (the admin's password, then `go`, on standard input)
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import aiohttp
 DISTINCT = 200
 
 
-async def main(port: int, clients: int, kind: str, requests: int) -> None:
-    url = f"http://127.0.0.1:{port}/identity/v3/auth/tokens"
+async def main(url: str, clients: int, kind: str, requests: int) -> None:
     password = sys.stdin.readline().strip()
     user = {"name": "admin", "domain": {"id": "default"}, "password": password}
     scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
@@ -44,4 +43,4 @@ async def validate(session, url, token, subjects, count) -> None:
             await reply.read()
 
 
-asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

@@ -38,7 +38,7 @@ async def identity_cloud(url: str = "http://127.0.0.1:1", path: Path | None = No
     await identity.bootstrap(
         Bootstrap(
             admin_password=ADMIN_PASSWORD,
-            demo_password=DEMO_PASSWORD,
+            tenants={"demo": DEMO_PASSWORD},
             catalogue=[
                 CatalogueEntry(type="identity", name="keystone", url=f"{url}/identity"),
                 CatalogueEntry(type="compute", name="nova", url=f"{url}/compute/v2.1"),

@@ -279,13 +279,15 @@ NOT_PLANTED: Final = frozenset({
     "/v3/projects/{target_id}/users/{actor_id}/roles/{role_id}", "/v3/system/users/{actor_id}/roles/{role_id}",
     "/v3/projects/{target_id}/groups/{actor_id}/roles/{role_id}",
     "/v3/domains/{target_id}/users/{actor_id}/roles/{role_id}",
+    "/v3/domains/{target_id}/groups/{actor_id}/roles/{role_id}",
+    "/v3/OS-INHERIT/domains/{target_id}/groups/{actor_id}/roles/{role_id}/inherited_to_projects",
     "/v3/OS-INHERIT/domains/{target_id}/users/{actor_id}/roles/{role_id}/inherited_to_projects",
     "/v3/OS-INHERIT/projects/{target_id}/users/{actor_id}/roles/{role_id}/inherited_to_projects",
     "/v3/OS-INHERIT/projects/{target_id}/groups/{actor_id}/roles/{role_id}/inherited_to_projects",
     "/v2/images/{id}/members/{member}", "/allocation_candidates", "/usages",
     "/v2.1/servers/{id}/os-instance-actions/{request_id}", "/v2.1/flavors/{id}/os-extra_specs/{key}",
     "/v2.1/flavors/{id}/os-flavor-access", "/v2.1/os-hypervisors/{id}/servers", "/v2.1/os-hypervisors/{id}/uptime",
-    "/v1/servers/{id}/access",
+    "/v1/servers/{id}/access", "/v1.0",
 })  # fmt: skip
 """What joins two things that were planted apart, wants a header or a query, or is of other versions and drivers."""
 
@@ -451,13 +453,15 @@ def every_route() -> list[Any]:
     from apus.services.identity.api.routes import ROUTES as IDENTITY
     from apus.services.image.api.routes import ROUTES as IMAGE
     from apus.services.network.api.routes import ROUTES as NETWORK
+    from apus.services.object.api.operator import ROUTES as OPERATOR
     from apus.services.object.api.routes import ROUTES as OBJECT
     from apus.services.placement.api.routes import ROUTES as PLACEMENT
     from apus.skins.apus.routes import ROUTES as APUS
+    from apus.skins.swift_auth.door import ROUTES as SWIFT_AUTH
 
     tables = {
         "identity": IDENTITY, "image": IMAGE, "placement": PLACEMENT, "compute": COMPUTE, "network": NETWORK, "apus": APUS,
-        "swift": OBJECT,
+        "swift": OBJECT, "object-operator": OPERATOR, "swift-auth": SWIFT_AUTH,
     }  # fmt: skip
 
     def last_deletes(item: tuple[int, Route]) -> tuple[bool, int]:

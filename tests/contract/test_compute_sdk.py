@@ -302,3 +302,36 @@ def test_placement(url: str) -> None:
     for version in ("1.0", "1.6", "1.12", "1.17", "1.29", "1.36"):
         assert placement("GET", "/resource_providers", version=version).status_code == 200
     assert call(url, "GET", "/placement/resource_providers", version="1.0").status_code == 403
+
+
+def test_an_anti_affinity_group_may_allow_some_on_a_host(url: str) -> None:
+    """Two hosts, two servers of the group on each: the fifth finds none, and a group of one to a host is as before."""
+    for most, expected in ((2, 4), (None, 2)):
+        rules = {} if most is None else {"rules": {"max_server_per_host": most}}
+        group = call(
+            url, "POST", "/compute/v2.1/os-server-groups",
+            {"server_group": {"name": f"apart-{most}", "policy": "anti-affinity", **rules}}, token="admin",
+        ).json()["server_group"]["id"]  # fmt: skip
+        hosts: dict[str, int] = {}
+        made = []
+        for _ in range(expected + 1):
+            body = {**server_body(), "os:scheduler_hints": {"group": group}}
+            made.append(call(url, "POST", "/compute/v2.1/servers", body, token="admin").json()["server"]["id"])
+            server = settled(url, made[-1])
+            if server["status"] == "ACTIVE":
+                host = host_of(url, server)
+                hosts[host] = hosts.get(host, 0) + 1
+        assert hosts == {"h1": most or 1, "h2": most or 1}
+        assert server["status"] == "ERROR"
+        assert "different_host" in server["fault"]["message"]
+        for id in made:
+            call(url, "DELETE", f"/compute/v2.1/servers/{id}", token="admin")
+
+
+def settled(url: str, id: str) -> dict[str, Any]:
+    for _ in range(200):
+        server = call(url, "GET", f"/compute/v2.1/servers/{id}", token="admin").json()["server"]
+        if server["status"] in ("ACTIVE", "ERROR"):
+            return dict(server)
+        time.sleep(0.03)
+    raise AssertionError(server)

@@ -211,6 +211,12 @@ def test_refusals_are_neutrons() -> None:
         assert call("PUT", "/v2.0/quotas/p-one", quota)[0] == 403
         assert admin("PUT", "/v2.0/quotas/p-one", quota)[0] == 200
         assert refusal(call("POST", "/v2.0/networks", {"network": {}})) == (409, "OverQuota")
+        below = {"network": 0, "port": 7}
+        checked = admin("PUT", "/v2.0/quotas/p-one", {"quota": {**below, "check_limit": True}})
+        assert refusal(checked) == (409, "OverQuota")
+        assert admin("GET", "/v2.0/quotas/p-one")[1]["quota"]["port"] == 500, "half of it was kept"
+        assert admin("PUT", "/v2.0/quotas/p-one", {"quota": {"check_limit": 1}})[0] == 400
+        assert admin("PUT", "/v2.0/quotas/p-one", {"quota": {**below, "force": True}})[0] == 200
         revision = {"If_Match": "revision_number=9"}
         assert call("PUT", f"/v2.0/networks/{network}", {"network": {"name": "x"}}, **revision)[0] == 412
 

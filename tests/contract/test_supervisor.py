@@ -151,7 +151,7 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     del kept["demo_password"]
     write_private(path, json.dumps(kept))
     later = load_secrets(tmp_path)
-    assert (later.admin_password, later.object_suffix) == (known.admin_password, known.object_suffix)
+    assert (later.admin_password, later.cluster_key) == (known.admin_password, known.cluster_key)
     assert later.demo_password != known.demo_password
     path.write_text("{")
     with pytest.raises(Invalid, match=r"secrets\.json"):

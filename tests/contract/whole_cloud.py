@@ -26,7 +26,6 @@ from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.migrations import migrate
 from apus.platform.process import LocalRunner
-from apus.services.object.api.routes import swift_apis
 from apus.wire.app import Api, App
 from tests.conftest import free_port
 from tests.stores import open_store
@@ -155,9 +154,7 @@ async def whole_cloud(state_dir: Path, *, sim_hosts: int = 2) -> AsyncIterator[W
     stages = Stages(state_dir, "test", time.monotonic())
     control = WiredControl(state_dir, settings, world, stages)
     identity = await control.identity()
-    from apus.services.identity.api.routes import identity_api
-
-    apis = [identity_api(identity), *await control.cloud(identity)]
+    apis = [*control.doors_of(identity), *await control.cloud(identity)]
     control.front(apis, identity)
     assert control.seams is not None
     assert control.read_image is not None
@@ -170,7 +167,7 @@ async def whole_cloud(state_dir: Path, *, sim_hosts: int = 2) -> AsyncIterator[W
         await wired.begin()
     secrets = json.loads((state_dir / "secrets.json").read_text())
     try:
-        yield WholeCloud(state_dir, control, [*apis, *swift_apis(None)], secrets["admin_password"])  # type: ignore[arg-type]
+        yield WholeCloud(state_dir, control, [*apis, *objects.apis()], secrets["admin_password"])
     finally:
         server.stop()
         for task in tasks:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -71,7 +74,11 @@ class FakeBench:
 
 class QemuBench(FakeBench):
     def __init__(self, directory: Path, micro: MicroImage) -> None:
-        self.directory, self.micro = directory, micro
+        # images are where they are on a host, beside the domains: a guest that is a user of its own gets there
+        images = directory / "state" / "images"
+        images.mkdir(parents=True)
+        kernel, initrd, disk = (Path(shutil.copy(path, images)) for path in (micro.kernel, micro.initrd, micro.disk))
+        self.directory, self.micro = directory, dataclasses.replace(micro, kernel=kernel, initrd=initrd, disk=disk)
         self.disk, self.runner = LocalDisk(), LocalRunner()
         none = cast(Any, None)
         self.world = World(SystemClock(), Random(1), none, none, self.disk, self.runner)
@@ -84,7 +91,9 @@ class QemuBench(FakeBench):
             user_data=b"#!/bin/sh\necho user-data on $(hostname): $(cat /etc/injected)\n",
             content={"0000": b"seen by the guest"},
         )  # fmt: skip
-        (directory / "config.iso").write_bytes(build(drive))
+        config = directory / "state" / "config"
+        config.mkdir()
+        (config / "config.iso").write_bytes(build(drive))
 
     def restarted(self) -> Hypervisor:
         self.hypervisor = QemuHypervisor(self.world, self.directory / "state", "tcg")
@@ -96,7 +105,11 @@ class QemuBench(FakeBench):
             backing_format="qcow2", size_bytes=1 << 30,
         )  # fmt: skip
         drive = DiskSpec(
-            id="config", path=str(self.directory / "config.iso"), format="raw", kind="config_drive", read_only=True
+            id="config",
+            path=str(self.directory / "state" / "config" / "config.iso"),
+            format="raw",
+            kind="config_drive",
+            read_only=True,
         )
         return msgspec.structs.replace(
             super().spec(), disks=(root, drive), kernel_path=str(self.micro.kernel),
@@ -258,6 +271,77 @@ def test_host_without_the_program(tmp_path: Path, micro: MicroImage) -> None:
         assert list((tmp_path / "state" / "domains").glob("*")) == []
 
     asyncio.run(story())
+
+
+@pytest.mark.root
+@pytest.mark.qemu
+def test_a_guest_is_a_user_of_its_own(tmp_path: Path, micro: MicroImage) -> None:
+    """Not root, and not the guest beside it: neither its disks nor what we wrote down about it are open to it."""
+
+    async def story() -> None:
+        on = QemuBench(tmp_path, micro)
+        try:
+            spec = on.spec()
+            other = msgspec.structs.replace(spec, incarnation_id="inc-2")
+            users = []
+            for one in (spec, other):
+                process = (await on.hypervisor.ensure(one)).process
+                assert process is not None
+                said = dict(
+                    line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                )
+                assert {said[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+                assert (said["NoNewPrivs"], said["Seccomp"]) == ("1", "2")
+                uids, gids = set(said["Uid"].split()), set(said["Groups"].split())
+                assert len(uids) == 1
+                users.append((uids.pop(), gids))
+            assert users[0][0] != users[1][0]
+            assert "0" not in {user for user, _ in users}
+            mine, theirs = (tmp_path / "state" / "domains" / name for name in (ID, "inc-2"))
+            room = mine.stat().st_uid, (mine / "spec.json").stat().st_uid
+            assert room == (0, 0), "an escaped guest must not rewrite its own spec"
+            for path, allowed in (
+                (f"domains/{ID}/root.qcow2", True), (f"images/{on.micro.disk.name}", True),
+                (f"domains/{ID}/console.log", True), (f"domains/{theirs.name}/root.qcow2", False),
+                (f"domains/{theirs.name}/console.log", False), (f"domains/{ID}/spec.json", False),
+            ):  # fmt: skip
+                assert _may_read(tmp_path / "state", path, *users[0]) is allowed, path
+        finally:
+            await on.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.root
+@pytest.mark.qemu
+def test_a_card_s_device_is_handed_to_a_running_guest(tmp_path: Path, micro: MicroImage) -> None:
+    """It cannot open one itself: that needs rights over the machine's network."""
+    tap = f"apt{os.getpid()}"
+    subprocess.run(["ip", "tuntap", "add", "dev", tap, "mode", "tap"], check=True)
+
+    async def story() -> None:
+        on = QemuBench(tmp_path, micro)
+        try:
+            spec = on.spec()
+            await on.hypervisor.ensure(spec)
+            await on.booted(1)
+            card = NicSpec(port_id="port-2", mac="52:54:00:00:00:02", kind="tap", tap_name=tap)
+            found = await on.hypervisor.ensure(changed(spec, nics=(*spec.nics, card)))
+            assert found.nics == ("port-1", "port-2")
+            subprocess.run(["ip", "link", "set", tap, "up"], check=True)
+            assert "LOWER_UP" in subprocess.check_output(["ip", "link", "show", tap], text=True)
+        finally:
+            await on.close()
+
+    try:
+        asyncio.run(story())
+    finally:
+        subprocess.run(["ip", "link", "delete", tap], check=True)
+
+
+def _may_read(base: Path, path: str, user: str, groups: set[str]) -> bool:
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={','.join(sorted(groups))}", "--"]
+    return subprocess.run([*become, "head", "-c1", path], cwd=base, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.root

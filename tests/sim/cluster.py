@@ -56,7 +56,7 @@ STARTING_S: Final = 10.0
 
 
 class NoTokens:
-    async def service_token(self) -> str:
+    async def image_token(self) -> str:
         return "token"
 
 

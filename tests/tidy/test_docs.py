@@ -25,10 +25,12 @@ from apus.services.compute.api import routes as compute
 from apus.services.identity.api import routes as identity
 from apus.services.image.api import routes as image
 from apus.services.network.api import routes as network
+from apus.services.object.api import operator
 from apus.services.object.api import routes as objects
 from apus.services.placement.api import changes as placement_changes
 from apus.services.placement.api import routes as placement
 from apus.skins.apus import routes as ours
+from apus.skins.swift_auth import door as swift_auth
 from apus.wire.route import Route
 from apus.wire.versions import VersionChain, text_of
 
@@ -51,7 +53,9 @@ TABLES: Sequence[tuple[str, str, Sequence[Route], VersionChain | None]] = (
     ("compute (Nova v2.1)", "/compute", compute.ROUTES, compute.VERSIONS),
     ("network (Neutron v2.0)", "/network", network.ROUTES, None),
     ("object (Swift v1)", "/v1", objects.ROUTES, None),
+    ("Swift's own login", swift_auth.PREFIX, swift_auth.ROUTES, None),
     ("Apus's own", ours.PREFIX, ours.ROUTES, None),
+    ("object storage's operator", operator.PREFIX, operator.ROUTES, None),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,11 +17,13 @@ from apus.services.compute.contract import HostForward
 from apus.services.compute.drivers.config_drive import ConfigDrive, build
 from apus.services.compute.drivers.hypervisor import DiskSpec, DomainSpec, Found, NicSpec, Power
 from apus.services.compute.drivers.plan import Pause, PlugDisk, Resume, Start, Stop, UnplugNic, check, plan
+from apus.services.compute.drivers.qemu.account import COUNT, FIRST, Accounts, rooms_dir
 from apus.services.compute.drivers.qemu.command_line import PORTS, Places, command_line
-from apus.services.compute.drivers.qemu.driver import sockets_dir, version_of
+from apus.services.compute.drivers.qemu.driver import version_of
 from apus.services.network.contract import UserNetwork
 
-PLACES = Places("/state/domains/inc-1", "/state/s/1.qmp", "/state/s/1.tty")
+PLACES = Places("/state", "/state/domains/inc-1", "/state/rooms/1")
+LENT = {"port-1": ["17"]}
 ROOT = DiskSpec(id="root", path="root.qcow2", kind="root", boot_index=1)
 VOLUME = DiskSpec(id="vol-1", path="/volumes/1", format="raw", serial="0123456789abcdefghijklmn")
 NIC = NicSpec(port_id="port-1", mac="52:54:00:00:00:01", kind="tap", tap_name="tap1", mtu=1400)
@@ -34,7 +37,7 @@ FOUND = Found(
 
 
 def argv(spec: DomainSpec, accelerator: str = "tcg") -> list[str]:
-    return command_line(spec, PLACES, program="qemu", machine="pc-q35-7.2", accelerator=accelerator)
+    return command_line(spec, PLACES, LENT, program="qemu", machine="pc-q35-7.2", accelerator=accelerator)
 
 
 def devices(arguments: list[str], flag: str = "-device") -> list[dict[str, Any]]:
@@ -55,8 +58,9 @@ def test_disks_and_cards() -> None:
     assert "bus" not in root, "the root disk is never unplugged"
     assert (volume["bus"], volume["serial"]) == ("port0", "0123456789abcdefghij")
     assert (nic["bus"], nic["host_mtu"]) == ("port1", 1400)
-    assert devices(argv(SPEC), "-blockdev")[0]["file"]["filename"] == "/state/domains/inc-1/root.qcow2"
-    assert "vhost" in devices(argv(SPEC, "kvm"), "-netdev")[0]
+    assert devices(argv(SPEC), "-blockdev")[0]["file"]["filename"] == "domains/inc-1/root.qcow2"
+    both = command_line(SPEC, PLACES, {"port-1": ["17", "18"]}, program="qemu", machine="q35", accelerator="kvm")
+    assert devices(both, "-netdev")[0]["vhostfd"] == "18"
 
 
 def test_user_network_forwards_ports() -> None:
@@ -119,11 +123,23 @@ def test_check() -> None:
 
 
 def test_deep_state_directories_get_a_shallow_socket(tmp_path: Any) -> None:
-    assert sockets_dir(tmp_path) == tmp_path / "sockets"
+    open_to_all = Path("/var/lib/apus/compute")
+    assert rooms_dir(open_to_all) == open_to_all / "rooms"
     deep = tmp_path / ("d" * 100)
-    assert len(str(sockets_dir(deep))) < 80
-    sockets_dir(deep).rmdir()
+    assert len(str(rooms_dir(deep))) < 80
     assert version_of("pc-q35-7.2") > version_of("pc-q35-2.12")
+
+
+def test_no_two_guests_are_the_same_user() -> None:
+    accounts = Accounts()
+    first = accounts.give("a")
+    accounts.know("b", (first + 1 - FIRST) % COUNT + FIRST)
+    again = Accounts()
+    again.know("somebody", first)
+    assert accounts.give("a") == first
+    assert again.give("a") == first + 1
+    again.forget("somebody")
+    assert {FIRST <= accounts.give(str(number)) < FIRST + COUNT for number in range(100)} == {True}
 
 
 def test_config_drive_reads_back() -> None:

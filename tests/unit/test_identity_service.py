@@ -350,7 +350,7 @@ def test_bootstrap_again_changes_nothing_but_addresses() -> None:
 
         before = await client.ok("GET", "/v3/role_assignments")
         moved = CatalogueEntry(type="compute", name="nova", url="http://moved/compute/v2.1")
-        await client.identity.bootstrap(Bootstrap(admin_password="x", demo_password="y", catalogue=[moved]))
+        await client.identity.bootstrap(Bootstrap(admin_password="x", tenants={"demo": "y"}, catalogue=[moved]))
         assert (await client.ok("GET", "/v3/role_assignments"))["role_assignments"] == before["role_assignments"]
         catalog = (await client.ok("GET", "/v3/auth/catalog"))["catalog"]
         compute = next(service for service in catalog if service["type"] == "compute")
@@ -377,5 +377,17 @@ def test_the_service_token_is_the_cloud_itself() -> None:
         assert caller.is_admin
         assert "service" in caller.roles
         await client.ok("GET", "/v3/users", token=token)
+
+    run(work)
+
+
+def test_a_host_s_token_is_for_images_alone() -> None:
+    async def work(client: Client) -> None:
+        token = await client.identity.image_token()
+        assert token == await client.identity.image_token()
+        assert token != await client.identity.service_token()
+        caller = client.identity.verifier.verify(token)
+        assert not caller.is_admin
+        assert [(rule.method, rule.path) for rule in caller.access_rules or ()] == [("GET", "/v2/images/*/file")]
 
     run(work)

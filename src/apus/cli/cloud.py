@@ -42,16 +42,21 @@ def up(
     bind: Annotated[str | None, typer.Option(help="Address of the APIs; loopback unless told otherwise.")] = None,
     network: Annotated[str | None, typer.Option(help="flat | user | simulated | auto")] = None,
     sim_hosts: Annotated[int | None, typer.Option(help="Simulated hosts instead of real ones.", min=0)] = None,
-    only: Annotated[str | None, typer.Option(help="object: a Swift server alone.")] = None,
+    only: Annotated[str | None, typer.Option(help="object: an object store alone.")] = None,
+    s3_port: Annotated[
+        int | None, typer.Option(help="Port of the S3 API; not offered unless given.", min=1, max=65535)
+    ] = None,
     drives: Annotated[str | None, typer.Option(help="Directories for objects, by commas.")] = None,
 ) -> None:
     """Start a cloud on this machine, making it if there is none."""
     cloud = cloud_at(state_dir)
     began_s = time.monotonic()
-    settings = _settle(cloud, port=port, bind=bind, network=network, sim_hosts=sim_hosts, only=only, drives=drives)
+    settings = _settle(
+        cloud, port=port, s3_port=s3_port, bind=bind, network=network, sim_hosts=sim_hosts, only=only, drives=drives
+    )
     if cloud.supervisor_pid() is not None:
         raise Conflict("cli.running", f"The cloud in {cloud.state_dir} runs already; `apus status` shows it.")
-    for taken in (settings.port, settings.objects_at):
+    for taken in sorted({settings.port, settings.objects_at, settings.s3_port} - {0}):
         _check_port(settings.bind, taken)
     processes = _processes(settings)
     # Told to end, we end the cloud first, whatever we were doing: SIGTERM comes as Ctrl-C does.
@@ -109,6 +114,8 @@ def _given(cloud: Cloud, options: dict[str, Any]) -> Settings:
 
 def _processes(settings: Settings) -> dict[str, str]:
     """The processes of this machine and their roles: objects have one of their own, the rest shares one."""
+    if settings.alone:
+        return {"object": ",".join(settings.roles)}
     rest = [role for role in settings.roles if role != "object"]
     processes = {"control": ",".join(rest)} if rest else {}
     if "object" in settings.roles:
@@ -177,7 +184,7 @@ def _stages(cloud: Cloud, supervisor: int, processes: Iterable[str]) -> Iterator
         if os.waitpid(supervisor, os.WNOHANG)[0]:
             raise Unavailable("cli.died", f"The cloud did not start: {_tail(cloud, 'supervisor')}")
         time.sleep(0.005)
-    late = f"The cloud did not answer within {START_TIMEOUT_S:g} s: {_tail(cloud, 'control')}"
+    late = f"The cloud did not answer within {START_TIMEOUT_S:g} s: {_tail(cloud, next(iter(processes)))}"
     raise Unavailable("cli.late", late)
 
 
@@ -246,13 +253,13 @@ def status(
     found: dict[str, Any] = {
         "state_dir": str(cloud.state_dir),
         "url": cloud.url(),
-        "network": settings.network,
+        **({} if settings.alone else {"network": settings.network}),
         "running": pid is not None,
         "supervisor_pid": pid,
     }
     if pid is not None:
         try:
-            found.update(cloud.get("/apus/v1/status", token=cloud.admin_token()))
+            found.update(cloud.get(cloud.status_path, token=cloud.admin_token()))
         except OSError as error:
             found["api"] = f"does not answer: {error}"
     if format == "json":
@@ -271,6 +278,9 @@ def _in_words(key: str, value: Any) -> str:
         return f"{len(value) - len(silent)} up" + (f", silent: {', '.join(silent)}" if silent else "")
     if key == "operations":
         return ", ".join(f"{count} {state}" for state, count in value.items() if count) or "none yet"
+    if key == "drives":
+        away = [f"{drive['id']} ({drive['trouble']})" for drive in value if drive["trouble"]]
+        return f"{len(value) - len(away)} in use" + (f", away: {', '.join(away)}" if away else "")
     if key == "stuck":
         told = [f"{one['kind']} of {one['resource_type']} {one['resource_id']}: {one['reason']}" for one in value]
         return "; ".join(told) or "none"
@@ -279,12 +289,14 @@ def _in_words(key: str, value: Any) -> str:
 
 def logs(
     state_dir: StateDir = None,
-    name: Annotated[str, typer.Argument(help="control | object | supervisor")] = "control",
+    name: Annotated[str | None, typer.Argument(help="control | object | supervisor")] = None,
     lines: Annotated[int, typer.Option("-n", help="How many lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as it grows.")] = False,
 ) -> None:
     """The log of one process: one JSON object a line."""
-    path = cloud_at(state_dir).log_path(name)
+    cloud = cloud_at(state_dir)
+    name = name or next(iter(_processes(cloud.settings())))
+    path = cloud.log_path(name)
     if not path.exists():
         known = ", ".join(sorted(log.stem for log in path.parent.glob("*.log"))) or "none yet"
         raise Invalid("cli.no_log", f"There is no log {name!r}; there are: {known}.")

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +40,7 @@ def doctor(
 ) -> None:
     """Look at this machine and the cloud on it; exit code 1 when something is wrong."""
     cloud = cloud_at(state_dir)
-    findings = [finding for check in CHECKS for finding in check(cloud)]
+    findings = [finding for check in _checks(cloud) for finding in check(cloud)]
     if format == "json":
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
@@ -116,7 +116,7 @@ def _state(cloud: Cloud) -> Iterator[Finding]:
         yield Finding("disk", BAD, f"{free >> 20} MiB are left in {cloud.state_dir}", mend="free some space")
     else:
         yield Finding("disk", GOOD, f"{free >> 30} GiB are free in {cloud.state_dir}")
-    for name in ("secrets.json", "clouds.yaml", "apus.toml"):
+    for name in ("secrets.json", "clouds.yaml", "apus.toml", "object.env"):
         path = cloud.state_dir / name
         if path.exists() and path.stat().st_mode & 0o077:
             yield Finding("secrets", BAD, f"{path} can be read by others", mend=f"chmod 600 {path}")
@@ -131,7 +131,7 @@ def _running(cloud: Cloud) -> Iterator[Finding]:
         return
     yield Finding("running", GOOD, f"supervisor {pid}")
     try:
-        status = cloud.get("/apus/v1/status", token=cloud.admin_token())
+        status = cloud.get(cloud.status_path, token=cloud.admin_token())
     except OSError as error:
         yield Finding("api", BAD, f"does not answer ({error})", "certain", f"apus logs --state-dir {cloud.state_dir}")
         return
@@ -147,12 +147,18 @@ def _cloud_health(status: dict[str, Any]) -> Iterator[Finding]:
             f"{flow['kind']} of {flow['resource_type']} {flow['resource_id']} is stuck: {flow['reason']}",
             mend=f"POST /apus/v1/operations/{flow['id']}/resume (or …/abandon)",
         )
+    for drive in status.get("drives", []):
+        if drive["trouble"]:
+            mend = "docs/runbooks/drive-lost.md"
+            yield Finding("drive", BAD, f"{drive['id']} at {drive['path']}: {drive['trouble']}", mend=mend)
     for host in status.get("hosts", []):
         if not host["up"]:
             mend = "start its node again: apus up (here), or apus node (there)"
             yield Finding("host", BAD, f"{host['name']}: {silence_of(host)}", mend=mend)
 
 
-CHECKS: tuple[Callable[[Cloud], Iterator[Finding]], ...] = (
-    _python, _programs, _rights, _accelerator, _state, _running,
-)  # fmt: skip
+def _checks(cloud: Cloud) -> Sequence[Callable[[Cloud], Iterator[Finding]]]:
+    """An object store alone needs nothing of the machine but its disks."""
+    if cloud.settings_path.exists() and cloud.settings().alone:
+        return _python, _state, _running
+    return _python, _programs, _rights, _accelerator, _state, _running

@@ -71,6 +71,11 @@ class Cloud:
         host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind  # noqa: S104 - compared, not bound
         return f"http://{host}:{settings.port}"
 
+    @property
+    def status_path(self) -> str:
+        """Where this cloud says how it feels."""
+        return "/apus/v1/object/status" if self.settings().alone else "/apus/v1/status"
+
     def secrets(self) -> dict[str, str]:
         return dict(json.loads((self.state_dir / "secrets.json").read_text()))
 

@@ -35,7 +35,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Address that the APIs listen on.  Whoever opens the cloud to others changes it."""
     port: Port = 8774
     object_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    """Port of the object process; 0: the one after `port`."""
+    """Port of the object process; 0: the one after `port`, or `port` itself where objects stand alone."""
+    s3_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """Port of the S3 API; 0: it is not offered."""
     public_url: str = ""
     """What the catalogue says, when clients reach us through something else: http://cloud.example:8774."""
     network: str = "auto"
@@ -72,8 +74,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return f"10.{64 + number % 128}.{number >> 12 << 4}.0/20"
 
     @property
+    def alone(self) -> bool:
+        """An object store without a cloud: identity and objects are one process, behind one port."""
+        return {"identity", "object"} <= set(self.roles) and "control" not in self.roles
+
+    @property
     def objects_at(self) -> int:
-        return self.object_port or self.port + 1
+        return self.port if self.alone else self.object_port or self.port + 1
 
 
 def load_settings(path: Path) -> Settings:

@@ -68,8 +68,12 @@ class Runner(Protocol):
         log_path: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        handles: Sequence[int] = (),
     ) -> ProcessRef:
-        """Start a program in a session of its own that outlives us, stdout and stderr appended to `log_path`."""
+        """Start a program in a session of its own that outlives us, stdout and stderr appended to `log_path`.
+
+        `handles`: open files of ours that it has too, by the same numbers.
+        """
         ...
 
     def alive(self, process: ProcessRef) -> bool: ...

@@ -34,6 +34,12 @@ def object_url(settings: Settings) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition(':')[0]}:{settings.objects_at}"
 
 
+def s3_url(settings: Settings) -> str:
+    """The S3 door, at a port of its own."""
+    parts = urlsplit(public_url(settings))
+    return f"{parts.scheme}://{parts.netloc.rpartition(':')[0] or parts.netloc}:{settings.s3_port}"
+
+
 def catalogue(settings: Settings) -> list[CatalogueEntry]:
     url = public_url(settings)
     objects = CatalogueEntry(type="object-store", name="swift", url=f"{object_url(settings)}/v1/AUTH_%(project_id)s")

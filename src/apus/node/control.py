@@ -18,7 +18,7 @@ from apus.kernel.world import World
 from apus.node.catalogue import catalogue, object_address, public_url
 from apus.node.keys import SUBJECT as KEYS
 from apus.node.keys import SealedKeys, StoredKeys
-from apus.node.secrets import load_secrets, write_clouds_yaml
+from apus.node.secrets import load_secrets, tenants, write_clouds_yaml
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.api.routes import identity_api
@@ -27,6 +27,7 @@ from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import kick_on_hint
 from apus.services.identity.service import Bootstrap, Identity
 from apus.services.object.client import ObjectClient
+from apus.skins.swift_auth.door import SwiftAuth, swift_auth_api
 from apus.wire.app import Api, App
 from apus.wire.client import HttpClient
 from apus.wire.forward import Forward
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from apus.services.compute.agent.image_cache import ReadImage
 
 RESELLER_ROLES = ("ResellerAdmin",)
-OBJECT_PATHS = ("/v1", "/info", "/healthcheck")
+OBJECT_PATHS = ("/v1", "/info", "/healthcheck", "/apus/v1/object")
 
 
 class Front:
@@ -65,8 +66,9 @@ class WiredControl:
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
         self.object_http = HttpClient(*object_address(settings))
-        self.app: Front
+        self.app: Front | App
         self.projects: dict[str, str] = {}
+        """Ids by name, of those that the cloud began with."""
         self.first_start: FirstStart | None = None
         self.seams: ControlSeams | None = None
         self.read_image: ReadImage | None = None
@@ -86,7 +88,7 @@ class WiredControl:
         self.projects = await identity.bootstrap(
             Bootstrap(
                 admin_password=known.admin_password,
-                demo_password=known.demo_password,
+                tenants=tenants(self.settings, known),
                 catalogue=catalogue(self.settings),
                 region=self.settings.region,
                 extra_roles=RESELLER_ROLES,
@@ -100,6 +102,11 @@ class WiredControl:
         self._parts += [looped(follow, world.clock, self.metrics, revoked), looped(sweep, world.clock, self.metrics)]
         write_clouds_yaml(self.state_dir / "clouds.yaml", public_url(self.settings), self.settings, known)
         return identity
+
+    def doors_of(self, identity: Identity) -> list[Api]:
+        """Keystone's, and Swift's own way to log in."""
+        storage = next(entry.url for entry in catalogue(self.settings) if entry.type == "object-store")
+        return [identity_api(identity), swift_auth_api(SwiftAuth(identity, self.world.clock, storage))]
 
     async def cloud(self, identity: Identity) -> Sequence[Api]:
         """Images, placement, compute, networks and our own door."""
@@ -171,6 +178,7 @@ class WiredControl:
         ]
 
     def front(self, apis: Sequence[Api], identity: Identity) -> None:
+        """Serve these.  Objects are another process's, unless they are among them."""
         app = App(
             [*apis, metrics_api(self.metrics)],
             identity.verifier,
@@ -180,7 +188,7 @@ class WiredControl:
         )
         self._parts.append(looped(Forget(self.world), self.world.clock, self.metrics))
         self._parts.append(looped(PurgeReplays(self.world), self.world.clock, self.metrics))
-        self.app = Front(app, Forward(self.object_http))
+        self.app = app if self.settings.alone else Front(app, Forward(self.object_http))
 
     def parts(self) -> Sequence[Part]:
         return [("flows", self.flows.run()), *self._parts]
@@ -202,7 +210,7 @@ async def wire_control(
     wired = WiredControl(state_dir, settings, world, stages)
     identity = await wired.identity()
     stages.reached("identity ready")
-    apis: list[Api] = [identity_api(identity)]
+    apis = wired.doors_of(identity)
     if "control" in roles:
         apis += await wired.cloud(identity)
     wired.front(apis, identity)

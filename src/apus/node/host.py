@@ -184,12 +184,12 @@ def _user_driver(state_dir: Path, world: World) -> NetworkDriver:
 
 
 def image_reader(settings: Settings, control: ControlSeams) -> ReadImage:
-    """Images from the control node over HTTP, with a token of the cloud's own services."""
+    """Images from the control node over HTTP, with a token that is good for that alone."""
     parts = [urlsplit(url) for url in (settings.control_url or f"http://127.0.0.1:{settings.port}").split(",")]
     clients = [HttpClient(part.hostname or "127.0.0.1", part.port or 80) for part in parts]
 
     async def read(image_id: str) -> AsyncIterator[bytes]:
-        token = await control.tokens.service_token()
+        token = await control.tokens.image_token()
         target = f"/image/v2/images/{image_id}/file".encode()
         for client in list(clients):
             begun = False

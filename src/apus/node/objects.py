@@ -1,4 +1,4 @@
-"""The object process: the store on its drives, its loops, and the Swift door."""
+"""The object role: the store on its drives, its loops, and the Swift door."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from apus.services.identity.contract import RevocationSource
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import FollowRevocations, kick_on_hint
 from apus.services.identity.service.core import Settings as IdentitySettings
+from apus.services.object.api.operator import operator_api
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
-from apus.wire.app import App
+from apus.wire.app import Api, App
 from apus.wire.metrics import Metrics, metrics_api
 
 DRIVES_DEFAULT = 4
@@ -31,24 +32,43 @@ KEYS_TRIES = 1500
 
 
 class WiredObjects:
-    def __init__(
-        self, store: ObjectStore, app: App, follow: FollowRevocations, world: World, stages: Stages, metrics: Metrics
-    ) -> None:
-        self._store, self.app, self._follow, self._world, self._stages = store, app, follow, world, stages
-        self._revoked = loops.Mailbox()
-        self._metrics = metrics
+    """The store and its loops."""
+
+    def __init__(self, store: ObjectStore, stages: Stages, metrics: Metrics) -> None:
+        self.store, self._stages, self._metrics = store, stages, metrics
+
+    def apis(self) -> Sequence[Api]:
+        return [*swift_apis(self.store.service), operator_api(self.store)]
 
     def parts(self) -> Sequence[Part]:
-        clock, metrics = self._world.clock, self._metrics
-        follow = looped(self._follow, clock, metrics, self._revoked)
-        return [follow, *(looped(loop, clock, metrics) for loop in self._store.loops)]
+        return [looped(loop, self.store.world.clock, self._metrics) for loop in self.store.loops]
+
+    async def begin(self) -> None:
+        self._stages.reached(f"objects on {len(self.store.drives)} drives")
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+class ObjectProcess:
+    """The store in a process of its own: it tells tokens itself, and hears from identity which have ended."""
+
+    def __init__(self, objects: WiredObjects, app: App, follow: FollowRevocations, world: World, metrics: Metrics):
+        self._objects, self.app, self._follow, self._world, self._metrics = objects, app, follow, world, metrics
+        self._revoked = loops.Mailbox()
+
+    def apis(self) -> Sequence[Api]:
+        return self._objects.apis()
+
+    def parts(self) -> Sequence[Part]:
+        return [looped(self._follow, self._world.clock, self._metrics, self._revoked), *self._objects.parts()]
 
     async def begin(self) -> None:
         await kick_on_hint(self._world.bus, self._revoked)
-        self._stages.reached(f"objects on {len(self._store.drives)} drives")
+        await self._objects.begin()
 
     async def close(self) -> None:
-        await self._store.close()
+        await self._objects.close()
 
 
 def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
@@ -57,16 +77,24 @@ def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
     return [state_dir / "drives" / f"d{number}" for number in range(1, DRIVES_DEFAULT + 1)]
 
 
-async def wire_objects(
-    state_dir: Path, settings: Settings, world: World, stages: Stages, *, here: bool
+async def open_objects(
+    state_dir: Path, settings: Settings, world: World, stages: Stages, metrics: Metrics
 ) -> WiredObjects:
-    """`here`: the control role shares this state directory, and with it the token keys."""
     paths = drive_paths(state_dir, settings)
     for path in paths:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = await open_store(
         world, drives_in(paths), state_dir / "object" / "layout.json", replicas=settings.replicas, node=settings.node
     )
+    return WiredObjects(store, stages, metrics)
+
+
+async def wire_objects(
+    state_dir: Path, settings: Settings, world: World, stages: Stages, *, here: bool
+) -> ObjectProcess:
+    """`here`: the control role shares this state directory, and with it the token keys."""
+    metrics = Metrics(world.clock.monotonic_s)
+    objects = await open_objects(state_dir, settings, world, stages, metrics)
     if settings.bus_url and not here:
         control: SealedKeys = client(world.bus, KEYS, SealedKeys)
         cluster_key = load_secrets(state_dir).cluster_key
@@ -76,10 +104,9 @@ async def wire_objects(
     view = RevocationView()
     source: RevocationSource = client(world.bus, "identity.revocations", RevocationSource)
     follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)
-    metrics = Metrics(world.clock.monotonic_s)
-    apis = [*swift_apis(store.service), metrics_api(metrics)]
+    apis = [*objects.apis(), metrics_api(metrics)]
     app = App(apis, Verifier(keys, view, world.clock), dice=world.dice, metrics=metrics)
-    return WiredObjects(store, app, follow, world, stages, metrics)
+    return ObjectProcess(objects, app, follow, world, metrics)
 
 
 async def _token_keys(state_dir: Path, world: World) -> TokenKeys:

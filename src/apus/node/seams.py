@@ -20,7 +20,7 @@ WORK: Final = "compute.work"
 PLACEMENT: Final = "placement.hosts"
 NETWORK: Final = "network.control"
 METADATA: Final = "metadata.door"
-TOKENS: Final = "identity.service"
+TOKENS: Final = "identity.images"
 
 
 class MetadataDoor(Protocol):
@@ -31,8 +31,10 @@ class MetadataDoor(Protocol):
     ) -> MetadataAnswer: ...
 
 
-class ServiceTokens(Protocol):
-    async def service_token(self) -> str: ...
+class ImageTokens(Protocol):
+    """All that a host may ask for: whoever holds the bus's secret can ask for it too."""
+
+    async def image_token(self) -> str: ...
 
 
 class ControlSeams(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +44,7 @@ class ControlSeams(msgspec.Struct, frozen=True, kw_only=True):
     placement: HostPlacement
     network: NetworkControl
     metadata: MetadataDoor
-    tokens: ServiceTokens
+    tokens: ImageTokens
 
 
 async def serve_control(bus: Bus, seams: ControlSeams) -> None:
@@ -52,7 +54,7 @@ async def serve_control(bus: Bus, seams: ControlSeams) -> None:
         (PLACEMENT, HostPlacement, seams.placement),
         (NETWORK, NetworkControl, seams.network),
         (METADATA, MetadataDoor, seams.metadata),
-        (TOKENS, ServiceTokens, seams.tokens),
+        (TOKENS, ImageTokens, seams.tokens),
     ):
         await serve(bus, subject, protocol, target)
 
@@ -64,7 +66,7 @@ def ask_control(bus: Bus) -> ControlSeams:
         placement=client(bus, PLACEMENT, HostPlacement),
         network=client(bus, NETWORK, NetworkControl),
         metadata=client(bus, METADATA, MetadataDoor),
-        tokens=client(bus, TOKENS, ServiceTokens),
+        tokens=client(bus, TOKENS, ImageTokens),
     )
 
 

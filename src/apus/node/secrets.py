@@ -22,8 +22,8 @@ _BYTES: Final = 18
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     admin_password: str
     demo_password: str
-    object_suffix: str
-    """Mixed into the hashes that place objects: fixed for the life of the data."""
+    alt_demo_password: str
+    """Of the second tenant of an object store that stands alone."""
     cluster_key: str
     """Seals the token keys on their way between control and object nodes."""
 
@@ -49,6 +49,12 @@ def _known(path: Path) -> dict[str, str]:
     except msgspec.DecodeError as error:
         shown = f"{path} is damaged ({error}); put the copy from your backup in its place."
         raise Invalid("secrets.damaged", shown) from error
+
+
+def tenants(settings: Settings, known: Secrets) -> dict[str, str]:
+    """Passwords of the tenants that a cloud begins with, by their name: a store alone has two, to share between."""
+    first = {"demo": known.demo_password}
+    return {**first, "alt_demo": known.alt_demo_password} if settings.alone else first
 
 
 @contextlib.contextmanager

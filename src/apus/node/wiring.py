@@ -1,7 +1,8 @@
 """Which parts run here: the one place that knows every service's constructor and what is local or remote.
 
 A node is a list of named coroutines.  `wire` makes them for the roles of this process:
-control (the APIs and flows), identity (only that door), compute and network (the agents of a host), object.
+control (the APIs and flows), identity (only that door), compute and network (the agents of a host), object.  Identity
+and object together are an object store that stands alone.
 """
 
 from __future__ import annotations
@@ -87,6 +88,14 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
     node = Node(opened, stages)
     seams: ControlSeams | None = None
     read_image: ReadImage | None = None
+    if settings.alone and roles >= {"identity", "object"}:
+        from apus.node.alone import wire_alone
+
+        assert listening is not None
+        control_part, objects_part = await wire_alone(state_dir, settings, opened.world, stages)
+        node.wired += [control_part, objects_part]
+        node.serve(control_part.app, listening)
+        return node
     if control:
         from apus.node.control import wire_control
 

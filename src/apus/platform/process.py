@@ -90,6 +90,7 @@ class LocalRunner:
         log_path: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        handles: Sequence[int] = (),
     ) -> ProcessRef:
         def start() -> subprocess.Popen[bytes]:
             log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +102,7 @@ class LocalRunner:
                     stderr=log,
                     env=env,
                     cwd=cwd,
+                    pass_fds=handles,
                     start_new_session=True,
                 )
 

@@ -112,7 +112,13 @@ class SimRunner:
         return Completed(code, bytes(process.stdout), bytes(process.stderr))
 
     async def spawn(
-        self, argv: Sequence[str], *, log_path: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        handles: Sequence[int] = (),
     ) -> ProcessRef:
         await self._begin(argv)
         ref, _ = self._machine.start(SimProcess(argv, env=env or {}))

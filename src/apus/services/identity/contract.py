@@ -39,6 +39,14 @@ class CatalogueEntry(msgspec.Struct, frozen=True, kw_only=True):
     interfaces: tuple[str, ...] = ("public", "internal", "admin")
 
 
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """Who logged in, to which project, and for how long."""
+
+    token: str
+    project_id: str
+    expires_at_s: float
+
+
 class TokenVerifier(Protocol):
     def verify(self, token: str) -> Caller:
         """Who holds this token.  Reads no database.  Raise Unauthenticated (wrong, expired, revoked)."""
@@ -60,6 +68,14 @@ class IdentityService(Protocol):
 
     async def service_token(self) -> str:
         """A token of the cloud itself, with the roles admin and service, for calls between our own parts."""
+        ...
+
+    async def log_in(self, project: str, user: str, password: str) -> Login:
+        """A token of a project, both named in the default domain.  Raise Unauthenticated."""
+        ...
+
+    async def image_token(self) -> str:
+        """A token that reads the bytes of any image and does nothing else, for hosts."""
         ...
 
     async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:

@@ -25,8 +25,11 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """Consumers; only hosts that hold one of them."""
     different_host_from: tuple[str, ...] = ()
     """Consumers; no host that holds one of them."""
+    spread_from: tuple[str, ...] = ()
+    spread_max: int = 1
+    """Consumers; no host that holds `spread_max` of them already."""
     soft: bool = False
-    """same_host_as / different_host_from are wishes, not conditions."""
+    """All about other consumers are wishes, not conditions."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

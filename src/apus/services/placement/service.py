@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -237,12 +238,14 @@ class Placement:
 
 
 def _hosts_beside(tx: Transaction, need: Need) -> tuple[frozenset[str], frozenset[str]]:
-    """Where the servers are that this one should be with, and those that it should be apart from."""
-    found = []
-    for consumers in (need.same_host_as, need.different_host_from):
-        held = ALLOCATIONS.find(tx, consumer_id=list(consumers)) if consumers else []
-        found.append(frozenset(allocation.provider_id for allocation in held))
-    return found[0], found[1]
+    """Where the servers are that this one should be with, and the hosts that it should not be on for others' sake."""
+
+    def held(consumers: tuple[str, ...]) -> list[str]:
+        return [item.provider_id for item in ALLOCATIONS.find(tx, consumer_id=list(consumers))] if consumers else []
+
+    spread = Counter(held(need.spread_from))
+    full = (host for host, count in spread.items() if count >= need.spread_max)
+    return frozenset(held(need.same_host_as)), frozenset(held(need.different_host_from)).union(full)
 
 
 def fits(provider: Provider, resources: dict[str, int]) -> bool:

@@ -238,7 +238,7 @@ class Agent:
     async def _act(self, wish: Wish, newer: asyncio.Event) -> bool:
         """Make it so; False when something newer came meanwhile."""
         if wish.power is Power.GONE:
-            await self._guests.absent(wish)
+            await self._guests.absent(wish, lambda port_id: self._another_has(port_id, wish))
             self._states.pop(wish.id, None)
             return True
         ensure = asyncio.ensure_future(self._guests.ensure(wish))
@@ -254,6 +254,11 @@ class Agent:
             return False
         self._states[wish.id] = ensure.result()
         return True
+
+    def _another_has(self, port_id: str, wish: Wish) -> bool:
+        """Whether a port belongs to another guest by now: what is over may be made absent once more, much later."""
+        others = [other for id, other in self._wishes.items() if id != wish.id and other.power is not Power.GONE]
+        return any(port.id == port_id for other in others for port in other.spec.ports)
 
     # ------------------------------------------------------------------ telling
     async def _tell(self, wish: Wish, error: str | None) -> None:

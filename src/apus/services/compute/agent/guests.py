@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from apus.services.compute.contract import HostForward, Power, Wish
@@ -34,8 +34,10 @@ class Guests(Protocol):
         """
         ...
 
-    async def absent(self, wish: Wish) -> None:
-        """Nothing of it is left: process, disks, plugs."""
+    async def absent(self, wish: Wish, taken: Callable[[str], bool]) -> None:
+        """Nothing of it is left: process, disks, plugs.  Ports that are `taken` stay plugged: another guest of this
+        host has them by now, for a user may give a port of his to one server after the other.
+        """
         ...
 
     async def console_log(self, incarnation_id: str, lines: int | None) -> str: ...

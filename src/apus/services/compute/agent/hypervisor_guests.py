@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -53,10 +53,11 @@ class HypervisorGuests:
         forwards = tuple(forward for nic in domain.nics for forward in nic.host_forwards)
         return _state(await self._driver.ensure(domain))._replace(forwards=forwards)
 
-    async def absent(self, wish: Wish) -> None:
+    async def absent(self, wish: Wish, taken: Callable[[str], bool]) -> None:
         await self._driver.absent(wish.id)
         for port in wish.spec.ports:
-            await self._plugs.unplug(port.id)
+            if not taken(port.id):
+                await self._plugs.unplug(port.id)
         await self._world.disk.remove(self._drive_path(wish))
         for key in [key for key in self._bases if key.startswith(wish.id)]:
             del self._bases[key]

@@ -78,14 +78,15 @@ class SimGuests:
         self.states[wish.id] = now
         return now
 
-    async def absent(self, wish: Wish) -> None:
+    async def absent(self, wish: Wish, taken: Callable[[str], bool]) -> None:
         if self.mishap is not None:
             self.mishap("absent", wish)
         self.states.pop(wish.id, None)
         self.said.pop(wish.id, None)
         if self._plugs is not None:
             for port in wish.spec.ports:
-                await self._plugs.unplug(port.id)
+                if not taken(port.id):
+                    await self._plugs.unplug(port.id)
 
     async def console_log(self, incarnation_id: str, lines: int | None) -> str:
         if incarnation_id not in self.said:

@@ -20,7 +20,7 @@ from apus.kernel.world import Transaction
 from apus.services.compute import store
 from apus.services.compute.contract import GuestSpec, Power
 from apus.services.compute.flows.tools import Tools
-from apus.services.compute.model import Fault, Incarnation, Server
+from apus.services.compute.model import Fault, Group, Incarnation, Server
 from apus.services.compute.store import INCARNATIONS, SERVERS
 from apus.services.placement.contract import Need
 
@@ -42,7 +42,7 @@ async def _server(run: BootRun) -> Server:
     return await run.world.store.read(lambda tx: SERVERS.require(tx, run.input.server_id))
 
 
-def _need(server: Server, members: tuple[str, ...], policy: str | None) -> Need:
+def _need(server: Server, members: tuple[str, ...], group: Group | None) -> Need:
     flavor = server.flavor
     resources = {"VCPU": flavor.vcpus, "MEMORY_MB": flavor.memory_mib}
     disk_gib = flavor.disk_gib + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024)
@@ -52,8 +52,8 @@ def _need(server: Server, members: tuple[str, ...], policy: str | None) -> Need:
     for key, value in flavor.extra_specs.items():
         if key.startswith("resources:") and value.isdigit():
             resources[key[10:]] = int(value)
-    soft = policy is not None and policy.startswith("soft-")
-    rule = (policy or "").removeprefix("soft-")
+    policy = "" if group is None else group.policy
+    rule = policy.removeprefix("soft-")
     return Need(
         resources={name: amount for name, amount in resources.items() if amount},
         required_traits=tuple(sorted(name for name, value in traits.items() if value == "required")),
@@ -61,23 +61,25 @@ def _need(server: Server, members: tuple[str, ...], policy: str | None) -> Need:
         availability_zone=server.availability_zone,
         host=server.wanted_host,
         same_host_as=(*server.same_host, *(members if rule == "affinity" else ())),
-        different_host_from=(*server.different_host, *(members if rule == "anti-affinity" else ())),
-        soft=soft,
+        different_host_from=server.different_host,
+        spread_from=members if rule == "anti-affinity" else (),
+        spread_max=1 if group is None else group.rules.get("max_server_per_host", 1),
+        soft=policy.startswith("soft-"),
     )
 
 
 async def claim_host(run: BootRun) -> Any:
-    def ask(tx: Transaction) -> tuple[Server, tuple[str, ...], str | None]:
+    def ask(tx: Transaction) -> tuple[Server, tuple[str, ...], Group | None]:
         server = SERVERS.require(tx, run.input.server_id)
         if server.group_id is None:
             return server, (), None
         group = store.GROUPS.get(tx, server.group_id)
         members = SERVERS.find(tx, group_id=server.group_id, deleted=False)
         ids = tuple(member.id for member in members if member.id != server.id)
-        return server, ids, None if group is None else group.policy
+        return server, ids, group
 
-    server, members, policy = await run.world.store.read(ask)
-    need = _need(server, members, policy)
+    server, members, group = await run.world.store.read(ask)
+    need = _need(server, members, group)
     try:
         claim = await run.deps.placement.claim(server.id, need, server.project_id, server.user_id, ())
     except NoRoom as error:

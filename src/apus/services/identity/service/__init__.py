@@ -8,12 +8,13 @@ from apus.kernel.caller import Caller
 from apus.kernel.world import World
 from apus.services.identity import store as tables
 from apus.services.identity.agent.verifier import Verifier
-from apus.services.identity.contract import Revocations
+from apus.services.identity.contract import DEFAULT_DOMAIN_ID, Login, Revocations
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.drivers.passwords import Passwords
 from apus.services.identity.loops.follow import FollowRevocations
 from apus.services.identity.loops.sweep import SweepExpired
-from apus.services.identity.service.auth import Auth
+from apus.services.identity.model import Scope
+from apus.services.identity.service.auth import Ask, Auth, Place
 from apus.services.identity.service.bootstrap import Bootstrap, bootstrap
 from apus.services.identity.service.core import Core, Settings
 from apus.services.identity.service.grants import Grants
@@ -52,7 +53,7 @@ class Identity:
         self.core.view.apply(known.epochs)
 
     async def bootstrap(self, wanted: Bootstrap) -> dict[str, str]:
-        """Make what a cloud begins with; returns the ids of the projects admin, service and demo."""
+        """Make what a cloud begins with; returns the ids of the projects admin, service and the tenants'."""
         return await bootstrap(self.core, wanted)
 
     def loops(self) -> tuple[FollowRevocations, SweepExpired]:
@@ -72,6 +73,21 @@ class Identity:
 
     async def service_token(self) -> str:
         return await self.auth.service_token()
+
+    async def log_in(self, project: str, user: str, password: str) -> Login:
+        ask = Ask(
+            methods=("password",),
+            user=Place(name=user, domain_id=DEFAULT_DOMAIN_ID),
+            password=password,
+            scope=Scope.PROJECT,
+            target=Place(name=project, domain_id=DEFAULT_DOMAIN_ID),
+        )
+        token, opened = await self.auth.issue(ask)
+        assert opened.caller.project_id is not None
+        return Login(token=token, project_id=opened.caller.project_id, expires_at_s=opened.caller.expires_at_s)
+
+    async def image_token(self) -> str:
+        return await self.auth.image_token()
 
     async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
         return await self.secrets.secret_of_access_key(access)

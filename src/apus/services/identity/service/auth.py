@@ -84,7 +84,8 @@ def refuse(why: str) -> Unauthenticated:
 class Auth:
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._service_token = ("", 0.0)
+        self._own_tokens: dict[str, tuple[str, float]] = {}
+        """By who of the cloud has it: the token, and when to make a new one."""
 
     # ------------------------------------------------------------------------------------------------ issue
     async def issue(self, ask: Ask) -> tuple[str, Opened]:
@@ -281,8 +282,16 @@ class Auth:
 
     async def service_token(self) -> str:
         """Of the cloud itself; a new one when half of its life is over."""
+        return self._own_token("service", ("admin", "manager", "member", "reader", "service"))
+
+    async def image_token(self) -> str:
+        """Of the cloud's hosts: for the bytes of images, and for nothing else."""
+        may = AppCredentialClaim("hosts", "hosts", False, (("image", "GET", "/v2/images/*/file"),))
+        return self._own_token("hosts", ("reader", "service"), may)
+
+    def _own_token(self, name: str, roles: tuple[str, ...], only: AppCredentialClaim | None = None) -> str:
         now_s = self._core.world.clock.now_s()
-        token, renew_s = self._service_token
+        token, renew_s = self._own_tokens.get(name, ("", 0.0))
         if now_s < renew_s:
             return token
         lifetime_s = self._core.settings.token_lifetime_s
@@ -293,15 +302,16 @@ class Auth:
             scope=Scope.SYSTEM,
             target=SYSTEM,
             target_domain=None,
-            roles=tuple(Named(name, name) for name in ("admin", "manager", "member", "reader", "service")),
+            roles=tuple(Named(role, role) for role in roles),
             methods=("service",),
             audit_ids=(new_audit_id(),),
             issued_at_s=now_s,
             expires_at_s=now_s + lifetime_s,
+            app_credential=only,
             system_user=True,
         )
         token, _ = self._core.verifier.seal(claims)
-        self._service_token = (token, now_s + lifetime_s / 2)
+        self._own_tokens[name] = (token, now_s + lifetime_s / 2)
         return token
 
     # --------------------------------------------------------------------------------------- look and revoke

@@ -7,7 +7,7 @@ address that the cloud is started on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -38,7 +38,8 @@ IMPLIED: Final = (("admin", "manager"), ("manager", "member"), ("member", "reade
 
 class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
     admin_password: str
-    demo_password: str
+    tenants: Mapping[str, str] = {}
+    """Passwords by name: of each a user and a project, in which he is a member."""
     catalogue: Sequence[CatalogueEntry] = ()
     region: str = "RegionOne"
     extra_roles: tuple[str, ...] = ()
@@ -46,11 +47,11 @@ class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def bootstrap(core: Core, wanted: Bootstrap) -> dict[str, str]:
-    """Make what is missing; returns the ids of the projects admin, service and demo by name."""
+    """Make what is missing; returns the ids of the projects admin, service and the tenants' by name."""
+    passwords = {"admin": wanted.admin_password, **wanted.tenants}
     known = await core.read(
-        lambda tx: {user.name for user in tables.users.find(tx, domain_id=DEFAULT_DOMAIN_ID, name=["admin", "demo"])}
+        lambda tx: {user.name for user in tables.users.find(tx, domain_id=DEFAULT_DOMAIN_ID, name=list(passwords))}
     )
-    passwords = {"admin": wanted.admin_password, "demo": wanted.demo_password}
     new = {name: password for name, password in passwords.items() if name not in known}
     hashes = dict(
         zip(new, await asyncio.gather(*(core.passwords.hash(password) for password in new.values())), strict=True)
@@ -69,13 +70,15 @@ async def bootstrap(core: Core, wanted: Bootstrap) -> dict[str, str]:
                 ),
             )
         roles = _roles(core, tx, (*ROLES, *wanted.extra_roles))
-        projects = {name: _project(core, tx, name) for name in ("admin", "service", "demo")}
-        admin, demo = _user(core, tx, "admin", hashes), _user(core, tx, "demo", hashes)
+        projects = {name: _project(core, tx, name) for name in ("admin", "service", *wanted.tenants)}
+        admin = _user(core, tx, "admin", hashes)
         if admin is not None:
             _give(tx, Held(Actor.USER, admin, Scope.PROJECT, projects["admin"]), roles["admin"])
             _give(tx, Held(Actor.USER, admin, Scope.SYSTEM), roles["admin"])
-        if demo is not None:
-            _give(tx, Held(Actor.USER, demo, Scope.PROJECT, projects["demo"]), roles["member"])
+        for name in wanted.tenants:
+            tenant = _user(core, tx, name, hashes)
+            if tenant is not None:
+                _give(tx, Held(Actor.USER, tenant, Scope.PROJECT, projects[name]), roles["member"])
         if _catalogue(tx, wanted.region, wanted.catalogue):
             core.end(tx, [CATALOGUE_SUBJECT])
         return projects

@@ -16,6 +16,7 @@ from apus.kernel.errors import Conflict, Forbidden, Unavailable
 from apus.kernel.table import Query
 from apus.kernel.world import Transaction
 from apus.services.identity import store as tables
+from apus.services.identity.contract import DEFAULT_DOMAIN_ID
 from apus.services.identity.drivers.passwords import hash_of_secret
 from apus.services.identity.logic import claims as tokens
 from apus.services.identity.logic.claims import Claims
@@ -105,6 +106,33 @@ class Secrets:
             return tables.credentials.insert(tx, record)
 
         return await self._core.write(work)
+
+    async def ensure_ec2(self, user_name: str, project_id: str) -> tuple[str, str] | None:
+        """Access key and secret of a tenant that the cloud began with, made if he has none; None when he is gone."""
+        access, secret = secrets.token_hex(16), secrets.token_hex(16)
+        blob = json.dumps({"access": access, "secret": secret, "trust_id": None, "app_cred_id": None})
+
+        def work(tx: Transaction) -> Credential | None:
+            user = tables.users.first(tx, domain_id=DEFAULT_DOMAIN_ID, name=user_name)
+            if user is None:
+                return None
+            known = tables.credentials.first(tx, user_id=user.id, project_id=project_id, type="ec2")
+            return known or tables.credentials.insert(
+                tx,
+                Credential(
+                    id=id_of_access(access),
+                    user_id=user.id,
+                    project_id=project_id,
+                    type="ec2",
+                    sealed_blob=self.seal(blob),
+                ),
+            )
+
+        credential = await self._core.write(work)
+        if credential is None:
+            return None
+        kept = json.loads(self.unseal(credential))
+        return str(kept["access"]), str(kept["secret"])
 
     async def ec2_of(self, caller: Caller, user_id: str) -> Sequence[Credential]:
         require(caller, "identity:list_ec2_credentials", Target(user_ids=(user_id,)))

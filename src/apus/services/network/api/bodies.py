@@ -16,6 +16,8 @@ Name = Annotated[str, Meta(max_length=limits.NAME_MAX)]
 Description = Annotated[str, Meta(max_length=limits.DESCRIPTION_MAX)]
 Tag = Annotated[str, Meta(min_length=1, max_length=limits.TAG_MAX)]
 Text = Annotated[str, Meta(max_length=255)]
+Whole = int | Annotated[str, Meta(pattern=r"^[0-9]{1,9}\Z")]
+"""The `openstack` command sends some numbers as texts."""
 
 
 class Attributes(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,9 +39,13 @@ class NetworkUpdate(Attributes):
     shared: bool | UnsetType = UNSET
     external: bool | UnsetType = msgspec.field(default=UNSET, name="router:external")
     is_default: bool | UnsetType = UNSET
-    mtu: int | UnsetType = UNSET
+    mtu: Whole | UnsetType = UNSET
     dns_domain: Text | UnsetType | None = UNSET
     port_security: bool | UnsetType = msgspec.field(default=UNSET, name="port_security_enabled")
+
+    def given(self) -> dict[str, Any]:
+        fields = super().given()
+        return fields | {name: int(fields[name]) for name in ("mtu", "vlan_id") if fields.get(name) is not None}
 
 
 class NetworkCreate(NetworkUpdate):
@@ -47,7 +53,7 @@ class NetworkCreate(NetworkUpdate):
     tenant_id: Text | UnsetType = UNSET
     provider_type: str | UnsetType = msgspec.field(default=UNSET, name="provider:network_type")
     physical_network: str | UnsetType | None = msgspec.field(default=UNSET, name="provider:physical_network")
-    vlan_id: int | UnsetType | None = msgspec.field(default=UNSET, name="provider:segmentation_id")
+    vlan_id: Whole | UnsetType | None = msgspec.field(default=UNSET, name="provider:segmentation_id")
     availability_zone_hints: list[Text] | UnsetType = UNSET
 
 

@@ -276,15 +276,23 @@ async def list_quotas(request: ApiRequest) -> Reply:
 
 
 async def update_quota(request: ApiRequest) -> Reply:
+    """`check_limit` refuses a limit below what is in use; `force`, its opposite, is what happens without it."""
     limits: dict[str, int] = {}
+    said: dict[str, bool] = {"check_limit": False, "force": False}
     for noun, value in request.body.quota.items():
         if noun in ("project_id", "tenant_id"):
+            continue
+        if noun in said:
+            if not isinstance(value, bool):
+                raise bad_input(noun, f"'{value}' is not true or false")
+            said[noun] = value
             continue
         try:
             limits[noun] = int(value)
         except (TypeError, ValueError):
             raise bad_input(noun, f"'{value}' is not a whole number") from None
-    await _service(request).set_quotas(request.params["id"], limits)
+    above_use = said["check_limit"] and not said["force"]
+    await _service(request).set_quotas(request.params["id"], limits, above_use=above_use)
     return await show_quota(request)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from apus.kernel.errors import Conflict
 from apus.services.network.drivers.driver import (
@@ -23,6 +23,10 @@ from apus.services.network.drivers.driver import (
 
 Mishap = Callable[[str, str], Exception | None]
 """(verb, id) -> what goes wrong this time, before anything is done."""
+
+
+Pause = Callable[[], Awaitable[None]]
+"""How long one thing takes, as programs on a real machine do: much else happens meanwhile."""
 
 
 def no_mishap(verb: str, id: str) -> Exception | None:
@@ -75,33 +79,37 @@ class SimulatedMachine:
 
 
 class SimulatedDriver:
-    def __init__(self, machine: SimulatedMachine | None = None, mishap: Mishap = no_mishap) -> None:
+    def __init__(
+        self, machine: SimulatedMachine | None = None, mishap: Mishap = no_mishap, pause: Pause | None = None
+    ) -> None:
         self.machine = machine or SimulatedMachine()
-        self._mishap = mishap
+        self._mishap, self._pause = mishap, pause
 
-    def _go(self, verb: str, id: str) -> None:
+    async def _go(self, verb: str, id: str) -> None:
+        if self._pause is not None:
+            await self._pause()
         trouble = self._mishap(verb, id)
         if trouble is not None:
             raise trouble
 
     async def start(self) -> None:
-        self._go("start", "")
+        await self._go("start", "")
 
     def capabilities(self) -> Capabilities:
         return Capabilities(name="simulated", security_groups=True, metadata_address=True, guest_to_guest=True)
 
     async def ensure_network(self, wanted: NetworkSpec) -> None:
-        self._go("ensure_network", wanted.id)
+        await self._go("ensure_network", wanted.id)
         if self.machine.networks.get(wanted.id) != wanted:
             self.machine.networks[wanted.id] = wanted
             self.machine.changes += 1
 
     async def absent_network(self, network_id: str) -> None:
-        self._go("absent_network", network_id)
+        await self._go("absent_network", network_id)
         self.machine.changes += self.machine.networks.pop(network_id, None) is not None
 
     async def ensure_port(self, wanted: PortSpec) -> Plug:
-        self._go("ensure_port", wanted.id)
+        await self._go("ensure_port", wanted.id)
         if wanted.network_id not in self.machine.networks:
             raise Conflict("network.network_not_here", f"network {wanted.network_id} is not on this host yet")
         if self.machine.ports.get(wanted.id) != wanted:
@@ -110,29 +118,29 @@ class SimulatedDriver:
         return TapPlug(tap_name=f"sim{wanted.id[:11]}")
 
     async def absent_port(self, port_id: str) -> None:
-        self._go("absent_port", port_id)
+        await self._go("absent_port", port_id)
         self.machine.changes += self.machine.ports.pop(port_id, None) is not None
 
     async def update_sets(self, sets: Sequence[AddressSet]) -> None:
         for wanted in sets:
-            self._go("update_sets", wanted.name)
+            await self._go("update_sets", wanted.name)
             self.machine.sets[wanted.name] = wanted
 
     async def absent_sets(self, names: Sequence[str]) -> None:
         for name in names:
-            self._go("absent_sets", name)
+            await self._go("absent_sets", name)
             self.machine.sets.pop(name, None)
 
     async def inventory(self) -> Inventory:
-        self._go("inventory", "")
+        await self._go("inventory", "")
         machine = self.machine
         return Inventory(networks=tuple(sorted(machine.networks)), ports=tuple(sorted(machine.ports)))
 
     async def absent_orphans(self) -> None:
-        self._go("absent_orphans", "")
+        await self._go("absent_orphans", "")
 
     async def sweep(self) -> None:
-        self._go("sweep", "")
+        await self._go("sweep", "")
         self.machine.networks.clear()
         self.machine.ports.clear()
         self.machine.sets.clear()

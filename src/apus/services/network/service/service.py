@@ -14,7 +14,7 @@ from apus.services.network.logic.limits import QUOTA_DEFAULTS
 from apus.services.network.model import HostAgent, Network, Port, Quota, Rule, SecurityGroup, Subnet
 from apus.services.network.service import groups, hosts, networks, ports, servers
 from apus.services.network.service.refusals import bad_input, missing
-from apus.services.network.service.rights import COUNTED, limit_of
+from apus.services.network.service.rights import COUNTED, check_quota, limit_of
 from apus.services.network.store import (
     GROUPS,
     HOST_AGENTS,
@@ -226,7 +226,8 @@ class NetworkService:
 
         return await self.read(work)
 
-    async def set_quotas(self, project_id: str, limits: Mapping[str, int]) -> None:
+    async def set_quotas(self, project_id: str, limits: Mapping[str, int], *, above_use: bool = False) -> None:
+        """`above_use`: raise OverQuota for a limit below what is in use."""
         for noun, limit in limits.items():
             if noun not in QUOTA_DEFAULTS:
                 raise bad_input(noun, f"Unrecognized attribute(s) '{noun}'")
@@ -239,6 +240,8 @@ class NetworkService:
                 QUOTAS.insert(tx, Quota(id=project_id, limits=dict(limits)))
             else:
                 QUOTAS.put(tx, changed(known, limits={**known.limits, **limits}))
+            for noun in limits.keys() & COUNTED.keys() if above_use else ():
+                check_quota(tx, project_id, noun, 0)
 
         await self._write(work)
 

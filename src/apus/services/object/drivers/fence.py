@@ -54,6 +54,11 @@ class Fence:
         if room_for and self._free_bytes - room_for < self._reserve:
             raise DriveFull(errno.ENOSPC, f"{self._identity.drive} has {self._free_bytes} bytes left")
 
+    async def free_bytes(self) -> int:
+        """Raise DriveTrouble unless this is the drive."""
+        await self.check()
+        return self._free_bytes
+
     def doubt(self) -> None:
         """Something failed: look again before the next use."""
         self._looked_s = -1e9

@@ -39,6 +39,10 @@ class LocalDrive:
         await self._fence.check()
         await self.copies.clear_uploads()
 
+    async def free_bytes(self) -> int:
+        """Raise DriveTrouble unless the drive is there."""
+        return await self._fence.free_bytes()
+
     def forget(self) -> None:
         """The drive may hold other things than it did."""
         self._fence.doubt()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from apus.kernel.errors import Invalid
@@ -26,13 +27,23 @@ SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecon
 class Places:
     """Where the domain's files are."""
 
+    base: str
+    """The process starts here, and names from here what is below: it may not be let through what is above."""
     directory: str
-    qmp_socket: str
-    console_socket: str
+    room: str
+    """For what the process makes itself: its sockets and its pid file."""
 
     @property
     def pid_file(self) -> str:
-        return f"{self.directory}/qemu.pid"
+        return f"{self.room}/pid"
+
+    @property
+    def qmp_socket(self) -> str:
+        return f"{self.room}/qmp"
+
+    @property
+    def console_socket(self) -> str:
+        return f"{self.room}/tty"
 
     @property
     def console_log(self) -> str:
@@ -41,8 +52,15 @@ class Places:
     def disk(self, disk: DiskSpec) -> str:
         return disk.path if disk.path.startswith("/") else f"{self.directory}/{disk.path}"
 
+    def seen(self, path: str) -> str:
+        """The path as the process says it."""
+        return path.removeprefix(f"{self.base}/")
 
-def command_line(spec: DomainSpec, places: Places, *, program: str, machine: str, accelerator: str) -> list[str]:
+
+def command_line(
+    spec: DomainSpec, places: Places, lent: Mapping[str, Sequence[str]], *, program: str, machine: str, accelerator: str
+) -> list[str]:
+    """`lent`: by port, the names of the open files for its network card; see `net_backend`."""
     kvm = accelerator == "kvm"
     argv = [
         program, "-name", boot_name(spec), "-nodefaults", "-no-user-config", "-display", "none",
@@ -55,13 +73,13 @@ def command_line(spec: DomainSpec, places: Places, *, program: str, machine: str
         "-chardev", f"socket,id=qmp,path={escape(places.qmp_socket)},server=on,wait=off",
         "-mon", "chardev=qmp,mode=control",
         "-chardev", f"socket,id=console,path={escape(places.console_socket)},server=on,wait=off,"
-        f"logfile={escape(places.console_log)},logappend=on",
+        f"logfile={escape(places.seen(places.console_log))},logappend=on",
         "-serial", "chardev:console",
         "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
     ]  # fmt: skip
     if spec.kernel_path:
-        argv += ["-kernel", spec.kernel_path]
-        argv += ["-initrd", spec.initrd_path] if spec.initrd_path else []
+        argv += ["-kernel", places.seen(spec.kernel_path)]
+        argv += ["-initrd", places.seen(spec.initrd_path)] if spec.initrd_path else []
         argv += ["-append", spec.kernel_args] if spec.kernel_args else []
     buses = hot_plug_buses(spec)
     if spec.machine == "q35":
@@ -73,7 +91,7 @@ def command_line(spec: DomainSpec, places: Places, *, program: str, machine: str
         argv += ["-device", json.dumps(disk_device(disk, buses.get(disk.id)), separators=(",", ":"))]
     for nic in spec.nics:
         if nic.kind != "none":
-            argv += ["-netdev", json.dumps(net_backend(nic, kvm=kvm), separators=(",", ":"))]
+            argv += ["-netdev", json.dumps(net_backend(nic, lent.get(nic.port_id, ())), separators=(",", ":"))]
         argv += ["-device", json.dumps(nic_device(nic, buses.get(nic.port_id)), separators=(",", ":"))]
     return argv
 
@@ -136,13 +154,21 @@ def net_node(port_id: str) -> str:
 
 
 def block_node(disk: DiskSpec, places: Places) -> dict[str, Any]:
-    return {
+    """What it stands on is said here too: the path in the overlay's header is for people."""
+    node = {
         "driver": disk.format,
         "node-name": disk_node(disk.id),
         "read-only": disk.read_only,
         "discard": "unmap",
-        "file": {"driver": "file", "filename": places.disk(disk), "read-only": disk.read_only},
+        "file": {"driver": "file", "filename": places.seen(places.disk(disk)), "read-only": disk.read_only},
     }
+    if disk.backing_path is not None:
+        node["backing"] = {
+            "driver": disk.backing_format,
+            "read-only": True,
+            "file": {"driver": "file", "filename": places.seen(disk.backing_path), "read-only": True},
+        }
+    return node
 
 
 def disk_device(disk: DiskSpec, bus: str | None) -> dict[str, Any]:
@@ -164,11 +190,12 @@ def disk_device(disk: DiskSpec, bus: str | None) -> dict[str, Any]:
     return device
 
 
-def net_backend(nic: NicSpec, *, kvm: bool) -> dict[str, Any]:
+def net_backend(nic: NicSpec, lent: Sequence[str]) -> dict[str, Any]:
+    """`lent`: what QEMU knows the open TAP device by, and maybe the kernel's own end of it."""
     node = net_node(nic.port_id)
     if nic.kind == "tap":
-        tap: dict[str, Any] = {"type": "tap", "id": node, "ifname": nic.tap_name, "script": "no", "downscript": "no"}
-        return tap | ({"vhost": True} if kvm else {})
+        tap: dict[str, Any] = {"type": "tap", "id": node, "fd": lent[0]}
+        return tap | ({"vhost": True, "vhostfd": lent[1]} if len(lent) > 1 else {})
     forwards = [{"str": f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}"} for f in nic.host_forwards]
     user: dict[str, Any] = {"type": "user", "id": node, "hostfwd": forwards}
     if nic.user is not None:

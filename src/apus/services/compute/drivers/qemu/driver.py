@@ -4,8 +4,8 @@ What is known about a domain is in its directory, written before anything is sta
 
     domains/ID/spec.json      the newest spec that was accepted, and the exact machine type of its first start
     domains/ID/started.json   the newest boot that is known to have been under way
-    domains/ID/qemu.pid       QEMU's own, which it locks: two processes of one domain cannot be
     domains/ID/console.log    what the guest printed, over all its boots; console.old is what came before
+    ROOM/pid                  QEMU's own, which it locks: two processes of one domain cannot be; beside its sockets
 
 A process is recognised by that pid file together with its own command line, which names the file and the boot, so
 a kill of ours between any two lines leaves nothing that `inventory` does not see.  QEMU removes the file when it
@@ -14,10 +14,10 @@ ends in good order; one that is left behind by a dead process means a crash.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +26,17 @@ from typing import Final
 import msgspec
 
 from apus.kernel.errors import Invalid, NotFound, Unavailable
+from apus.kernel.log import get_logger
+from apus.kernel.turns import Turns
 from apus.kernel.world import ProcessRef, World
 
-from ..hypervisor import CONSOLE_BYTES_MAX, Capabilities, DomainSpec, Found, Power
+from ..hypervisor import CONSOLE_BYTES_MAX, Capabilities, DomainSpec, Found, NicSpec, Power
 from ..plan import Pause, PlugDisk, PlugNic, Resume, Start, Stop, UnplugDisk, UnplugNic, check, plan
 from . import disks, plug
 from .accelerator import Accelerator
-from .command_line import Places, command_line
-from .qmp import monitor
+from .account import Accounts, as_user, device_groups, lend, make_room, own_file, rooms_dir, settle, why_not
+from .command_line import Places, command_line, short
+from .qmp import hand_over, monitor
 
 START_TIMEOUT_S: Final = 20.0
 """From the process to its first answer; 0.1 s on an idle host, seconds when many start at once."""
@@ -41,7 +44,9 @@ END_TIMEOUT_S: Final = 5.0
 """For QEMU to flush its disks after `quit`; then it is killed."""
 WATCH_EVERY_S: Final = 0.01
 """A process that is not our child can only be looked at; ten milliseconds is short against its start."""
-SOCKET_PATH_MAX: Final = 107
+KVM_DEVICES: Final = (Path("/dev/kvm"),)
+
+_log = get_logger("apus.qemu")
 
 POWERS: Final = {
     "running": Power.ON,
@@ -57,6 +62,8 @@ POWERS: Final = {
 class Kept(msgspec.Struct, frozen=True):
     spec: DomainSpec
     machine: str
+    uid: int | None = None
+    """Who the process is; None is who we are."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -68,18 +75,23 @@ class QemuHypervisor:
         self, world: World, state_dir: Path, accelerator: Accelerator, *, program: str = "qemu-system-x86_64"
     ) -> None:
         self._world, self._program, self._accelerator = world, program, accelerator
-        self._domains_dir = state_dir.absolute() / "domains"
-        self._sockets_dir = sockets_dir(state_dir.absolute())
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._base = state_dir.absolute()
+        self._domains_dir = self._base / "domains"
+        self._rooms_dir = rooms_dir(self._base)
+        self._accounts = Accounts()
+        self._as_us = why_not(KVM_DEVICES if accelerator == "kvm" else ())
+        if self._as_us and os.geteuid() == 0:
+            _log.warning("guests are not users of their own", why=self._as_us)
+        self._turns = Turns()
         self._capabilities: Capabilities | None = None
 
     async def ensure(self, wanted: DomainSpec) -> Found:
-        async with self._lock(wanted.incarnation_id):
+        async with self._turns.of(wanted.incarnation_id):
             kept = await self._kept(wanted.incarnation_id)
             check(wanted, kept.spec if kept else None)
             if kept is None or kept.spec != wanted:
                 machine = kept.machine if kept else await self._machine(wanted.machine)
-                kept = Kept(wanted, machine)
+                kept = Kept(wanted, machine, await self._uid(wanted.incarnation_id))
                 await self._world.disk.write_synced(self._file(wanted, "spec.json"), msgspec.json.encode(kept))
             actions = plan(wanted, await self._found(kept))
             for action in actions:
@@ -89,23 +101,23 @@ class QemuHypervisor:
                     case Start():
                         await self._start(kept)
                     case _:
-                        await self._change(wanted, action)
+                        await self._change(kept, action)
             return await self._found(kept)
 
     async def absent(self, incarnation_id: str, *, graceful_s: float = 0.0) -> None:
-        async with self._lock(incarnation_id):
+        async with self._turns.of(incarnation_id):
             directory = self._directory(incarnation_id)
             if await self._world.disk.stat(directory) is not None:
                 await self._stop(incarnation_id, graceful_s)
-            for socket in (self._places(incarnation_id).qmp_socket, self._places(incarnation_id).console_socket):
-                await self._world.disk.remove(Path(socket))
+            await self._leave(incarnation_id)
             await self._world.disk.remove(directory)
-        self._locks.pop(incarnation_id, None)
+        self._accounts.forget(incarnation_id)
 
     async def halt(self, incarnation_id: str) -> None:
         """End its process and keep the rest: the end of the whole cloud on this host, not of the server."""
-        async with self._lock(incarnation_id):
+        async with self._turns.of(incarnation_id):
             await self._stop(incarnation_id, 0.0)
+            await self._leave(incarnation_id)
 
     async def inventory(self) -> Sequence[Found]:
         found = []
@@ -157,7 +169,7 @@ class QemuHypervisor:
             console_bytes=console.size_bytes if console else 0,
         )
         if process is None:
-            if await self._world.disk.stat(self._file(spec, "qemu.pid")) is None:
+            if await self._world.disk.stat(Path(self._places(spec.incarnation_id).pid_file)) is None:
                 return found
             return msgspec.structs.replace(
                 found, power=Power.CRASHED, reason=await self._last_words(spec.incarnation_id)
@@ -211,19 +223,42 @@ class QemuHypervisor:
         spec, places = kept.spec, self._places(kept.spec.incarnation_id)
         for disk in spec.disks:
             await disks.ensure_disk(self._world, disk, Path(places.disk(disk)))
-        argv = command_line(spec, places, program=self._program, machine=kept.machine, accelerator=self._accelerator)
         await self._rotate_console(spec.incarnation_id)
         for stale in (places.pid_file, places.qmp_socket, places.console_socket):
             await self._world.disk.remove(Path(stale))
         log = self._file(spec, "qemu.log")
         await (await self._world.disk.create(log)).close()
-        try:
-            process = await self._world.run.spawn(argv, log_path=log)
-        except FileNotFoundError:
-            raise Unavailable("compute.no_program", f"{self._program} is not installed on this host") from None
+        prefix = await self._world.run.in_thread(lambda: self._let_in(kept))
+        kvm = self._accelerator == "kvm"
+        with contextlib.ExitStack() as devices:
+            taps = [nic for nic in spec.nics if nic.kind == "tap"]
+            lent = {nic.port_id: devices.enter_context(lend(nic, vhost=kvm)) for nic in taps}
+            names = {port_id: [str(handle) for handle in handles] for port_id, handles in lent.items()}
+            argv = command_line(
+                spec, places, names, program=self._program, machine=kept.machine, accelerator=self._accelerator
+            )
+            handles = [handle for each in lent.values() for handle in each]
+            process = await self._spawned([*prefix, *argv], log, handles)
         await self._answers(process, spec)
         started = msgspec.json.encode(Started(spec.boot_count))
         await self._world.disk.write_synced(self._file(spec, "started.json"), started)
+
+    async def _spawned(self, argv: Sequence[str], log: Path, handles: Sequence[int]) -> ProcessRef:
+        try:
+            if shutil.which(self._program) is None:
+                raise FileNotFoundError(self._program)
+            return await self._world.run.spawn(argv, log_path=log, cwd=self._base, handles=handles)
+        except FileNotFoundError:
+            raise Unavailable("compute.no_program", f"{self._program} is not installed on this host") from None
+
+    def _let_in(self, kept: Kept) -> list[str]:
+        """Make what the process needs its own; what its command line begins with."""
+        places = self._places(kept.spec.incarnation_id)
+        make_room(Path(places.room))
+        if kept.uid is None:
+            return []
+        devices = KVM_DEVICES if self._accelerator == "kvm" else ()
+        return as_user(kept.uid, settle(kept.spec, places, kept.uid) | device_groups(devices))
 
     async def _answers(self, process: ProcessRef, spec: DomainSpec) -> None:
         """Wait until the process listens for us, or has ended."""
@@ -264,6 +299,12 @@ class QemuHypervisor:
                     raise Unavailable("compute.stop_failed", "the hypervisor process does not end, even when killed")
         await self._world.disk.remove(Path(self._places(incarnation_id).pid_file))
 
+    async def _leave(self, incarnation_id: str) -> None:
+        """The room of a process that has ended goes, and with the last one what they are in."""
+        await self._world.disk.remove(Path(self._places(incarnation_id).room))
+        with contextlib.suppress(OSError):
+            self._rooms_dir.rmdir()
+
     async def _ended(self, process: ProcessRef, timeout_s: float) -> bool:
         deadline_s = self._world.clock.monotonic_s() + timeout_s
         while self._world.run.alive(process):
@@ -272,10 +313,15 @@ class QemuHypervisor:
             await self._world.clock.sleep(WATCH_EVERY_S)
         return True
 
-    async def _change(self, spec: DomainSpec, action: object) -> None:
-        places = self._places(spec.incarnation_id)
+    async def _change(self, kept: Kept, action: object) -> None:
+        spec, places = kept.spec, self._places(kept.spec.incarnation_id)
         if isinstance(action, PlugDisk):
-            await disks.ensure_disk(self._world, action.disk, Path(places.disk(action.disk)))
+            path, uid = Path(places.disk(action.disk)), kept.uid
+            await disks.ensure_disk(self._world, action.disk, path)
+            if uid is not None:
+                read_only = action.disk.read_only
+                await self._world.run.in_thread(lambda: own_file(path, uid, read_only=read_only))
+        lent = await self._hand_over(action.nic, places) if isinstance(action, PlugNic) else ()
         async with monitor(places.qmp_socket) as qmp:
             match action:
                 case Pause():
@@ -285,13 +331,23 @@ class QemuHypervisor:
                 case PlugDisk(disk=disk):
                     await plug.plug_disk(qmp, spec, disk, places)
                 case PlugNic(nic=nic):
-                    await plug.plug_nic(qmp, spec, nic, kvm=self._accelerator == "kvm")
+                    await plug.plug_nic(qmp, spec, nic, lent)
                 case UnplugDisk(id=id):
                     await plug.unplug_disk(qmp, id)
                 case UnplugNic(port_id=port_id):
                     await plug.unplug_nic(qmp, port_id)
                 case _:
                     raise AssertionError(action)
+
+    async def _hand_over(self, nic: NicSpec, places: Places) -> Sequence[str]:
+        """Give the running process the devices of a network card; the names it knows them by."""
+        if nic.kind != "tap":
+            return ()
+        with lend(nic, vhost=self._accelerator == "kvm") as handles:
+            names = [f"{kind}-{short(nic.port_id)}" for kind in ("tap", "vhost")[: len(handles)]]
+            given = dict(zip(names, handles, strict=True))
+            await self._world.run.in_thread(lambda: hand_over(places.qmp_socket, given))
+        return names
 
     async def _rotate_console(self, incarnation_id: str) -> None:
         """QEMU appends, so a file that is emptied under it goes on from its start."""
@@ -315,8 +371,20 @@ class QemuHypervisor:
 
     def _places(self, incarnation_id: str) -> Places:
         directory = self._directory(incarnation_id)
-        short = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
-        return Places(str(directory), f"{self._sockets_dir}/{short}.qmp", f"{self._sockets_dir}/{short}.tty")
+        name = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
+        return Places(str(self._base), str(directory), f"{self._rooms_dir}/{name}")
+
+    async def _uid(self, incarnation_id: str) -> int | None:
+        """The guest's own user, the same for all its life; the first time, after a look at who has which."""
+        if self._as_us:
+            return None
+        if not self._accounts.known:
+            for name in await self._world.disk.names(self._domains_dir):
+                kept = await self._kept(name)
+                if kept is not None and kept.uid is not None:
+                    self._accounts.know(name, kept.uid)
+            self._accounts.known = True
+        return self._accounts.give(incarnation_id)
 
     async def _kept(self, incarnation_id: str) -> Kept | None:
         try:
@@ -333,23 +401,6 @@ class QemuHypervisor:
         exact = [name for name in machines if name.startswith(prefix)]
         return max(exact, key=version_of, default=kind)
 
-    def _lock(self, incarnation_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(incarnation_id, asyncio.Lock())
-
 
 def version_of(machine: str) -> tuple[int, ...]:
     return tuple(int(part) for part in machine.rpartition("-")[2].split(".") if part.isdigit())
-
-
-def sockets_dir(state_dir: Path) -> Path:
-    """Where the sockets lie.  Their path has at most 107 bytes, so a deep state directory gets a shallow one."""
-    near = state_dir / "sockets"
-    if len(os.fsencode(near)) + len("/0123456789abcdef.qmp") <= SOCKET_PATH_MAX:
-        room = near
-    else:
-        runtime = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))  # noqa: S108
-        room = runtime / f"apus-{os.geteuid()}-{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]}"
-    room.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if room.stat().st_uid != os.geteuid():
-        raise Unavailable("compute.sockets", f"{room} belongs to somebody else")
-    return room

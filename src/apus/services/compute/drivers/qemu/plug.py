@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Final
 
 from apus.kernel.errors import Conflict, Invalid, Unavailable
@@ -63,10 +64,11 @@ async def plug_disk(qmp: Monitor, spec: DomainSpec, disk: DiskSpec, places: Plac
     await qmp.execute("device_add", disk_device(disk, bus))
 
 
-async def plug_nic(qmp: Monitor, spec: DomainSpec, nic: NicSpec, *, kvm: bool) -> None:
+async def plug_nic(qmp: Monitor, spec: DomainSpec, nic: NicSpec, lent: Sequence[str]) -> None:
+    """`lent`: what QEMU was given for it, by the names that `net_backend` says."""
     if nic.kind != "none":
         try:
-            await qmp.execute("netdev_add", net_backend(nic, kvm=kvm))
+            await qmp.execute("netdev_add", net_backend(nic, lent))
         except Refused as refusal:
             if "uplicate" not in str(refusal):
                 raise

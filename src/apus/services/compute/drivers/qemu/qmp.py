@@ -6,9 +6,12 @@ guest after us, so none is.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -65,3 +68,33 @@ async def monitor(socket_path: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Asy
         with contextlib.suppress(QMPError, TimeoutError, OSError, EOFError):
             async with asyncio.timeout(timeout_s):
                 await client.disconnect()
+
+
+def hand_over(socket_path: str, handles: Mapping[str, int]) -> None:
+    """Give QEMU open files of ours, by the names that it is to know them by.  Blocks: for a thread.
+
+    A connection of its own, since no asyncio transport passes files on every event loop; QEMU keeps what it was given.
+    Raise Unavailable when it does not take them.
+    """
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as line:
+        line.settimeout(CALL_TIMEOUT_S)
+        try:
+            line.connect(socket_path)
+            with line.makefile("rb") as answers:
+                answers.readline()  # the greeting
+                _ask(line, answers, {"execute": "qmp_capabilities"}, ())
+                for name, handle in handles.items():
+                    _ask(line, answers, {"execute": "getfd", "arguments": {"fdname": name}}, (handle,))
+        except (OSError, ValueError) as error:
+            raise Unavailable("compute.qemu_silent", f"QEMU did not take a device: {error!r}") from None
+
+
+def _ask(line: socket.socket, answers: Any, command: Mapping[str, Any], handles: tuple[int, ...]) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handles))] if handles else []
+    line.sendmsg([json.dumps(command).encode()], rights)
+    while True:  # events come in between
+        said = json.loads(answers.readline())
+        if "error" in said:
+            raise ValueError(said["error"])
+        if "return" in said:
+            return

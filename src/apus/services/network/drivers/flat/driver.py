@@ -42,7 +42,7 @@ from apus.services.network.drivers.flat.ruleset import METADATA_IPV4, METADATA_I
 
 ServeMetadata = Callable[[str, socket.socket], Awaitable[asyncio.Server]]
 """Serves a listening socket at the metadata address of the network (`MetadataServer.serve`)."""
-_PORT_CHAIN = re.compile(r"[sle]_([0-9a-f]{9})|z_([0-9a-f]{9})p")
+PORT_CHAIN = re.compile(r"[sle]_([0-9a-f]{9})|z_([0-9a-f]{9})p")
 _NETWORK_CHAIN = re.compile(r"z_([0-9a-f]{9})")
 
 
@@ -220,12 +220,12 @@ class FlatDriver:
         chains = await self._commands.nft_chains(ruleset.table_name(self._names))
         port_keys, network_keys = {short(id) for id in ports}, {short(id) for id in networks}
         for chain in chains:
-            of_port, of_network = _PORT_CHAIN.fullmatch(chain), _NETWORK_CHAIN.fullmatch(chain)
+            of_port, of_network = PORT_CHAIN.fullmatch(chain), _NETWORK_CHAIN.fullmatch(chain)
             if (of_port and (of_port[1] or of_port[2]) not in port_keys) or (
                 of_network and of_network[1] not in network_keys
             ):
                 orphans.append(chain)
-        chained = {match[1] for match in map(_PORT_CHAIN.fullmatch, chains) if match}
+        chained = {match[1] for match in map(PORT_CHAIN.fullmatch, chains) if match}
         for id, known in list(self._ports.items()):
             if id not in ports or (known.port_security and short(id) not in chained):
                 del self._ports[id]  # somebody took it from us: the next ensure makes it anew
@@ -252,7 +252,7 @@ class FlatDriver:
     async def absent_orphans(self) -> None:
         for name in (await self.inventory()).orphans:
             key = name.strip("slez_p")[-9:] if "_" in name else name[-9:]
-            if name.startswith(f"{self._names.prefix}p") or _PORT_CHAIN.fullmatch(name):
+            if name.startswith(f"{self._names.prefix}p") or PORT_CHAIN.fullmatch(name):
                 await self._port_gone(key)
             else:
                 await self._network_gone(key)

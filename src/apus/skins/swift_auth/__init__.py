@@ -1,0 +1,1 @@
+"""Swift's own way to log in, before there was Keystone."""

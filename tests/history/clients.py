@@ -1,0 +1,119 @@
+"""Clients of the Swift door that write, overwrite, delete and read a few names as fast as they can, and keep what they saw."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import Final
+
+import aiohttp
+
+from tests.history.checker import ABSENT, Operation
+
+SIZES: Final = (64, 4096, 70_000, 1_500_000)
+"""Each on another way through the engine: packed, packed, a file, several strides."""
+GARBAGE: Final = "garbage"
+"""What a read is said to have seen when its bytes are nothing that anybody wrote."""
+TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
+
+
+def body_of(value: str) -> bytes:
+    """The bytes of a value: they say which they are, and which length they have to have."""
+    size = int(value.split("-")[-1])
+    seed = hashlib.sha256(value.encode()).digest()
+    return (value.encode() + b"\n" + seed * (size // len(seed) + 1))[:size]
+
+
+def value_of(body: bytes) -> str:
+    value = body.partition(b"\n")[0].decode("ascii", "replace")
+    try:
+        return value if body_of(value) == body else GARBAGE
+    except ValueError:
+        return GARBAGE
+
+
+class Clients:
+    """`url` is a container's.  Operations are added to `history` when they have ended."""
+
+    def __init__(self, url: str, token: str, names: Sequence[str], dice: Random) -> None:
+        self.history: list[Operation] = []
+        self.refused = 0
+        self.listings = 0
+        self._url, self._names, self._dice = url, names, dice
+        self.headers = {"X-Auth-Token": token}
+        self._numbers: Iterator[int] = iter(range(10**9))
+        self._over = False
+
+    async def run(self, count: int, pace_s: float) -> None:
+        """Until `stop`."""
+        async with aiohttp.ClientSession(headers=self.headers, timeout=TIMEOUT) as session:
+            await asyncio.gather(*(self._one(session, pace_s) for _ in range(count)))
+
+    def stop(self) -> None:
+        self._over = True
+
+    async def _one(self, session: aiohttp.ClientSession, pace_s: float) -> None:
+        acts = (self._put, self._put, self._put, self._get, self._get, self._delete, self._list)
+        while not self._over:
+            await self._dice.choice(acts)(session, self._dice.choice(self._names))
+            await asyncio.sleep(self._dice.uniform(0, 2 * pace_s))
+
+    async def _put(self, session: aiohttp.ClientSession, name: str) -> None:
+        value = f"{next(self._numbers):08d}-{self._dice.choice(SIZES)}"
+        await self._write(session, name, value, body_of(value), (201,))
+
+    async def _delete(self, session: aiohttp.ClientSession, name: str) -> None:
+        await self._write(session, name, ABSENT, None, (204,))
+
+    async def _write(
+        self, session: aiohttp.ClientSession, name: str, value: str, body: bytes | None, good: Sequence[int]
+    ) -> None:
+        began_s, ended_s = time.monotonic(), math.inf
+        try:
+            method = "DELETE" if body is None else "PUT"
+            async with session.request(method, f"{self._url}/{name}", data=body) as reply:
+                if reply.status in good:
+                    ended_s = time.monotonic()
+                elif reply.status == 404 and body is None:
+                    return  # there was nothing to delete
+                else:
+                    assert reply.status in (409, 503), (reply.status, await reply.text())
+                    self.refused += 1
+        except (aiohttp.ClientError, TimeoutError):
+            self.refused += 1
+        self.history.append(Operation(name, False, value, began_s, ended_s))
+
+    async def _get(self, session: aiohttp.ClientSession, name: str) -> None:
+        began_s = time.monotonic()
+        try:
+            value = await self.read(session, name)
+        except (aiohttp.ClientError, TimeoutError):
+            self.refused += 1
+            return
+        self.history.append(Operation(name, True, value, began_s, time.monotonic()))
+
+    async def read(self, session: aiohttp.ClientSession, name: str, **headers: str) -> str:
+        """Raise ClientError when it cannot be read now."""
+        sent = {key.replace("_", "-"): value for key, value in headers.items()}
+        async with session.get(f"{self._url}/{name}", headers=sent) as reply:
+            if reply.status == 404:
+                return ABSENT
+            reply.raise_for_status()
+            return value_of(await reply.read())
+
+    async def _list(self, session: aiohttp.ClientSession, name: str) -> None:
+        try:
+            await self.names(session)
+            self.listings += 1
+        except (aiohttp.ClientError, TimeoutError):
+            self.refused += 1
+
+    async def names(self, session: aiohttp.ClientSession) -> dict[str, int]:
+        """Listed names with their sizes.  Raise ClientError when they cannot be listed now."""
+        async with session.get(f"{self._url}?format=json") as reply:
+            reply.raise_for_status()
+            return {row["name"]: row["bytes"] for row in await reply.json()}

@@ -1,0 +1,186 @@
+"""Clients write, overwrite, delete, list and read while drives go, fill up, come back old or empty, rot, and the process
+is killed: no acknowledged write is lost or replaced by an older one, no delete comes back, listings are complete.
+
+`--history-s 3600` (`make history-long`) is the long run whose summary stands in docs/faults.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import pytest
+
+from tests.history.checker import ABSENT, never_written, survivors
+from tests.history.clients import Clients
+from tests.history.drives import NAMES, Drives
+from tests.host.cloud_process import CloudProcess, free_pair
+
+OBJECTS = [f"name{number}" for number in range(16)]
+CLIENTS = 6
+PACE_S = 0.02
+HEALED_WITHIN_S = 90.0
+FAULT_S = 1.5
+"""How long a drive is away, full or read-only."""
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(7200)]
+
+
+class Trouble:
+    """The faults, one drive at a time; between two of them the store may heal."""
+
+    def __init__(self, store: CloudProcess, drives: Drives, dice: Random) -> None:
+        self._store, self._drives, self._dice = store, drives, dice
+        self.token = ""
+        self.counts = collections.Counter[str]()
+        self.slowest_heal_s = 0.0
+
+    async def one(self) -> None:
+        faults: list[Callable[[str], Awaitable[None]]] = [
+            self._killed, self._away, self._old, self._emptied, self._full, self._read_only, self._rotten,
+        ]  # fmt: skip
+        fault = self._dice.choice(faults)
+        self.counts[fault.__name__.strip("_")] += 1
+        await fault(self._dice.choice(NAMES))
+        await self.heal()
+
+    async def heal(self) -> None:
+        """All drives are in their places: within a bounded time nothing is left to check."""
+        began_s = time.monotonic()
+        while True:
+            took_s = time.monotonic() - began_s
+            status = await asyncio.to_thread(self._status)
+            if status is not None and status["partitions_to_check"] == 0 and took_s > 2 * FAULT_S:
+                break
+            assert took_s < HEALED_WITHIN_S, f"not healed: {status}"
+            await asyncio.sleep(0.1)
+        self.slowest_heal_s = max(self.slowest_heal_s, took_s)
+
+    def kill(self) -> None:
+        supervisor = self._store.supervisor()
+        for pid in self._store.pids():
+            if pid != supervisor:
+                os.kill(pid, signal.SIGKILL)
+
+    async def _killed(self, name: str) -> None:
+        self.kill()
+
+    async def _away(self, name: str) -> None:
+        self._drives.go_away(name)
+        await asyncio.sleep(FAULT_S)
+        self._drives.come_back(name)
+
+    async def _old(self, name: str) -> None:
+        """It comes back as it was a while ago, as a disk from a shelf."""
+        before = await asyncio.to_thread(self._drives.snapshot, name)
+        await asyncio.sleep(FAULT_S)
+        self._exchange(name, before)
+
+    async def _emptied(self, name: str) -> None:
+        self._exchange(name, self._drives.empty(name))
+
+    def _exchange(self, name: str, other: Path) -> None:
+        self.kill()
+        self._drives.go_away(name)
+        self._drives.become(name, other)
+        self._drives.come_back(name)
+        self.kill()  # what the supervisor started meanwhile saw no drive there
+
+    async def _full(self, name: str) -> None:
+        await asyncio.to_thread(self._drives.fill, name)
+        await asyncio.sleep(FAULT_S)
+        self._drives.unfill(name)
+
+    async def _read_only(self, name: str) -> None:
+        while not self._drives.read_only(name, True):
+            self.kill()
+            await asyncio.sleep(0)
+        await asyncio.sleep(FAULT_S)
+        assert self._drives.read_only(name, False)
+
+    async def _rotten(self, name: str) -> None:
+        """Always the same drive: two that rot at once are more than three copies promise to bear."""
+        self._drives.rot(NAMES[0], self._dice)
+
+    def _status(self) -> dict[str, int] | None:
+        try:
+            if not self.token:
+                self.token, _ = self._store.login()
+            answer = self._store.ask("GET", "/apus/v1/object/status", token=self.token)
+        except (OSError, AssertionError):
+            return None
+        return dict(answer.json) if answer.status == 200 else None
+
+
+@pytest.fixture
+def drives(tmp_path: Path) -> Iterator[Drives]:
+    drives = Drives(tmp_path)
+    yield drives
+    drives.close()
+
+
+def test_nothing_acknowledged_is_lost(
+    tmp_path: Path, drives: Drives, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    duration_s, seed = float(pytestconfig.getoption("--history-s")), int(pytestconfig.getoption("--history-seed"))
+    store = CloudProcess(tmp_path / "state", free_pair())
+    store.must_up("--only", "object", "--drives", drives.option, hosts=0)
+    try:
+        token, project_id = store.login("demo")
+        path = f"/v1/AUTH_{project_id}/history"
+        assert store.ask("PUT", path, token=token).status == 201
+        clients = Clients(f"http://127.0.0.1:{store.port}{path}", token, OBJECTS, Random(seed))
+        trouble = Trouble(store, drives, Random(seed))
+        asyncio.run(story(clients, trouble, drives, duration_s))
+        with capsys.disabled():
+            print(f"\n{told(clients, trouble)}", file=sys.stderr)
+    finally:
+        store.down()
+
+
+async def story(clients: Clients, trouble: Trouble, drives: Drives, duration_s: float) -> None:
+    running = asyncio.create_task(clients.run(CLIENTS, PACE_S))
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < duration_s:
+        await trouble.one()
+        assert not running.done(), running
+    clients.stop()
+    await running
+    await trouble.heal()
+    await judge(clients, drives)
+
+
+async def judge(clients: Clients, drives: Drives) -> None:
+    async with aiohttp.ClientSession(headers=clients.headers) as session:
+        after = {name: await clients.read(session, name, x_newest="true") for name in OBJECTS}
+        for name in OBJECTS:
+            operations = [op for op in clients.history if op.name == name]
+            assert after[name] in survivors(operations), (name, after[name], operations[-20:])
+            assert not never_written(operations)
+        listed = await clients.names(session)
+        assert listed == {name: int(value.split("-")[-1]) for name, value in after.items() if value != ABSENT}
+        for away in NAMES:  # whichever drive is away, the others say the same
+            drives.go_away(away)
+            try:
+                for name in OBJECTS:
+                    assert await clients.read(session, name, x_newest="true") == after[name], (away, name)
+            finally:
+                drives.come_back(away)
+
+
+def told(clients: Clients, trouble: Trouble) -> str:
+    writes = sum(not op.is_read for op in clients.history)
+    acknowledged = sum(op.known for op in clients.history if not op.is_read)
+    faults = ", ".join(f"{count} {name}" for name, count in sorted(trouble.counts.items()))
+    return (
+        f"{writes} writes ({acknowledged} acknowledged), {len(clients.history) - writes} reads, {clients.listings} listings,"
+        f" {clients.refused} refused or cut off; faults: {faults}; slowest to heal: {trouble.slowest_heal_s:.1f} s"
+    )

@@ -1,0 +1,63 @@
+"""A host's compute agent: what it does once more must not hurt what came after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from apus.services.compute.agent.agent import Agent
+from apus.services.compute.agent.journal import Entry, MemoryJournal
+from apus.services.compute.agent.sim import SimGuests, SimPlugs
+from apus.services.compute.contract import Found, GuestSpec, Power, Wish
+from apus.services.network.contract import ServerPort
+from apus.services.placement.contract import HostReport
+from tests.flow.virtual import memory_world, run_virtual
+from tests.sim.cloud import host_report
+
+PORT = ServerPort(
+    id="p", network_id="n", network_name="n", project_id="", server_id="", mac="fa:16:3e:00:00:01", fixed_ips=(),
+    mtu=1500, host="h1", made_for_server=False,
+)  # fmt: skip
+
+
+def wish(id: str, seq: int, power: Power) -> Wish:
+    spec = GuestSpec(name=id, vcpus=1, memory_mib=64, disk_gib=1, ports=(PORT,))
+    return Wish(id=id, server_id=f"server-{id}", host="h1", seq=seq, power=power, spec=spec)
+
+
+class Control:
+    def __init__(self, *wishes: Wish) -> None:
+        self.wishes = wishes
+
+    async def wanted(self, host: str, since: int) -> Sequence[Wish]:
+        return [wish for wish in self.wishes if wish.seq > since]
+
+    async def report(self, host: str, found: Sequence[Found], complete: bool) -> None: ...
+
+    async def drive_files(self, incarnation_id: str) -> Mapping[str, bytes]:
+        return {}
+
+    async def report_host(self, report: HostReport) -> None: ...
+
+    async def host_heard(self, host: str) -> None: ...
+
+
+def test_what_is_over_and_made_absent_again_leaves_its_port_to_the_next_server() -> None:
+    """The host died between the end of a guest and forgetting it; its port has a new server since."""
+
+    async def story() -> None:
+        world = await memory_world()
+        journal, plugs = MemoryJournal(), SimPlugs()
+        await journal.keep(Entry(wish=wish("next", 3, Power.ON)))
+        await journal.keep(Entry(wish=wish("over", 2, Power.GONE)))
+        guests = SimGuests(world.clock, plugs)
+        await guests.ensure(wish("next", 3, Power.ON))
+        control = Control(wish("next", 3, Power.ON))
+        agent = Agent(world, lambda: host_report("h1"), work=control, placement=control, guests=guests, journal=journal)
+        running = asyncio.create_task(agent.run())
+        await asyncio.sleep(5)
+        running.cancel()
+        assert list(await journal.load()) == ["next"]
+        assert list(plugs.plugged) == ["p"]
+
+    run_virtual(story())
