@@ -296,11 +296,11 @@ class Objects:
         referrer: str = "",
         listing: bool = False,
     ) -> bool:
-        """Raise unless the caller may; true when he owns the account."""
+        """Raise unless the caller may; true when the account is his to change."""
         if account.startswith("."):
             raise Forbidden("object.hidden_account", "Access was denied to this resource.")
         if owns(caller, account, to_write=to_write):
-            return True
+            return owns(caller, account, to_write=True)
         if container is not None:
             acl = container.metadata.get("x-container-write" if to_write else "x-container-read", "")
             if acl_allows(acl, caller, referrer=referrer, listing=listing):

@@ -11,12 +11,12 @@ from apus.wire.route import Reply
 
 
 async def show_account(ask: Ask) -> Reply:
-    ask.require(ask.account, None, to_write=False)
+    owner = ask.require(ask.account, None, to_write=False)
     wanted, form = listing_ask(ask.request), listing_format(ask.request)
     head = await ask.service.account(ask.account)
     if head is not None and head.gone and not head.exists:
         raise NotFound("object.no_account", "The resource could not be found.")
-    headers = views.account_headers(head, ask.now_s)
+    headers = views.account_headers(head, ask.now_s, to_owner=owner)
     rows = await ask.service.listing(ask.account, "", wanted) if ask.reading and head is not None else ()
     return views.listing("account", ask.account, rows, form, headers, body=ask.reading)
 

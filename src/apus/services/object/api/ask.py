@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from apus.kernel.errors import CloudError, NotFound
 from apus.services.object.api.bodies import is_true, names_of
+from apus.services.object.logic.signed import Grant
 from apus.services.object.model import IndexHead
 from apus.services.object.service import Objects
 from apus.wire.route import ApiRequest
@@ -22,6 +23,8 @@ class Ask:
     account: str
     container: str
     name: str
+    grant: Grant | None = None
+    """What a signature in the request allows besides."""
 
     @classmethod
     def of(cls, request: ApiRequest) -> Ask:
@@ -57,6 +60,8 @@ class Ask:
 
     def require(self, account: str, head: IndexHead | None, *, to_write: bool, listing: bool = False) -> bool:
         """Raise unless the caller may; true when he owns the account."""
+        if self.grant is not None and self.grant.covers(account, head.container if head else self.container):
+            return False
         referrer = self.headers.get("referer", "")
         return self.service.require(
             self.request.caller, account, head, to_write=to_write, referrer=referrer, listing=listing

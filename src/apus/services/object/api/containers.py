@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from apus.kernel.errors import Invalid, NotFound
-from apus.services.object.api import views
+from apus.services.object.api import signed, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import is_true, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
@@ -49,6 +49,8 @@ async def put_container(ask: Ask) -> Reply:
 
 
 async def post_container(ask: Ask) -> Reply:
+    if signed.is_form(ask):
+        return await signed.post_form(ask)
     ask.require(ask.account, None, to_write=True)
     head = await ask.service.container(ask.account, ask.container)
     said = _said(ask.headers)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from apus.kernel.errors import CloudError
+from apus.services.object.api import signed
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.faults import FAULTS, HTML
 from apus.services.object.service import Objects
@@ -19,7 +20,11 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
 
     async def handle(request: ApiRequest) -> Reply:
         try:
-            reply = await handler(Ask.of(request))
+            ask = Ask.of(request)
+            url = await signed.temp_url(ask)
+            reply = await handler(ask)
+            if url is not None:
+                reply = signed.signed_reply(ask, url, reply)
         except CloudError as error:
             reply = refusal(request, error)
         return traced(request, reply)

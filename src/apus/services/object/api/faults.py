@@ -55,7 +55,7 @@ def page(status: int, headers: Mapping[str, str] | None = None) -> Reply:
     return Reply(body, status, {**extra, **(headers or {})}, content_type=HTML)
 
 
-TOLD: Final = {"object.symlink_loop", "object.symlink_etag", "object.segment", "object.etag"}
+TOLD: Final = {"object.symlink_loop", "object.symlink_etag", "object.segment", "object.etag", "object.temp_url"}
 """Errors whose own words are shown in place of a page's: a client cannot guess them."""
 
 

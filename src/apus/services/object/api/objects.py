@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 
 from apus.kernel.errors import Invalid, NotFound, TooLarge
-from apus.services.object.api import copying, large, links, views
+from apus.services.object.api import copying, large, links, signed, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import (
     KEPT_HEADERS,
@@ -52,6 +52,8 @@ async def put_object(ask: Ask) -> Reply:
 
 
 async def post_object(ask: Ask) -> Reply:
+    if signed.is_form(ask):
+        return await signed.post_form(ask)
     await ask.to_write()
     version_id = ask.query("version-id")
     found = await ask.service.find(*ask.place, newest=True, version_id=version_id)

@@ -22,7 +22,9 @@ from apus.services.object.api.door import Handler, door, plain_door
 from apus.services.object.api.faults import FAULTS
 from apus.services.object.api.views import POLICY as STORAGE_POLICY
 from apus.services.object.engine import OBJECT_BYTES_MAX
+from apus.services.object.logic.signed import DIGESTS
 from apus.services.object.logic.symlink import LINKS_MAX
+from apus.services.object.logic.tempurl import METHODS, SHOWN_METADATA
 from apus.services.object.opening import DYNAMIC_MAX
 from apus.services.object.service import Objects
 from apus.wire.app import Api
@@ -48,6 +50,16 @@ INFO: Final = {
         "allow_account_management": True,
         "strict_cors_mode": True,
         "policies": [{"name": STORAGE_POLICY, "aliases": STORAGE_POLICY, "default": True}],
+    },
+    "formpost": {"allowed_digests": list(DIGESTS), "deprecated_digests": ["sha1"]},
+    "tempurl": {
+        "methods": list(METHODS),
+        "incoming_remove_headers": [],
+        "incoming_allow_headers": [],
+        "outgoing_remove_headers": ["x-object-meta-*"],
+        "outgoing_allow_headers": [f"{SHOWN_METADATA}*"],
+        "allowed_digests": list(DIGESTS),
+        "deprecated_digests": ["sha1"],
     },
     "dlo": {"max_segments": DYNAMIC_MAX},
     "object_versioning": {},

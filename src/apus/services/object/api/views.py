@@ -25,8 +25,9 @@ POLICY: Final = "default"
 OWNERS: Final = (
     "x-container-read", "x-container-write", "x-container-sync-key", "x-container-sync-to",
     "x-container-meta-temp-url-key", "x-container-meta-temp-url-key-2",
+    "x-account-meta-temp-url-key", "x-account-meta-temp-url-key-2",
 )  # fmt: skip
-"""What only the owner of a container sees of it."""
+"""What only the owner of a container or account sees of it."""
 
 _TYPES: Final = {
     "plain": "text/plain; charset=utf-8",
@@ -88,7 +89,8 @@ def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
     return headers
 
 
-def account_headers(head: IndexHead | None, now_s: float) -> dict[str, str]:
+def account_headers(head: IndexHead | None, now_s: float, *, to_owner: bool) -> dict[str, str]:
+    metadata = shown(head.metadata) if head else {}
     rows, objects, size = (head.rows, head.objects, head.size_bytes) if head else (0, 0, 0)
     return {
         "accept-ranges": "bytes",
@@ -99,7 +101,7 @@ def account_headers(head: IndexHead | None, now_s: float) -> dict[str, str]:
         f"x-account-storage-policy-{POLICY}-object-count": str(objects),
         f"x-account-storage-policy-{POLICY}-bytes-used": str(size),
         "x-timestamp": swift_time(head.made) if head and head.made else f"{now_s:.5f}",
-        **(shown(head.metadata) if head else {}),
+        **{name: value for name, value in metadata.items() if to_owner or name not in OWNERS},
     }
 
 
