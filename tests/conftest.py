@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
+from typing import Any, Final
 
 import pytest
 
 from apus.platform.process import LocalRunner
 from apus.platform.servers import Server, start_nats, start_postgres, stop_server
+
+LEFT_OUT: Final = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +22,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--real-kills", type=int, default=3, help="kills of a cloud of real guests")
     parser.addoption("--history-s", type=float, default=20, help="how long drives fail under clients")
     parser.addoption("--history-seed", type=int, default=1, help="which faults, and when")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without root the tests that need it are left out, and the summary says so."""
+    if os.geteuid() == 0:
+        return
+    left_out = [item for item in items if item.get_closest_marker("root")]
+    items[:] = [item for item in items if not item.get_closest_marker("root")]
+    config.stash[LEFT_OUT] = sorted({item.nodeid.partition("[")[0] for item in left_out})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if os.geteuid() == 0:
+        return
+    needing = config.stash.get(LEFT_OUT, None)
+    terminalreporter.section("not run")
+    if needing is None:  # xdist: the processes beside this one collected them
+        terminalreporter.write_line("the tests that need root (marked `root`)")
+    else:
+        terminalreporter.write_line(f"tests that need root: {len(needing)}")
+        for name in needing:
+            terminalreporter.write_line(f"  {name}")
 
 
 def free_port() -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from apus.kernel.errors import CloudError, NotFound, Unavailable
+from apus.kernel.log import set_sink
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.drivers.fence import DriveIdentity, format_drive
 from apus.services.object.model import STRIDE_BYTES, Head
@@ -269,6 +270,30 @@ async def test_read_only_and_full_drives_are_passed_over_and_two_are_too_many() 
     with pytest.raises(Unavailable):
         await store.service.engine.put(intent("two"), chunks(b"x" * BIG))
     assert not [path for path in disk.files if "tmp" in path.parts and path.is_relative_to(ROOT / "d4")]
+
+
+@awaited
+async def test_a_drive_that_is_away_is_in_the_log_once_and_in_the_metrics() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await opened(disk, clock)
+    said: list[tuple[str, str, str]] = []
+    set_sink(lambda level, log, event, fields: said.append((level, event, str(fields.get("drive")))))
+    try:
+        disk.read_only.add(ROOT / "d1")
+        for name in ("one", "two", "three"):
+            clock.time_s += 10
+            await store.service.engine.put(intent(name), chunks(b"x" * 100))
+        assert await store.cluster.away() == {"drive1": 1, "drive2": 0, "drive3": 0, "drive4": 0}
+        disk.read_only.clear()
+        for name in ("four", "five", "six", "seven"):
+            clock.time_s += 10
+            await store.service.engine.put(intent(name), chunks(b"x" * 100))
+    finally:
+        set_sink(None)
+    assert set((await store.cluster.away()).values()) == {0}
+    assert [one for one in said if one[2] == "drive1"] == [
+        ("warning", "a drive does not answer", "drive1"), ("info", "a drive answers again", "drive1"),
+    ]  # fmt: skip
 
 
 @awaited

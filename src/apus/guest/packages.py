@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from apus.kernel.errors import Unavailable
+
 DOWNLOAD_TIMEOUT_S: Final = 600
 """A slow mirror may take minutes for the kernel's 27 MB; beyond that it is not answering."""
 
 
-class BuildFailed(Exception):
+class BuildFailed(Unavailable):
     """A program that the build needs is absent or refused; the message says which and what it said."""
 
 
@@ -25,9 +27,11 @@ def run(argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | N
             argv, cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S
         )
     except FileNotFoundError:
-        raise BuildFailed(f"{argv[0]} is not installed on this machine") from None
+        raise BuildFailed("guest.no_program", f"{argv[0]} is not installed on this machine") from None
     if done.returncode != 0:
-        raise BuildFailed(f"{' '.join(argv[:6])} failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
+        raise BuildFailed(
+            "guest.program_failed", f"{' '.join(argv[:6])} failed ({done.returncode}): {done.stderr.strip()[-2000:]}"
+        )
     return done.stdout
 
 
@@ -37,7 +41,7 @@ def kernel_package() -> str:
         kind, _, name = line.strip().partition(": ")
         if kind == "Depends" and name.startswith("linux-image-"):
             return name
-    raise BuildFailed("apt knows no linux-image-cloud-amd64: run `apt-get update` first")
+    raise BuildFailed("guest.no_kernel", "apt knows no linux-image-cloud-amd64: run `apt-get update` first")
 
 
 def unpack(names: Sequence[str], work_dir: Path, tree_name: str) -> Path:
@@ -52,6 +56,6 @@ def unpack(names: Sequence[str], work_dir: Path, tree_name: str) -> Path:
     for name in names:
         found = sorted(debs.glob(f"{name}_*.deb"))
         if not found:
-            raise BuildFailed(f"apt-get downloaded no {name}")
+            raise BuildFailed("guest.no_package", f"apt-get downloaded no {name}")
         run(["dpkg-deb", "-x", str(found[-1]), str(tree)])
     return tree

@@ -54,7 +54,7 @@ def write(contents: Contents, disk: Path, work_dir: Path) -> None:
     said = run(["debugfs", "-w", "-f", "-", str(disk)], env=environment, stdin=script)
     for line in said.splitlines():
         if line.strip() and not line.startswith(("debugfs", "Allocated inode:")):
-            raise BuildFailed(f"debugfs: {line}")
+            raise BuildFailed("guest.program_failed", f"debugfs: {line}")
 
 
 def fill_script(contents: Contents, files_dir: Path) -> str:
@@ -98,7 +98,7 @@ def install_boot_sector(disk: Path, boot_sector: bytes, core_path: str, core_byt
     )
     blocks = [int(word) for word in said.split()]
     if not blocks or blocks != list(range(blocks[0], blocks[0] + len(blocks))):
-        raise BuildFailed("the boot loader did not get consecutive blocks in the file system")
+        raise BuildFailed("guest.boot_loader", "the boot loader did not get consecutive blocks in the file system")
     first_sector = blocks[0] * (BLOCK_BYTES // 512)
     sectors = (core_bytes + 511) // 512
     with disk.open("r+b") as image:

@@ -99,6 +99,9 @@ async def open_objects(
     store = await open_store(
         world, drives_in(paths), state_dir / "object" / "layout.json", replicas=settings.replicas, node=settings.node
     )
+    metrics.watch(
+        "apus_object_drive_away", "Drives that failed and have not worked since.", "drive", store.cluster.away
+    )
     return WiredObjects(store, stages, metrics)
 
 

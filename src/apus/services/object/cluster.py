@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from apus.kernel.errors import Unavailable
+from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.logic import merge, ring
@@ -19,6 +20,8 @@ from apus.services.object.model import DriveFull, Place
 from apus.services.object.repairs import Repairs, Room
 
 T = TypeVar("T")
+
+_log: Final = get_logger("apus.object")
 
 LATE_S: Final = 0.5
 """How long an answer waits for the last copy once a quorum has it."""
@@ -63,11 +66,19 @@ class Cluster:
         return failed_s is not None and self.world.clock.monotonic_s() - failed_s < REST_S
 
     def failed(self, drive: Drive, error: OSError) -> None:
-        if not isinstance(error, DriveFull):
-            self._failed_s[drive.id] = self.world.clock.monotonic_s()
+        if isinstance(error, DriveFull):
+            return
+        if drive.id not in self._failed_s:
+            _log.warning("a drive does not answer", drive=drive.id, why=str(error) or type(error).__name__)
+        self._failed_s[drive.id] = self.world.clock.monotonic_s()
 
     def worked(self, drive: Drive) -> None:
-        self._failed_s.pop(drive.id, None)
+        if self._failed_s.pop(drive.id, None) is not None:
+            _log.info("a drive answers again", drive=drive.id)
+
+    async def away(self) -> dict[str, float]:
+        """Drive -> 1 when it failed and has not worked since, else 0: a metric."""
+        return {name: float(name in self._failed_s) for name in self.drives}
 
     @property
     def copies(self) -> int:
