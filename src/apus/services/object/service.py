@@ -15,6 +15,7 @@ from apus.services.object.directory import container_row
 from apus.services.object.engine import Found, Intent
 from apus.services.object.history import History
 from apus.services.object.logic.access import acl_allows, is_reseller, owns
+from apus.services.object.logic.account_access import ACCESS, Level, level_of
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.manifest import Segment
@@ -22,6 +23,7 @@ from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
+from apus.services.object.quotas import Quotas
 from apus.services.object.segmented import Segmented
 from apus.services.object.shelf import Shelf
 from apus.services.object.version_listing import list_versions
@@ -39,7 +41,7 @@ class Objects:
         self.cluster, self.shelf = cluster, Shelf(cluster)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
-        self.history = History(self.shelf)
+        self.history, self.quotas = History(self.shelf), Quotas(self.directory)
 
     # For other services.
 
@@ -101,7 +103,11 @@ class Objects:
         return self.shelf.expired(head)
 
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
-        """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`)."""
+        """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`).
+
+        Raise OverQuota past a quota of the account or the container.
+        """
+        data = await self.quotas.admit(intent, data)
         metadata = await self._metadata(intent.account, intent.container)
         state, archive = state_of(metadata), archive_of(metadata)
         if state == "enabled":
@@ -308,6 +314,13 @@ class Objects:
         if caller is None:
             raise Unauthenticated("object.no_token", "This server could not verify that you are authorized.")
         raise Forbidden("object.forbidden", "Access was denied to this resource.")
+
+    async def account_level(self, caller: Caller | None, account: str) -> Level:
+        """What the account's own ACL gives a caller who is not its owner."""
+        if caller is None or is_hidden(account):
+            return ""
+        head = await self.directory.known(account, "")
+        return level_of(head.metadata.get(ACCESS, ""), caller) if head is not None else ""
 
     def require_reseller(self, caller: Caller | None) -> None:
         if not is_reseller(caller):

@@ -20,6 +20,7 @@ CODES: Final = {
     "object.destination": 412,
     "object.full": 507,
     "object.manifest_size": 413,
+    "object.quota": 413,
     "object.no_archive": 412,
     "wire.nul": 412,
 }

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from apus.kernel.policy import Rule
-from apus.services.object.api import accounts, containers, copying, large, objects, reading
+from apus.services.object.api import accounts, bulk, containers, copying, large, objects, reading
 from apus.services.object.api.bodies import (
     ACCOUNT_NAME_MAX,
     CONTAINER_NAME_MAX,
@@ -61,6 +61,13 @@ INFO: Final = {
         "allowed_digests": list(DIGESTS),
         "deprecated_digests": ["sha1"],
     },
+    "account_quotas": {},
+    "bulk_delete": {"max_deletes_per_request": bulk.DELETES_MAX, "max_failed_deletes": bulk.DELETES_MAX},
+    "bulk_upload": {
+        "max_containers_per_extraction": bulk.CONTAINERS_MAX,
+        "max_failed_extractions": bulk.FAILURES_MAX,
+    },
+    "container_quotas": {},
     "dlo": {"max_segments": DYNAMIC_MAX},
     "object_versioning": {},
     "slo": {
