@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
@@ -24,6 +25,7 @@ from apus.services.object.logic.versions import LINK, NULL, STATE, State, Versio
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.quotas import Quotas
+from apus.services.object.rates import Rates
 from apus.services.object.segmented import Segmented
 from apus.services.object.shelf import Shelf
 from apus.services.object.version_listing import list_versions
@@ -34,11 +36,25 @@ LISTING_MAX: Final = 10_000
 METADATA_PREFIX: Final = "x-object-meta-"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator may say."""
+
+    account_writes_per_s: float = 0.0
+    """Containers that an account may make and delete; 0: any number."""
+    container_writes_per_s: float = 0.0
+    """Objects that may be written, described and deleted in a container; 0: any number."""
+
+
+DEFAULTS: Final = Options()
+
+
 class Objects:
     """Implements `contract.ObjectService`, and the rest for the doors."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, options: Options = DEFAULTS) -> None:
         self.cluster, self.shelf = cluster, Shelf(cluster)
+        self.rates = Rates(cluster.world, options.account_writes_per_s, options.container_writes_per_s)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory)
@@ -107,6 +123,7 @@ class Objects:
 
         Raise OverQuota past a quota of the account or the container.
         """
+        await self.rates.of_container(intent.account, intent.container)
         data = await self.quotas.admit(intent, data)
         metadata = await self._metadata(intent.account, intent.container)
         state, archive = state_of(metadata), archive_of(metadata)
@@ -149,6 +166,7 @@ class Objects:
         version_id: str | None = None,
     ) -> Head:
         """Replace the metadata of the object, or of one version.  Raise NotFound."""
+        await self.rates.of_container(account, container)
         found = await self.shelf.find(account, container, name, newest=True)
         if version_id == NULL:
             version_id = await self.versions.entry_of_null(account, container, name)
@@ -173,6 +191,7 @@ class Objects:
 
         With `version_id` that version goes for good; if it was current, `restore` makes the newest other one current.
         """
+        await self.rates.of_container(account, container)
         if version_id is not None:
             return await self.versions.delete_version(account, container, name, version_id, restore=restore)
         metadata = await self._metadata(account, container)
@@ -239,6 +258,7 @@ class Objects:
 
     async def make_container(self, account: str, container: str, metadata: Mapping[str, str]) -> bool:
         """Make it, or change the metadata of what is there; true when it is new.  The account is made with it."""
+        await self.rates.of_account(account)
         stamp = self.cluster.stamp()
         if not account.startswith(".") and await self.directory.known(account, "") is None:
             await self.make_account(account, {})
@@ -256,6 +276,7 @@ class Objects:
         await self.directory.apply(Change(account, container, fields=fields))
 
     async def delete_container(self, account: str, container: str) -> None:
+        await self.rates.of_account(account)
         head = await self.container(account, container, fresh=True)
         kept = await self.directory.head(account, versions_container(container)) if state_of(head.metadata) else None
         if head.rows or (kept is not None and kept.exists and kept.rows):
