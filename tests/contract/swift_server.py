@@ -15,6 +15,7 @@ from apus.node.http import HttpServer, listen_on
 from apus.platform.process import LocalRunner
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.service import DEFAULTS, Options
 from apus.wire.app import App
 from tests.object_store import drive_paths, make_world
 
@@ -41,8 +42,8 @@ class Tokens:
 
 
 class SwiftServer:
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, options: Options = DEFAULTS) -> None:
+        self.root, self.options = root, options
         self.store: ObjectStore
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -65,7 +66,8 @@ class SwiftServer:
         self.loop = asyncio.get_running_loop()
         runner = LocalRunner()
         world = make_world(runner=runner)
-        self.store = await open_store(world, drives_in(drive_paths(self.root)), self.root / "layout.json")
+        paths = drives_in(drive_paths(self.root))
+        self.store = await open_store(world, paths, self.root / "layout.json", options=self.options)
         app = App(swift_apis(self.store.service), Tokens(), dice=random.Random(3))
         listening = listen_on("127.0.0.1", 0)
         self.port = listening.getsockname()[1]

@@ -38,8 +38,27 @@ pytestmark = pytest.mark.xdist_group("fuzz")
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "12"))
 SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
 SOURCES: Final = Path(__file__).parents[2] / "src" / "apus"
-ROOMS: Final = {"swift": "object", "swift-info": "object", "swift-health": "object", "apus": "../skins/apus"}
-NAMES: Final = ("identity", "image", "placement", "compute", "network", "apus", "swift", "swift-info", "swift-health")
+ROOMS: Final = {
+    "swift": "object",
+    "swift-info": "object",
+    "swift-health": "object",
+    "swift-domains": "object",
+    "swift-recon": "object",
+    "apus": "../skins/apus",
+}
+NAMES: Final = (
+    "identity",
+    "image",
+    "placement",
+    "compute",
+    "network",
+    "apus",
+    "swift",
+    "swift-info",
+    "swift-health",
+    "swift-domains",
+    "swift-recon",
+)
 ACTORS: Final = (
     "admin",
     "admin",
@@ -497,7 +516,12 @@ def test_a_route_bears_anything(scene: Scene, door: str, number: int) -> None:
 
 
 def test_every_table_was_walked(scene: Scene) -> None:
-    walked = {param.values[0] for param in every_route()} | {"swift-info", "swift-health"}
+    walked = {param.values[0] for param in every_route()} | {
+        "swift-info",
+        "swift-health",
+        "swift-domains",
+        "swift-recon",
+    }
     assert {api.name for api in scene.cloud.apis} == walked
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from apus.services.compute.agent.image_cache import ReadImage
 
 RESELLER_ROLES = ("ResellerAdmin",)
-OBJECT_PATHS = ("/v1", "/info", "/healthcheck", "/apus/v1/object")
+OBJECT_PATHS = ("/v1", "/info", "/healthcheck", "/crossdomain.xml", "/recon", "/apus/v1/object")
 
 
 class Front:

@@ -24,6 +24,7 @@ from apus.services.identity.service.core import Settings as IdentitySettings
 from apus.services.object.api.operator import operator_api
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.service import Options
 from apus.wire.app import Api, App
 from apus.wire.metrics import Metrics, metrics_api
 
@@ -96,8 +97,14 @@ async def open_objects(
     paths = drive_paths(state_dir, settings)
     for path in paths:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = Options(settings.account_writes_per_s, settings.container_writes_per_s)
     store = await open_store(
-        world, drives_in(paths), state_dir / "object" / "layout.json", replicas=settings.replicas, node=settings.node
+        world,
+        drives_in(paths),
+        state_dir / "object" / "layout.json",
+        replicas=settings.replicas,
+        node=settings.node,
+        options=options,
     )
     metrics.watch(
         "apus_object_drive_away", "Drives that failed and have not worked since.", "drive", store.cluster.away

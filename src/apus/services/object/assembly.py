@@ -27,7 +27,7 @@ from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.updater import Updater
-from apus.services.object.service import Objects
+from apus.services.object.service import DEFAULTS, Objects, Options
 
 PART_POWER: Final = 8
 """256 partitions: enough for a score of drives on one machine, and few directories."""
@@ -113,6 +113,7 @@ async def open_store(
     replicas: int = REPLICAS,
     connect: Connect = connect_file,
     reserve_bytes: int = RESERVE_BYTES,
+    options: Options = DEFAULTS,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to the ring are marked and get their share by and by."""
     if not drives:
@@ -154,7 +155,7 @@ async def open_store(
             await local.start()
         except OSError as error:
             cluster.failed(local, error)
-    service = Objects(cluster)
+    service = Objects(cluster, options)
     return ObjectStore(
         service,
         cluster,

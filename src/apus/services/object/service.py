@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ from apus.services.object.directory import container_row
 from apus.services.object.engine import Found, Intent
 from apus.services.object.history import History
 from apus.services.object.logic.access import acl_allows, is_reseller, owns
+from apus.services.object.logic.account_access import ACCESS, Level, level_of
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.manifest import Segment
@@ -22,6 +24,8 @@ from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
+from apus.services.object.quotas import Quotas
+from apus.services.object.rates import Rates
 from apus.services.object.segmented import Segmented
 from apus.services.object.shelf import Shelf
 from apus.services.object.version_listing import list_versions
@@ -32,14 +36,28 @@ LISTING_MAX: Final = 10_000
 METADATA_PREFIX: Final = "x-object-meta-"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator may say."""
+
+    account_writes_per_s: float = 0.0
+    """Containers that an account may make and delete; 0: any number."""
+    container_writes_per_s: float = 0.0
+    """Objects that may be written, described and deleted in a container; 0: any number."""
+
+
+DEFAULTS: Final = Options()
+
+
 class Objects:
     """Implements `contract.ObjectService`, and the rest for the doors."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, options: Options = DEFAULTS) -> None:
         self.cluster, self.shelf = cluster, Shelf(cluster)
+        self.rates = Rates(cluster.world, options.account_writes_per_s, options.container_writes_per_s)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
-        self.history = History(self.shelf)
+        self.history, self.quotas = History(self.shelf), Quotas(self.directory)
 
     # For other services.
 
@@ -101,7 +119,12 @@ class Objects:
         return self.shelf.expired(head)
 
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
-        """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`)."""
+        """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`).
+
+        Raise OverQuota past a quota of the account or the container.
+        """
+        await self.rates.of_container(intent.account, intent.container)
+        data = await self.quotas.admit(intent, data)
         metadata = await self._metadata(intent.account, intent.container)
         state, archive = state_of(metadata), archive_of(metadata)
         if state == "enabled":
@@ -143,6 +166,7 @@ class Objects:
         version_id: str | None = None,
     ) -> Head:
         """Replace the metadata of the object, or of one version.  Raise NotFound."""
+        await self.rates.of_container(account, container)
         found = await self.shelf.find(account, container, name, newest=True)
         if version_id == NULL:
             version_id = await self.versions.entry_of_null(account, container, name)
@@ -167,6 +191,7 @@ class Objects:
 
         With `version_id` that version goes for good; if it was current, `restore` makes the newest other one current.
         """
+        await self.rates.of_container(account, container)
         if version_id is not None:
             return await self.versions.delete_version(account, container, name, version_id, restore=restore)
         metadata = await self._metadata(account, container)
@@ -233,6 +258,7 @@ class Objects:
 
     async def make_container(self, account: str, container: str, metadata: Mapping[str, str]) -> bool:
         """Make it, or change the metadata of what is there; true when it is new.  The account is made with it."""
+        await self.rates.of_account(account)
         stamp = self.cluster.stamp()
         if not account.startswith(".") and await self.directory.known(account, "") is None:
             await self.make_account(account, {})
@@ -250,6 +276,7 @@ class Objects:
         await self.directory.apply(Change(account, container, fields=fields))
 
     async def delete_container(self, account: str, container: str) -> None:
+        await self.rates.of_account(account)
         head = await self.container(account, container, fresh=True)
         kept = await self.directory.head(account, versions_container(container)) if state_of(head.metadata) else None
         if head.rows or (kept is not None and kept.exists and kept.rows):
@@ -308,6 +335,13 @@ class Objects:
         if caller is None:
             raise Unauthenticated("object.no_token", "This server could not verify that you are authorized.")
         raise Forbidden("object.forbidden", "Access was denied to this resource.")
+
+    async def account_level(self, caller: Caller | None, account: str) -> Level:
+        """What the account's own ACL gives a caller who is not its owner."""
+        if caller is None or is_hidden(account):
+            return ""
+        head = await self.directory.known(account, "")
+        return level_of(head.metadata.get(ACCESS, ""), caller) if head is not None else ""
 
     def require_reseller(self, caller: Caller | None) -> None:
         if not is_reseller(caller):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from apus.kernel.errors import NotFound
-from apus.services.object.api import views
+from apus.kernel.errors import Forbidden, NotFound
+from apus.services.object.api import bulk, views
 from apus.services.object.api.ask import Ask
-from apus.services.object.api.bodies import listing_ask, listing_format, metadata_of
+from apus.services.object.api.bodies import listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
+from apus.services.object.logic.access import is_reseller
+from apus.services.object.logic.account_access import ACCESS, clean_access
+from apus.services.object.logic.quota import ACCOUNT_BYTES, check_quotas
 from apus.wire.route import Reply
 
 
 async def show_account(ask: Ask) -> Reply:
-    owner = ask.require(ask.account, None, to_write=False)
+    owner = await ask.require(ask.account, None, to_write=False)
     wanted, form = listing_ask(ask.request), listing_format(ask.request)
     head = await ask.service.account(ask.account)
     if head is not None and head.gone and not head.exists:
@@ -22,20 +25,45 @@ async def show_account(ask: Ask) -> Reply:
 
 
 async def put_account(ask: Ask) -> Reply:
-    ask.require(ask.account, None, to_write=True)
+    if bulk.asks_extraction(ask):
+        return await bulk.extract(ask)
+    await _require_owner(ask)
     ask.service.require_reseller(ask.request.caller)
-    made = await ask.service.make_account(ask.account, metadata_of(ask.headers, "account"))
+    made = await ask.service.make_account(ask.account, _said(ask))
     return page(201 if made else 202)
 
 
 async def post_account(ask: Ask) -> Reply:
-    ask.require(ask.account, None, to_write=True)
-    await ask.service.make_account(ask.account, metadata_of(ask.headers, "account"))
+    if ask.query("bulk-delete") is not None:
+        return await bulk.delete(ask)
+    await _require_owner(ask)
+    await ask.service.make_account(ask.account, _said(ask))
     return page(204)
 
 
 async def delete_account(ask: Ask) -> Reply:
-    ask.require(ask.account, None, to_write=True)
+    if ask.query("bulk-delete") is not None:
+        return await bulk.delete(ask)
+    await _require_owner(ask)
     ask.service.require_reseller(ask.request.caller)
     await ask.service.delete_account(ask.account)
     return page(204)
+
+
+async def _require_owner(ask: Ask) -> None:
+    """Whom an account's ACL lets write in it may not change the account itself."""
+    if not await ask.require(ask.account, None, to_write=True):
+        raise Forbidden("object.forbidden", "Access was denied to this resource.")
+
+
+def _said(ask: Ask) -> dict[str, str]:
+    """Metadata, whom it lets in besides its owner, and its quota, which only a reseller sets."""
+    found = metadata_of(ask.headers, "account")
+    check_quotas(found)
+    if ACCOUNT_BYTES in found and not is_reseller(ask.request.caller):
+        raise Forbidden("object.reseller_only", "Only a reseller may set the quota of an account.")
+    if "x-account-access-control" in ask.headers:
+        found[ACCESS] = clean_access(text_of(ask.headers["x-account-access-control"], "X-Account-Access-Control"))
+    elif "x-remove-account-access-control" in ask.headers:
+        found[ACCESS] = ""
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from apus.kernel.errors import CloudError, NotFound
+from apus.kernel.errors import CloudError, Forbidden, NotFound
 from apus.services.object.api.bodies import is_true, names_of
 from apus.services.object.logic.signed import Grant
 from apus.services.object.model import IndexHead
@@ -58,14 +58,21 @@ class Ask:
     def query(self, name: str) -> str | None:
         return self.request.query(name)
 
-    def require(self, account: str, head: IndexHead | None, *, to_write: bool, listing: bool = False) -> bool:
-        """Raise unless the caller may; true when he owns the account."""
+    async def require(self, account: str, head: IndexHead | None, *, to_write: bool, listing: bool = False) -> bool:
+        """Raise unless the caller may; true when the account is his to change."""
         if self.grant is not None and self.grant.covers(account, head.container if head else self.container):
             return False
         referrer = self.headers.get("referer", "")
-        return self.service.require(
-            self.request.caller, account, head, to_write=to_write, referrer=referrer, listing=listing
-        )
+        caller = self.request.caller
+        try:
+            return self.service.require(caller, account, head, to_write=to_write, referrer=referrer, listing=listing)
+        except Forbidden:
+            level = await self.service.account_level(caller, account)
+            if level == "admin":
+                return True
+            if level == "read-write" or (level == "read-only" and not to_write):
+                return False
+            raise
 
     async def to_read(self) -> IndexHead:
         """The container of the object, which the caller may read."""
@@ -86,7 +93,7 @@ class Ask:
             head = await self.service.container(account, container)
         except NotFound as error:
             missing = error
-        self.require(account, head, to_write=to_write)
+        await self.require(account, head, to_write=to_write)
         if head is None:
             assert missing is not None
             raise missing

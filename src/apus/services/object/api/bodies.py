@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -77,11 +78,12 @@ def metadata_of(headers: Mapping[str, str], kind: str) -> dict[str, str]:
             found.setdefault(prefix + name[len(remove) :], "")
         elif name.startswith(prefix):
             found[name] = text_of(value, name)
-    _check_metadata(found, prefix)
+    check_metadata(found, prefix)
     return found
 
 
-def _check_metadata(found: Mapping[str, str], prefix: str) -> None:
+def check_metadata(found: Mapping[str, str], prefix: str) -> None:
+    """Raise Invalid past Swift's limits."""
     total = 0
     for name, value in found.items():
         short, size = name[len(prefix) :], len(value.encode())
@@ -188,6 +190,10 @@ def listing_format(request: ApiRequest) -> str:
         if kind in ("application/json", "application/xml", "text/xml", "text/plain", "text/*", "*/*"):
             return {"application/json": "json", "application/xml": "xml", "text/xml": "xml"}.get(kind, "plain")
     return "plain"
+
+
+def content_type_of_name(name: str) -> str:
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def is_true(text: str | None) -> bool:

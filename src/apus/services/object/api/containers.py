@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from apus.kernel.errors import Invalid, NotFound
-from apus.services.object.api import signed, views
+from apus.services.object.api import bulk, signed, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import is_true, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
 from apus.services.object.logic.access import clean_acl
 from apus.services.object.logic.history import ARCHIVE, archive_of
+from apus.services.object.logic.quota import check_quotas
 from apus.services.object.logic.versions import State, state_of
 from apus.wire.route import Reply
 
@@ -24,9 +25,9 @@ async def show_container(ask: Ask) -> Reply:
     try:
         head = await ask.service.container(ask.account, ask.container, fresh=True)
     except NotFound:
-        ask.require(ask.account, None, to_write=False)
+        await ask.require(ask.account, None, to_write=False)
         raise
-    owner = ask.require(ask.account, head, to_write=False, listing=True)
+    owner = await ask.require(ask.account, head, to_write=False, listing=True)
     wanted, form = listing_ask(ask.request), listing_format(ask.request)
     rows: views.Listing = ()
     if ask.reading and ask.query("versions") is not None:
@@ -39,9 +40,11 @@ async def show_container(ask: Ask) -> Reply:
 
 
 async def put_container(ask: Ask) -> Reply:
-    ask.require(ask.account, None, to_write=True)
+    if bulk.asks_extraction(ask):
+        return await bulk.extract(ask)
+    owner = await ask.require(ask.account, None, to_write=True)
     known = await ask.service.directory.known(ask.account, ask.container)
-    said = _said(ask.headers)
+    said = _said(ask.headers, to_owner=owner)
     state = _versions(ask.headers, known.metadata if known is not None else {}, said)
     made = await ask.service.make_container(ask.account, ask.container, said)
     await _set_versions(ask, state)
@@ -51,9 +54,9 @@ async def put_container(ask: Ask) -> Reply:
 async def post_container(ask: Ask) -> Reply:
     if signed.is_form(ask):
         return await signed.post_form(ask)
-    ask.require(ask.account, None, to_write=True)
+    owner = await ask.require(ask.account, None, to_write=True)
     head = await ask.service.container(ask.account, ask.container)
-    said = _said(ask.headers)
+    said = _said(ask.headers, to_owner=owner)
     state = _versions(ask.headers, head.metadata, said)
     await ask.service.describe_container(ask.account, ask.container, said)
     await _set_versions(ask, state)
@@ -61,7 +64,7 @@ async def post_container(ask: Ask) -> Reply:
 
 
 async def delete_container(ask: Ask) -> Reply:
-    ask.require(ask.account, None, to_write=True)
+    await ask.require(ask.account, None, to_write=True)
     await ask.service.delete_container(ask.account, ask.container)
     return page(204)
 
@@ -71,9 +74,11 @@ async def _set_versions(ask: Ask, state: State) -> None:
         await ask.service.set_versioning(ask.account, ask.container, state)
 
 
-def _said(headers: Mapping[str, str]) -> dict[str, str]:
-    """Metadata and ACLs of a container, and where its old versions go."""
+def _said(headers: Mapping[str, str], *, to_owner: bool) -> dict[str, str]:
+    """Metadata and ACLs of a container, and where its old versions go.  What is the owner's to say is passed over
+    when it comes from another."""
     found = metadata_of(headers, "container")
+    check_quotas(found)
     policy = headers.get("x-storage-policy")
     if policy and policy.lower() != views.POLICY:
         raise Invalid("object.policy", f"Invalid X-Storage-Policy '{policy}'", field="X-Storage-Policy")
@@ -93,7 +98,7 @@ def _said(headers: Mapping[str, str]) -> dict[str, str]:
     if all(headers.get(name) for name in _ARCHIVES):
         shown = "Only one of X-History-Location or X-Versions-Location may be specified"
         raise Invalid("object.archives", shown, field="X-History-Location")
-    return found
+    return {name: value for name, value in found.items() if to_owner or name not in views.OWNERS}
 
 
 def _removed(name: str) -> str:

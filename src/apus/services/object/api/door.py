@@ -1,4 +1,4 @@
-"""What every answer of the Swift API has in common, refusals too: the id of its transaction."""
+"""What all answers of the Swift API have in common: signatures, web sites, origins, errors, a transaction's id."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from apus.kernel.errors import CloudError
-from apus.services.object.api import signed
+from apus.services.object.api import cors, signed, web
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.faults import FAULTS, HTML
 from apus.services.object.service import Objects
@@ -21,13 +21,16 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
     async def handle(request: ApiRequest) -> Reply:
         try:
             ask = Ask.of(request)
+        except CloudError as error:
+            return traced(request, refusal(request, error))
+        try:
             url = await signed.temp_url(ask)
-            reply = await handler(ask)
+            reply = await web.served(ask, handler) or await handler(ask)
             if url is not None:
                 reply = signed.signed_reply(ask, url, reply)
         except CloudError as error:
             reply = refusal(request, error)
-        return traced(request, reply)
+        return traced(request, await cors.with_origin(ask, reply))
 
     handle.__name__ = getattr(handler, "__name__", "")
     return handle

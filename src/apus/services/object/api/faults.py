@@ -20,6 +20,8 @@ CODES: Final = {
     "object.destination": 412,
     "object.full": 507,
     "object.manifest_size": 413,
+    "object.quota": 413,
+    "object.slow_down": 498,
     "object.no_archive": 412,
     "wire.nul": 412,
 }
@@ -29,6 +31,7 @@ _REASONS: Final = {
     201: ("Created", ""),
     202: ("Accepted", "The request is accepted for processing."),
     204: ("No Content", ""),
+    301: ("Moved Permanently", "The resource has moved."),
     304: ("Not Modified", ""),
     400: ("Bad Request", "The server could not comply with the request since it is either malformed or otherwise"
                          " incorrect."),
@@ -55,7 +58,15 @@ def page(status: int, headers: Mapping[str, str] | None = None) -> Reply:
     return Reply(body, status, {**extra, **(headers or {})}, content_type=HTML)
 
 
-TOLD: Final = {"object.symlink_loop", "object.symlink_etag", "object.segment", "object.etag", "object.temp_url"}
+TOLD: Final = {
+    "object.symlink_loop",
+    "object.symlink_etag",
+    "object.segment",
+    "object.etag",
+    "object.temp_url",
+    "object.slow_down",
+    "object.recon",
+}
 """Errors whose own words are shown in place of a page's: a client cannot guess them."""
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mimetypes
-
 from apus.kernel.errors import Invalid, NotFound, TooLarge
-from apus.services.object.api import copying, large, links, signed, views
+from apus.services.object.api import bulk, copying, large, links, signed, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import (
     KEPT_HEADERS,
     content_length_of,
+    content_type_of_name,
     dynamic_manifest,
     is_true,
     object_headers,
@@ -27,6 +26,8 @@ from apus.wire.route import Reply
 
 
 async def put_object(ask: Ask) -> Reply:
+    if bulk.asks_extraction(ask):
+        return await bulk.extract(ask)
     if "x-copy-from" in ask.headers:
         return await copying.copy_here(ask)
     container = await ask.to_write()
@@ -133,7 +134,7 @@ def _content_type(ask: Ask) -> str:
     given = ask.headers.get("content-type")
     if given and not is_true(ask.headers.get("x-detect-content-type")):
         return text_of(given, "Content-Type")
-    return mimetypes.guess_type(ask.name)[0] or "application/octet-stream"
+    return content_type_of_name(ask.name)
 
 
 def _etag(text: str | None) -> str | None:

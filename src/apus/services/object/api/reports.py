@@ -32,7 +32,7 @@ def form_of(headers: Mapping[str, str]) -> str:
 
 
 def status_line(status: int) -> str:
-    return f"{status} {HTTPStatus(status).phrase}"
+    return "498 Rate Limited" if status == 498 else f"{status} {HTTPStatus(status).phrase}"
 
 
 @dataclasses.dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from apus.kernel.policy import Rule
-from apus.services.object.api import accounts, containers, copying, large, objects, reading
+from apus.services.object.api import accounts, bulk, containers, copying, cors, large, objects, reading, recon
 from apus.services.object.api.bodies import (
     ACCOUNT_NAME_MAX,
     CONTAINER_NAME_MAX,
@@ -30,11 +30,18 @@ from apus.services.object.service import Objects
 from apus.wire.app import Api
 from apus.wire.route import ApiRequest, Reply, Route
 
-POLICY: Final = {"object:any": Rule.PUBLIC}
+POLICY: Final = {"object:any": Rule.PUBLIC, "object:recon": Rule.ADMIN}
+
+CROSS_DOMAIN: Final = b"""<?xml version="1.0"?>
+<!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd" >
+<cross-domain-policy>
+<allow-access-from domain="*" secure="false" />
+</cross-domain-policy>
+"""
 
 INFO: Final = {
     "swift": {
-        "version": "2.36.0",
+        "version": recon.VERSION,
         "account_autocreate": True,
         "account_listing_limit": LISTING_MAX,
         "container_listing_limit": LISTING_MAX,
@@ -61,6 +68,14 @@ INFO: Final = {
         "allowed_digests": list(DIGESTS),
         "deprecated_digests": ["sha1"],
     },
+    "account_quotas": {},
+    "bulk_delete": {"max_deletes_per_request": bulk.DELETES_MAX, "max_failed_deletes": bulk.DELETES_MAX},
+    "bulk_upload": {
+        "max_containers_per_extraction": bulk.CONTAINERS_MAX,
+        "max_failed_extractions": bulk.FAILURES_MAX,
+    },
+    "container_quotas": {},
+    "crossdomain": {},
     "dlo": {"max_segments": DYNAMIC_MAX},
     "object_versioning": {},
     "slo": {
@@ -69,6 +84,7 @@ INFO: Final = {
         "min_segment_size": 1,
         "yield_frequency": int(large.BEAT_S),
     },
+    "staticweb": {},
     "symlink": {"symloop_max": LINKS_MAX, "static_links": True},
     "versioned_writes": {"allowed_flags": ["x-versions-location", "x-history-location"]},
 }
@@ -76,6 +92,10 @@ INFO: Final = {
 
 async def show_info(request: ApiRequest) -> Reply:
     return Reply(msgspec.json.encode(INFO), 200, content_type="application/json; charset=UTF-8")
+
+
+async def show_cross_domain(request: ApiRequest) -> Reply:
+    return Reply(CROSS_DOMAIN, 200, content_type="application/xml")
 
 
 async def show_health(request: ApiRequest) -> Reply:
@@ -87,15 +107,16 @@ def _routes() -> tuple[Route, ...]:
     table: tuple[tuple[tuple[str, ...], tuple[tuple[str, Handler], ...]], ...] = (
         (account, (
             ("GET", accounts.show_account), ("HEAD", accounts.show_account), ("PUT", accounts.put_account),
-            ("POST", accounts.post_account), ("DELETE", accounts.delete_account),
+            ("POST", accounts.post_account), ("DELETE", accounts.delete_account), ("OPTIONS", cors.preflight),
         )),
         (container, (
             ("GET", containers.show_container), ("HEAD", containers.show_container), ("PUT", containers.put_container),
-            ("POST", containers.post_container), ("DELETE", containers.delete_container),
+            ("POST", containers.post_container), ("DELETE", containers.delete_container), ("OPTIONS", cors.preflight),
         )),
         (("/{account}/{container}/{object:path}",), (
             ("GET", reading.show_object), ("HEAD", reading.show_object), ("PUT", objects.put_object),
             ("POST", objects.post_object), ("DELETE", objects.delete_object), ("COPY", copying.copy_object),
+            ("OPTIONS", cors.preflight),
         )),
     )  # fmt: skip
     return tuple(
@@ -110,11 +131,13 @@ ROUTES: Final = _routes()
 
 
 def swift_apis(service: Objects) -> tuple[Api, ...]:
-    """The doors to mount: the storage API, and two paths that ask for no token."""
+    """The doors to mount: the storage API, three paths that ask for no token, and one for operators."""
     doors: tuple[tuple[str, str, tuple[Route, ...]], ...] = (
         ("swift", "/v1", ROUTES),
         ("swift-info", "/info", (Route("GET", "", plain_door(show_info), may="object:any"),)),
         ("swift-health", "/healthcheck", (Route("GET", "", plain_door(show_health), may="object:any"),)),
+        ("swift-domains", "/crossdomain.xml", (Route("GET", "", plain_door(show_cross_domain), may="object:any"),)),
+        ("swift-recon", "/recon", (Route("GET", "/{what}", plain_door(recon.show), may="object:recon"),)),
     )
     return tuple(
         Api(

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
+from apus.services.object.logic.account_access import ACCESS
 from apus.services.object.logic.conditions import http_date
 from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.history import archive_of
@@ -91,6 +92,8 @@ def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
 
 def account_headers(head: IndexHead | None, now_s: float, *, to_owner: bool) -> dict[str, str]:
     metadata = shown(head.metadata) if head else {}
+    if head is not None and to_owner and ACCESS in head.metadata:
+        metadata["x-account-access-control"] = head.metadata[ACCESS]
     rows, objects, size = (head.rows, head.objects, head.size_bytes) if head else (0, 0, 0)
     return {
         "accept-ranges": "bytes",

@@ -1,0 +1,52 @@
+"""`X-Account-Access-Control`: whom an account lets in besides its owner, and how far.
+
+Elements name a user or project by id or name, `PROJECT:USER`, or a role.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from apus.kernel.caller import Caller
+from apus.kernel.errors import Invalid
+
+ACCESS: Final = "x-account-sysmeta-access"
+Level = Literal["", "read-only", "read-write", "admin"]
+_LEVELS: Final[tuple[Level, ...]] = ("admin", "read-write", "read-only")
+
+
+def clean_access(text: str) -> str:
+    """As it is kept, empty when it names nobody; raise Invalid for what is no such document."""
+    if not text.strip():
+        return ""
+    try:
+        found = msgspec.json.decode(text, type=dict[str, list[str]])
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise _invalid("it is no JSON object of lists of texts") from error
+    unknown = sorted(set(found) - set(_LEVELS))
+    if unknown:
+        raise _invalid(f"unknown key {unknown[0]!r}")
+    kept = {level: found[level] for level in _LEVELS if found.get(level)}
+    return msgspec.json.encode(kept).decode() if kept else ""
+
+
+def level_of(text: str, caller: Caller) -> Level:
+    """The most that it gives the caller."""
+    if not text:
+        return ""
+    users = {caller.user_id, caller.user_name}
+    projects = {caller.project_id or "", caller.project_name or ""}
+    named = users | projects | {f"{project}:{user}" for project in projects for user in users} | caller.roles
+    found = msgspec.json.decode(text, type=dict[str, list[str]])
+    for level in _LEVELS:
+        if any(element and element in named for element in found.get(level, ())):
+            return level
+    return ""
+
+
+def _invalid(why: str) -> Invalid:
+    return Invalid(
+        "object.account_access", f"X-Account-Access-Control invalid: {why}", field="X-Account-Access-Control"
+    )

@@ -1,0 +1,57 @@
+"""Keeps accounts and containers below their quotas, whichever door an object comes through.
+
+Totals are those of the indexes, which follow a moment behind: writes at the same time may together pass a quota a bit.
+What is there already counts until it is replaced, as in Swift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from apus.kernel.errors import OverQuota
+from apus.services.object.directory import Directory
+from apus.services.object.engine import Intent
+from apus.services.object.logic.quota import ACCOUNT_BYTES, CONTAINER_BYTES, CONTAINER_COUNT, limits, room_bytes
+
+
+class Quotas:
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    async def admit(self, intent: Intent, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The body, which raises OverQuota when it grows past what is left; raise it at once when it cannot fit."""
+        room = await self._room(intent.account, intent.container)
+        if room is None:
+            return data
+        if intent.size_bytes is not None and intent.size_bytes > room:
+            raise _over()
+        return _bounded(data, room)
+
+    async def _room(self, account: str, container: str) -> int | None:
+        rooms: list[int | None] = []
+        known = await self._directory.known(account, "")
+        account_bytes, _ = limits(known.metadata if known else {}, ACCOUNT_BYTES)
+        if account_bytes is not None:
+            await self._directory.report(account)
+            rooms.append(room_bytes(await self._directory.head(account), account_bytes))
+        known = await self._directory.known(account, container)
+        container_bytes, count = limits(known.metadata if known else {}, CONTAINER_BYTES, CONTAINER_COUNT)
+        if container_bytes is not None or count is not None:
+            head = await self._directory.head(account, container)
+            if head is not None and count is not None and head.rows >= count:
+                raise _over()
+            rooms.append(room_bytes(head, container_bytes))
+        return min((room for room in rooms if room is not None), default=None)
+
+
+async def _bounded(data: AsyncIterator[bytes], room: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in data:
+        size += len(chunk)
+        if size > room:
+            raise _over()
+        yield chunk
+
+
+def _over() -> OverQuota:
+    return OverQuota("object.quota", "Upload exceeds quota.")
