@@ -118,6 +118,7 @@ class Machine(RuleBasedStateMachine):
                 self.disk.restore(path, self.saved[path])
             elif how == "empty":
                 self.disk.wipe(path)
+                self.disk.full.discard(path)
             drive = next(drive for drive in self.store.drives if drive.root == path)
             self.do(self.store.adopt(drive.id))
 
