@@ -51,6 +51,8 @@ HYPERVISED: Final = ("h4", "h5")
 """These run their guests through the hypervisor's contract, the others through the simplest guests there are."""
 JOURNAL: Final = Path("/compute/journal")
 RESTART_S: Final = 1.0
+PATIENCE_S: Final = 15.0
+"""Of users."""
 STARTING_S: Final = 10.0
 """A process may fail to start; one that runs goes on, whatever becomes of its store, its bus and its disk."""
 
@@ -309,12 +311,13 @@ class Cluster:
         )  # fmt: skip
 
     # ------------------------------------------------------------------ users
-    async def ask(self, call: Callable[[Compute], Awaitable[T]]) -> T:
+    async def ask(self, call: Callable[[Compute], Awaitable[T]], at: str | None = None) -> T:
         """A request, as HTTP would carry it: raise Unavailable when the process dies before it has answered."""
-        return await self.ask_any(lambda control: call(control.compute))
+        return await self.ask_any(lambda control: call(control.compute), at)
 
-    async def ask_any(self, call: Callable[[Control], Awaitable[T]]) -> T:
-        there = [control for name, control in self.control.items() if self.node(name).is_up]
+    async def ask_any(self, call: Callable[[Control], Awaitable[T]], at: str | None = None) -> T:
+        """`at`: of this control node; else of any."""
+        there = [control for name, control in self.control.items() if self.node(name).is_up and at in (None, name)]
         if not there:
             raise Unavailable("test.refused", "the connection was refused")
         control = self._lines.choice(there)
@@ -324,7 +327,9 @@ class Cluster:
 
         request = asyncio.create_task(run())
         request.add_done_callback(lambda done: done.cancelled() or done.exception())  # a user may have gone meanwhile
-        await asyncio.wait([request])
+        await asyncio.wait([request], timeout=PATIENCE_S)
+        if not request.done():
+            raise Unavailable("test.slow", "there is no answer yet; it may still be done")
         if request.cancelled():
             raise Unavailable("test.reset", "the connection was reset")
         return request.result()

@@ -4,8 +4,9 @@ must become quiet within a stated time, and nothing may be left, lost or doubled
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -45,6 +46,8 @@ class Told:
     """What a user was told of his server, and what he may have asked besides."""
 
     wanted: dict[Power, None]
+    maybe: dict[Power, None] = dataclasses.field(default_factory=dict)
+    """Of requests that were not answered, and may be carried out much later."""
     boots_min: int = 1
     boots_max: int = 1
     deleted: bool = False
@@ -82,14 +85,17 @@ class User:
         return as_caller(self.name, self._count)
 
     async def _boot(self) -> None:
-        caller, count, networks = self._caller(), self.dice.choice((1, 1, 1, 3, 8)), None
+        count, networks = self.dice.choice((1, 1, 1, 3, 8)), None
         if self.dice.random() < 0.3:
             count, networks = 1, (PortAsk(port_id=await self._own_port()),)
-        ask = CreateServer(
-            name=f"{self.name}-{self._count}", flavor_id="1", image_id=IMAGE_ID, max_count=count, networks=networks
-        )
-        for server in await self.cluster.ask(lambda compute: compute.create_servers(caller, ask)):
-            self.servers[server.id] = Told({Power.ON: None})
+        await self.boot(max_count=count, networks=networks)
+
+    async def boot(self, at: str | None = None, **fields: Any) -> list[str]:
+        caller = self._caller()
+        ask = CreateServer(name=f"{self.name}-{self._count}", flavor_id="1", image_id=IMAGE_ID, **fields)
+        made = await self.cluster.ask(lambda compute: compute.create_servers(caller, ask), at)
+        self.servers.update({server.id: Told({Power.ON: None}) for server in made})
+        return [server.id for server in made]
 
     async def _own_port(self) -> str:
         if self._port is None:
@@ -98,11 +104,11 @@ class User:
             self._port = made[0].id
         return self._port
 
-    async def delete(self, id: str) -> None:
+    async def delete(self, id: str, at: str | None = None) -> None:
         caller, told = self._caller(), self.servers[id]
         told.maybe_deleted = True
         try:
-            await self.cluster.ask(lambda compute: compute.delete(caller, id))
+            await self.cluster.ask(lambda compute: compute.delete(caller, id), at)
             told.deleted = True
         except Unavailable:
             raise
@@ -118,7 +124,9 @@ class User:
             await self.cluster.ask(lambda compute: compute.power(caller, id, action))
             told.wanted = {POWERS[action]: None}
             told.boots_min += boots
-        except Unavailable:
+        except Unavailable as error:
+            if error.code == "test.slow":
+                told.maybe[POWERS[action]] = None
             raise
         except CloudError:
             told.wanted = before
@@ -128,8 +136,8 @@ class User:
 class Trouble:
     """What goes wrong, one thing after another, each for a while."""
 
-    def __init__(self, cluster: Cluster, dice: Random) -> None:
-        self.cluster, self.sim, self.dice = cluster, cluster.sim, dice
+    def __init__(self, cluster: Cluster, dice: Random, hasty: User) -> None:
+        self.cluster, self.sim, self.dice, self.hasty = cluster, cluster.sim, dice, hasty
         self.kinds = dice.sample(list(self._kinds()), dice.randint(2, len(self._kinds())))
         """Each seed has troubles of its own: all at once hide one another."""
 
@@ -139,6 +147,7 @@ class Trouble:
             "cut": self._cut_off, "one way": self._cut_one_way, "store": self._store_refuses,
             "unreachable": self._store_away, "bus": self._bus_fails, "clock": self._clock_jumps,
             "guest": self._guest_dies, "disk": self._disk_refuses, "frozen": self._node_sleeps,
+            "takeover": self._flow_is_taken_over,
         }  # fmt: skip
 
     async def run(self) -> None:
@@ -224,13 +233,26 @@ class Trouble:
             control = self.cluster.node(self.dice.choice(self.cluster.controls))
             control.freeze(duration_s, at_write=self.dice.randint(1, 30))
 
+    async def _flow_is_taken_over(self) -> None:
+        """A control node falls asleep in a boot that it runs; another ends it, and the server is deleted meanwhile."""
+        asleep, awake = self.cluster.controls[0], self.cluster.controls[-1]
+        self.cluster.node(asleep).freeze(self.dice.uniform(20, 45), at_write=self.dice.randint(1, 10))
+        try:
+            ids = await self.hasty.boot(asleep)
+            await asyncio.sleep(self.dice.uniform(10, 25))
+            for id in ids:
+                await self.hasty.delete(id, awake)
+        except CloudError:
+            return
+
     def end(self) -> None:
         """The last fault is over."""
         self.sim.network.heal()
         self.sim.network.faults, self.sim.database.faults = NetworkFaults(), StoreFaults()
         self.sim.database.unreachable.clear()
-        for name in HOSTS:
+        for name in self.cluster.nodes:
             self.cluster.node(name).drive.faults = DiskFaults()
+            self.cluster.node(name).stay_awake()
         for name in list(self.cluster.down):
             self.cluster.start(name)
         self.sim.trace.note("no more faults")
@@ -271,7 +293,7 @@ def _lost(users: Sequence[User], servers: dict[str, Any]) -> list[str]:
                 lost.append(f"{id} was deleted and is there")
             elif server.deleted and not told.maybe_deleted:
                 lost.append(f"{id} was never deleted and is gone")
-            elif not server.deleted and not server.error and server.wanted not in told.wanted:
+            elif not server.deleted and not server.error and server.wanted not in told.wanted | told.maybe:
                 lost.append(f"{id} shall be {server.wanted}, asked was {list(told.wanted)}")
             elif not told.boots_min <= server.boots <= told.boots_max:
                 lost.append(f"{id} shall boot {server.boots} times, asked was {told.boots_min} to {told.boots_max}")
@@ -290,7 +312,8 @@ async def story(sim: SimWorld, *, faults: bool = True, parts: Parts = SOUND) -> 
     cluster = Cluster(sim, character, parts, CONTROLS[: dice.choice((1, 2, 2))])
     await cluster.begin()
     users = [User(cluster, f"user{number}", sim.dice_of(f"user{number}")) for number in range(USERS)]
-    trouble = Trouble(cluster, dice)
+    hasty = User(cluster, "hasty", sim.dice_of("hasty"))
+    trouble = Trouble(cluster, dice, hasty)
     async with asyncio.TaskGroup() as watching:
         watch = [watching.create_task(cluster.supervise()), watching.create_task(_watch(cluster))]
         async with asyncio.TaskGroup() as safety:
@@ -304,7 +327,8 @@ async def story(sim: SimWorld, *, faults: bool = True, parts: Parts = SOUND) -> 
         trouble.end()
         await becomes_quiet(cluster)
         rows = {row.id: row for row in await cluster.read(SERVERS.find)}
-        assert not _lost(users, rows), _lost(users, rows)
+        lost = _lost([*users, hasty], rows)
+        assert not lost, lost
         await _delete_all(cluster, rows)
         await becomes_quiet(cluster)
         for task in watch:
@@ -322,14 +346,37 @@ async def story(sim: SimWorld, *, faults: bool = True, parts: Parts = SOUND) -> 
 
 
 async def _delete_all(cluster: Cluster, rows: dict[str, Any]) -> None:
-    admin = as_caller("user0", 0)
-
-    def deleting(id: str) -> Any:
-        return lambda compute: Compute.delete(compute, admin, id)
-
     for row in rows.values():
         if not row.deleted:
-            await cluster.ask(deleting(row.id))
+            await cluster.ask(_deleting(row.id))
+
+
+def _deleting(id: str) -> Callable[[Compute], Awaitable[None]]:
+    return lambda compute: compute.delete(as_caller("user0", 0), id)
+
+
+def takeover(at_write: int, parts: Parts = SOUND, *, deleted_after_s: float = 16.0) -> Trace:
+    """A control node falls asleep when it is about to write for the n-th time since a boot was asked of it; the other
+    takes the boot over and ends it, deletes the server, and then the first wakes up.  Every n is a case of its own."""
+
+    async def tell(sim: SimWorld) -> None:
+        cluster = Cluster(sim, Character(boot_s=0.2), parts, CONTROLS)
+        await cluster.begin()
+        asleep, awake = CONTROLS
+        user = User(cluster, "hasty", sim.dice_of("hasty"))
+        cluster.node(asleep).freeze(40, at_write=at_write)
+        with contextlib.suppress(Unavailable):
+            await user.boot(asleep)
+        await asyncio.sleep(deleted_after_s)
+        for row in await cluster.read(SERVERS.find):
+            await cluster.ask(_deleting(row.id), awake)
+        async with asyncio.TaskGroup() as watching:
+            watch = watching.create_task(_watch(cluster))
+            await asyncio.sleep(60)
+            await becomes_quiet(cluster, 300)
+            watch.cancel()
+
+    return simulate(1, tell)
 
 
 def history(seed: int, parts: Parts = SOUND, *, faults: bool = True) -> Trace:

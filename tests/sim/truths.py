@@ -133,9 +133,9 @@ def _addresses(tx: Transaction) -> list[str]:
 
 async def unquiet(cluster: Cluster) -> list[str]:
     """What is still to be done, or was left behind."""
-    for name in HOSTS:
-        if not cluster.node(name).is_up:
-            return [f"{name} is down"]
+    for name in cluster.nodes:
+        if not cluster.node(name).is_up or cluster.node(name).sleeps:
+            return [f"{name} is down, or sleeps"]
     left, incarnations, ports, plugged = await cluster.read(_rows)
     left += await cluster.read(consistent)
     left += await cluster.read(_told)

@@ -26,6 +26,10 @@ class Life:
         else:
             self._frozen_until_s = asyncio.get_running_loop().time() + duration_s
 
+    def stay_awake(self) -> None:
+        """Take back a sleep that has not begun."""
+        self._sleepy = None
+
     def about_to_write(self) -> None:
         if self._sleepy is not None:
             writes, duration_s = self._sleepy

@@ -90,6 +90,15 @@ class SimHost:
             self._sim.trace.note("freeze", self.name, duration_s, at_write)
             self._life.freeze(duration_s, at_write=at_write)
 
+    def stay_awake(self) -> None:
+        """It does not fall asleep any more; one that sleeps has its time."""
+        if self._life is not None:
+            self._life.stay_awake()
+
+    @property
+    def sleeps(self) -> bool:
+        return self._life is not None and self._life.frozen_s() > 0
+
     async def power_cut(self) -> None:
         await self.crash()
         self.machine.power_cut()
