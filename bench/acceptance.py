@@ -44,6 +44,8 @@ HAVE: Final[Mapping[str, str]] = {
     "network-feature-enabled.port_admin_state_change": "True",
     "network-feature-enabled.port_security": "True",
     "object-storage-feature-enabled.discoverability": "True",
+    "object-storage-feature-enabled.discoverable_apis": "all",
+    "object-storage-feature-enabled.object_versioning": "True",
 }
 # A simulated server is up at once; images over HTTP are taken from the ports of the web alone.
 SIMULATED: Final = ("--build-timeout", "60", "--serve-addr", "127.0.0.1:80")
@@ -71,7 +73,6 @@ NOT_YET: Final[Mapping[str, str]] = {
         r"test_hosts|instance_usage_audit|test_migrations|external_events|server_password|test_extensions"
     ),
     "routers (these tests make or list one)": r"test_dhcp_ipv6|filter_by_router|TagsExtTest",
-    "large objects by manifest": r"x_object_manifest|upload_in_segments",
     "metadata definitions and import tasks of images": r"metadefs|MetadataSchema|image_task",
     "identity: OAuth 1, policies, endpoint groups, configuration of domains": (
         r"oauth_consumers|test_policies|endpoint_groups|domain_configuration"

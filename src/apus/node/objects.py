@@ -13,7 +13,7 @@ from apus.kernel.settings import Settings
 from apus.kernel.world import World
 from apus.node.keys import SIGNING_KEYS, SealedKeys, fetch_token_keys
 from apus.node.keys import SUBJECT as KEYS
-from apus.node.secrets import load_secrets
+from apus.node.secrets import load_root_secrets, load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.agent.verifier import RevocationView, Verifier
@@ -97,7 +97,12 @@ async def open_objects(
     paths = drive_paths(state_dir, settings)
     for path in paths:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    options = Options(settings.account_writes_per_s, settings.container_writes_per_s)
+    options = Options(
+        account_writes_per_s=settings.account_writes_per_s,
+        container_writes_per_s=settings.container_writes_per_s,
+        keyring=load_root_secrets(state_dir, make=settings.encrypt_objects),
+        encrypt=settings.encrypt_objects,
+    )
     store = await open_store(
         world,
         drives_in(paths),

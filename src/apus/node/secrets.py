@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -15,6 +16,7 @@ import msgspec
 
 from apus.kernel.errors import Invalid
 from apus.kernel.settings import Settings
+from apus.services.object.logic.sealing import KEY_BYTES, Keyring, parse_keyring
 
 _BYTES: Final = 18
 
@@ -39,6 +41,17 @@ def load_secrets(state_dir: Path) -> Secrets:
             known |= {name: secrets.token_urlsafe(_BYTES) for name in missing}
             write_private(path, json.dumps(known, indent=2) + "\n")
     return Secrets(**{name: known[name] for name in names})
+
+
+def load_root_secrets(state_dir: Path, *, make: bool) -> Keyring | None:
+    """What objects are encrypted under; None where nothing ever was.  `make` the first one if there is none."""
+    path = state_dir / "keys" / "object-root"
+    with _alone_in(state_dir):
+        if make and not path.exists():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            secret = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+            write_private(path, f"# NAME SECRET, one on each line; the last one encrypts, all decrypt.\n1 {secret}\n")
+        return parse_keyring(path.read_text()) if path.exists() else None
 
 
 def _known(path: Path) -> dict[str, str]:

@@ -47,8 +47,12 @@ class Source(Protocol):
 
     async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None: ...
 
-    def stored(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
-        """The bytes of the object itself."""
+    def stored(self, found: Found, offset: int, length: int, customer_key: bytes | None = None) -> AsyncIterator[bytes]:
+        """The bytes of the object itself, decrypted."""
+        ...
+
+    def at_hand(self, found: Found, customer_key: bytes | None = None) -> bytes | None:
+        """All of them, if they came with it."""
         ...
 
     async def listing(self, account: str, container: str, ask: ListingAsk) -> Sequence[Row | Subdir]: ...
@@ -78,12 +82,14 @@ class Opening:
             raise Conflict("object.symlink_loop", shown)
         return found
 
-    async def open(self, found: Found, may_read: MayRead | None = None, depth: int = 0) -> Opened:
+    async def open(
+        self, found: Found, may_read: MayRead | None = None, depth: int = 0, customer_key: bytes | None = None
+    ) -> Opened:
         head = found.head
         if MANIFEST in head.headers:
 
             def parts(offset: int, length: int) -> AsyncIterator[bytes]:
-                return self._static(found, offset, length, may_read, depth)
+                return self._static(found, offset, length, may_read, depth, customer_key)
 
             return Opened(head.shown_size_bytes, head.shown_etag, parts, segmented=True)
         if DYNAMIC in head.shown_headers:
@@ -95,24 +101,38 @@ class Opening:
             return Opened(manifest.total_bytes(segments), manifest.etag_of(segments), matching, segmented=True)
 
         def plain(offset: int, length: int) -> AsyncIterator[bytes]:
-            return self._source.stored(found, offset, length)
+            return self._source.stored(found, offset, length, customer_key)
 
-        return Opened(head.shown_size_bytes, head.shown_etag, plain, found.data)
+        data = self._source.at_hand(found, customer_key)
+        return Opened(head.shown_size_bytes, head.shown_etag, plain, data)
 
-    async def segments(self, found: Found) -> tuple[Segment, ...]:
+    async def segments(self, found: Found, customer_key: bytes | None = None) -> tuple[Segment, ...]:
         """What a manifest lists.  Raise Conflict when it cannot be read."""
         assert MANIFEST in found.head.headers
-        text = [chunk async for chunk in self._source.stored(found, 0, found.head.size_bytes)]
+        text = [chunk async for chunk in self._source.stored(found, 0, found.head.size_bytes, customer_key)]
         return manifest.decode_manifest(b"".join(text))
 
     async def _static(
-        self, found: Found, offset: int, length: int, may_read: MayRead | None, depth: int
+        self,
+        found: Found,
+        offset: int,
+        length: int,
+        may_read: MayRead | None,
+        depth: int,
+        customer_key: bytes | None,
     ) -> AsyncIterator[bytes]:
-        async for chunk in self._read(await self.segments(found), offset, length, may_read, depth):
+        segments = await self.segments(found, customer_key)
+        async for chunk in self._read(segments, offset, length, may_read, depth, customer_key):
             yield chunk
 
     async def _read(
-        self, segments: Sequence[Segment], offset: int, length: int, may_read: MayRead | None, depth: int
+        self,
+        segments: Sequence[Segment],
+        offset: int,
+        length: int,
+        may_read: MayRead | None,
+        depth: int,
+        customer_key: bytes | None = None,
     ) -> AsyncIterator[bytes]:
         if depth >= DEPTH_MAX:
             raise Conflict("object.manifest_depth", f"Manifests are nested deeper than {DEPTH_MAX}.")
@@ -125,15 +145,17 @@ class Opening:
             if may_read is not None and where not in allowed and not is_hidden(*where):
                 await may_read(*where)
                 allowed.add(where)
-            opened = await self._segment(segment, may_read, depth)
+            opened = await self._segment(segment, may_read, depth, customer_key)
             async for chunk in opened.stream(start, size):
                 yield chunk
 
-    async def _segment(self, segment: Segment, may_read: MayRead | None, depth: int) -> Opened:
+    async def _segment(
+        self, segment: Segment, may_read: MayRead | None, depth: int, customer_key: bytes | None
+    ) -> Opened:
         found = await self._source.find(segment.account, segment.container, segment.name)
         if found is None:
             raise Conflict("object.segment", f"Segment {segment.container}/{segment.name} is not there.")
-        opened = await self.open(await self.follow(found, may_read), may_read, depth + 1)
+        opened = await self.open(await self.follow(found, may_read), may_read, depth + 1, customer_key)
         if opened.size_bytes != segment.size_bytes or (segment.etag and opened.etag != segment.etag):
             raise Conflict("object.segment", f"Segment {segment.container}/{segment.name} is not what it was.")
         return opened

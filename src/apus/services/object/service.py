@@ -21,11 +21,13 @@ from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.sealing import Keyring
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.quotas import Quotas
 from apus.services.object.rates import Rates
+from apus.services.object.sealing import Sealing
 from apus.services.object.segmented import Segmented
 from apus.services.object.shelf import Shelf
 from apus.services.object.version_listing import list_versions
@@ -44,6 +46,10 @@ class Options:
     """Containers that an account may make and delete; 0: any number."""
     container_writes_per_s: float = 0.0
     """Objects that may be written, described and deleted in a container; 0: any number."""
+    keyring: Keyring | None = None
+    """Root secrets of encryption."""
+    encrypt: bool = False
+    """Everything that is written; needs a keyring."""
 
 
 DEFAULTS: Final = Options()
@@ -57,6 +63,7 @@ class Objects:
         self.rates = Rates(cluster.world, options.account_writes_per_s, options.container_writes_per_s)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
+        self.sealing = Sealing(options.keyring, always=options.encrypt)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory)
 
     # For other services.
@@ -118,13 +125,23 @@ class Objects:
     def expired(self, head: Head) -> bool:
         return self.shelf.expired(head)
 
-    async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+    async def put(
+        self,
+        intent: Intent,
+        data: AsyncIterator[bytes],
+        *,
+        sealed: bool = False,
+        customer_key: bytes | None = None,
+    ) -> Head:
         """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`).
 
-        Raise OverQuota past a quota of the account or the container.
+        `sealed` or a `customer_key` (32 bytes): encrypted, also where that is not the rule.  Raise OverQuota past a
+        quota of the account or the container.
         """
         await self.rates.of_container(intent.account, intent.container)
         data = await self.quotas.admit(intent, data)
+        if sealed or self.sealing.always or customer_key is not None:
+            intent, data = self.sealing.seal(intent, data, customer_key)
         metadata = await self._metadata(intent.account, intent.container)
         state, archive = state_of(metadata), archive_of(metadata)
         if state == "enabled":
@@ -139,21 +156,27 @@ class Objects:
         """Keep an object that is these segments, shown with this ETag or, without, with Swift's."""
         return await self.segmented.put(intent, segments, etag)
 
-    async def open_parts(self, found: Found, may_read: MayRead | None = None) -> Opened:
+    async def open_parts(
+        self, found: Found, may_read: MayRead | None = None, *, customer_key: bytes | None = None
+    ) -> Opened:
         """What reading the object gives.  `may_read` is asked before each other container that this leads to."""
-        return await self.opening.open(found, may_read)
+        return await self.opening.open(found, may_read, customer_key=customer_key)
 
     async def follow(self, found: Found, may_read: MayRead | None = None) -> Found:
         """What symbolic links lead to.  Raise NotFound; Conflict for a loop, or a target that is not what it was."""
         return await self.opening.follow(found, may_read)
 
-    async def segments(self, found: Found) -> tuple[Segment, ...]:
+    async def segments(self, found: Found, *, customer_key: bytes | None = None) -> tuple[Segment, ...]:
         """What a manifest lists."""
-        return await self.opening.segments(found)
+        return await self.opening.segments(found, customer_key)
 
-    def stored(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
-        """The bytes of the object itself: of a manifest its list."""
-        return self.engine.read(found, offset, length)
+    def stored(self, found: Found, offset: int, length: int, customer_key: bytes | None = None) -> AsyncIterator[bytes]:
+        """The bytes of the object itself, decrypted: of a manifest its list."""
+        return self.sealing.opened(found, self.engine.read(found, offset, length), offset, customer_key)
+
+    def at_hand(self, found: Found, customer_key: bytes | None = None) -> bytes | None:
+        """All bytes of a small object, decrypted, if they came with it."""
+        return self.sealing.at_hand(found, customer_key)
 
     async def describe(
         self,

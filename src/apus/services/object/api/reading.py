@@ -56,7 +56,7 @@ def _itself(ask: Ask, found: Found) -> Opened:
     def stream(offset: int, length: int) -> AsyncIterator[bytes]:
         return ask.service.stored(found, offset, length)
 
-    return Opened(head.shown_size_bytes, head.shown_etag, stream, found.data)
+    return Opened(head.shown_size_bytes, head.shown_etag, stream, ask.service.at_hand(found))
 
 
 def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]) -> Reply:
