@@ -1,7 +1,7 @@
 """Clients write, overwrite, delete, list and read while drives go, fill up, come back old or empty, rot, and the process
 is killed: no acknowledged write is lost or replaced by an older one, no delete comes back, listings are complete.
 
-`--history-s 3600` (`make history-long`) is the long run whose summary stands in docs/faults.md.
+`--history-s 3600` (`make history-long`) is the long run whose summary stands in docs/figures.md.
 """
 
 from __future__ import annotations

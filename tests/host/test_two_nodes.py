@@ -166,8 +166,8 @@ def guests(c: Cluster) -> set[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes()
-                if b"qemu-system" in words.split(b"\0")[0] and str(c.root).encode() in words:
+                program = (entry / "cmdline").read_bytes().split(b"\0")[0]
+                if b"qemu-system" in program and (entry / "cwd").resolve().is_relative_to(c.root):
                     found.add(int(entry.name))
     return found
 
