@@ -157,6 +157,11 @@ class VolumeCopies:
         self._index_damaged = True
         self.forget()
 
+    async def strays(self) -> list[str]:
+        """Files that nobody needs; the next start removes them."""
+        await self._ready()
+        return await self.large.strays(self._is_in_use)
+
     async def tidy(self) -> int:
         """Give back what dead bytes take, and what a crash left; returns how many bytes were moved."""
         journal = await self._ready()

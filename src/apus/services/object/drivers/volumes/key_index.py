@@ -20,7 +20,6 @@ from apus.services.object.drivers.volumes.run import (
     Nodes,
     Run,
     build,
-    merge_runs,
     open_run,
     unpack_entry,
 )
@@ -111,7 +110,7 @@ class KeyIndex:
             runs = list(self.runs)
             found.clear()
             for run in reversed(runs):
-                data = (await run.between(low, high)).tobytes()
+                data = await run.between(low, high)
                 for at in range(0, len(data), ENTRY_BYTES):
                     path_hash, entry = unpack_entry(self.nodes, data[at : at + ENTRY_BYTES])
                     found[path_hash] = entry
@@ -152,6 +151,8 @@ class KeyIndex:
             count, total = count + 1, total + run.count
         if count < MERGE_RUNS:
             return []
+        from apus.services.object.drivers.volumes.run_merge import merge_runs  # numpy: 20 MiB that few drives need
+
         old, path = self.runs[:count], self._next_path()
         await merge_runs(self._world.disk, self._world.run.in_thread, old, path, oldest=count == len(self.runs))
         merged = await open_run(self._world.disk, path, self.nodes)

@@ -25,16 +25,17 @@ InUse = Callable[[bytes, str], Awaitable[bool]]
 class LargeFiles:
     def __init__(self, world: World, root: Path) -> None:
         self._world, self._disk, self._root = world, world.disk, root
-        self._uploading: set[str] = set()
+        self.uploading: set[str] = set()
+        """Files that are written now."""
 
     async def begin(self, place: Place, commit: Commit) -> LargeCopyWriter:
         token = self._world.dice.getrandbits(64)
         path = f"{DIRECTORY}/{place.hash[:2]}/{place.hash}-{token:016x}"
-        self._uploading.add(path)
+        self.uploading.add(path)
         try:
             return LargeCopyWriter(self, place, path, await self._disk.create(self._root / path), commit)
         except BaseException:
-            self._uploading.discard(path)
+            self.uploading.discard(path)
             raise
 
     async def read(self, path: str, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
@@ -67,16 +68,22 @@ class LargeFiles:
             await self._disk.rename_synced(source, aside)
 
     async def sweep(self, in_use: InUse) -> None:
-        """Remove what a crash left: files that are neither written nor named by a record."""
+        for path in await self.strays(in_use):
+            await self.remove(path)
+
+    async def strays(self, in_use: InUse) -> list[str]:
+        """What a crash left: files that are neither written nor named by a record."""
+        found = []
         for directory in await self._disk.names(self._root / DIRECTORY):
             for name in await self._disk.names(self._root / DIRECTORY / directory):
                 path = f"{DIRECTORY}/{directory}/{name}"
-                if path not in self._uploading and not await in_use(bytes.fromhex(name[:_HASH_DIGITS]), path):
-                    await self.remove(path)
+                if path not in self.uploading and not await in_use(bytes.fromhex(name[:_HASH_DIGITS]), path):
+                    found.append(path)
+        return found
 
     def ended(self, path: str) -> None:
         """Of a writer: it is committed or removed."""
-        self._uploading.discard(path)
+        self.uploading.discard(path)
 
 
 class LargeCopyWriter:

@@ -12,13 +12,11 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy as np
 
 from apus.kernel.world import Disk, OpenFile
 from apus.services.object.logic.merge import make_stamp, ticks_of
@@ -28,9 +26,6 @@ ENTRY: Final = struct.Struct("<16sQQIIIIHHH2x")
 ENTRY_BYTES: Final = ENTRY.size
 PAGE_ENTRIES: Final = 64
 PAGE_BYTES: Final = PAGE_ENTRIES * ENTRY_BYTES
-SLICE_ENTRIES: Final = 1 << 17
-"""What a merge holds in memory at a time, of each run."""
-
 IN_FILE: Final = 1
 """Flag: the bytes are in a file of their own."""
 ABSENT: Final = 2
@@ -39,16 +34,9 @@ ABSENT: Final = 2
 _FOOTER: Final = struct.Struct("<8sQQI")
 _MAGIC: Final = b"apusrun1"
 _BLOOM_BITS: Final = 10
-_BLOOM_PROBES: Final = 6
+BLOOM_PROBES: Final = 6
 _MASK: Final = (1 << 64) - 1
 _NO_NODE: Final = 0xFFFF
-_DTYPE: Final = np.dtype(
-    [("hi", ">u8"), ("lo", ">u8"), ("rest", "V32"), ("node", "V4"), ("flags", "<u2"), ("pad", "V2")]
-)
-assert _DTYPE.itemsize == ENTRY_BYTES
-
-Entries = np.ndarray[Any, np.dtype[Any]]
-InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class IndexDamaged(DriveTrouble):
@@ -148,30 +136,23 @@ class Run:
 
     def says(self, path_hash: bytes) -> bool:
         """Whether this may have an entry of the hash: nearly always right."""
-        high, low = int.from_bytes(path_hash[:8], "big"), int.from_bytes(path_hash[8:], "big") | 1
-        bits, bloom = len(self._bloom) * 8, self._bloom
-        for probe in range(_BLOOM_PROBES):
-            place = ((high + probe * low) & _MASK) % bits
-            if not bloom[place >> 3] & (1 << (place & 7)):
-                return False
-        return True
+        bloom = self._bloom
+        return all(bloom[place >> 3] & (1 << (place & 7)) for place in probes(path_hash, len(bloom) * 8))
 
-    async def between(self, low: int, high: int) -> Entries:
+    async def between(self, low: int, high: int) -> bytes:
         """Entries whose first eight bytes are at least `low` and below `high`, in order."""
         first = max(0, bisect_right(self.first_keys, low) - 1)
         while first and self.first_keys[first] == low:  # the page before may end with the same key
             first -= 1
         last = bisect_left(self.first_keys, high)
         if last <= first:
-            return np.empty(0, _DTYPE)
+            return b""
         size = min(last * PAGE_BYTES, self.count * ENTRY_BYTES) - first * PAGE_BYTES
         data = await self._file.read(first * PAGE_BYTES, size)
         for page in range(first, last):
             at = (page - first) * PAGE_BYTES
             self._verify(page, data[at : at + PAGE_BYTES])
-        found = np.frombuffer(data, _DTYPE)
-        keys = found["hi"].astype(np.uint64)
-        return found[(keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))]
+        return data[_entries_below(data, low) * ENTRY_BYTES : _entries_below(data, high) * ENTRY_BYTES]
 
     async def close(self) -> None:
         await self._file.close()
@@ -224,23 +205,18 @@ def pages_of(count: int) -> int:
 
 
 class RunBuilder:
-    """Takes sorted entries piece by piece and makes a run of them."""
+    """Takes sorted entries piece by piece and makes a run of them.  Whoever adds also marks the filter."""
 
     def __init__(self, count_max: int) -> None:
-        self._bloom = np.zeros(max(8, -(-count_max * _BLOOM_BITS // 8)), np.uint8)
+        self.bloom = bytearray(max(8, -(-count_max * _BLOOM_BITS // 8)))
         self._first_keys, self._crcs = array("Q"), array("I")
         self._rest = b""
         self._count = 0
 
-    def add(self, entries: Entries) -> bytes:
+    def add(self, entries: bytes) -> bytes:
         """What is to be written for these: whole pages."""
-        high, low = entries["hi"].astype(np.uint64), entries["lo"].astype(np.uint64) | np.uint64(1)
-        bits = np.uint64(len(self._bloom) * 8)
-        for probe in range(_BLOOM_PROBES):
-            place = (high + np.uint64(probe) * low) % bits
-            np.bitwise_or.at(self._bloom, place >> np.uint64(3), np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
-        self._count += len(entries)
-        data = self._rest + entries.tobytes()
+        self._count += len(entries) // ENTRY_BYTES
+        data = self._rest + entries
         whole = len(data) - len(data) % PAGE_BYTES
         self._rest = data[whole:]
         for at in range(0, whole, PAGE_BYTES):
@@ -251,63 +227,38 @@ class RunBuilder:
         rest = self._rest
         if rest:
             self._page(rest)
-        bloom = self._bloom.tobytes()
-        tail = self._first_keys.tobytes() + self._crcs.tobytes() + bloom
-        return rest + tail + _FOOTER.pack(_MAGIC, self._count, len(bloom), zlib.crc32(tail))
+        tail = self._first_keys.tobytes() + self._crcs.tobytes() + self.bloom
+        return rest + tail + _FOOTER.pack(_MAGIC, self._count, len(self.bloom), zlib.crc32(tail))
 
     def _page(self, page: bytes) -> None:
         self._first_keys.append(int.from_bytes(page[:8], "big"))
         self._crcs.append(zlib.crc32(page))
 
 
-def build(nodes: Nodes, entries: dict[bytes, Entry | None]) -> bytes:
+def build(nodes: Nodes, entries: Mapping[bytes, Entry | None]) -> bytes:
     """A whole run of what is in memory."""
-    packed = b"".join(pack_entry(nodes, path_hash, entries[path_hash]) for path_hash in sorted(entries))
     builder = RunBuilder(len(entries))
-    return builder.add(np.frombuffer(packed, _DTYPE)) + builder.end()
+    for path_hash in entries:
+        for place in probes(path_hash, len(builder.bloom) * 8):
+            builder.bloom[place >> 3] |= 1 << (place & 7)
+    packed = b"".join(pack_entry(nodes, path_hash, entries[path_hash]) for path_hash in sorted(entries))
+    return builder.add(packed) + builder.end()
 
 
-async def merge_runs(disk: Disk, in_thread: InThread, runs: Sequence[Run], target: Path, *, oldest: bool) -> None:
-    """Write one run with the newest entry of each hash; `runs` are newest first.
-
-    With the oldest run among them, hashes that are absent need no entry any more.
-    """
-    builder = RunBuilder(sum(run.count for run in runs))
-    writing = target.with_name(target.name + ".new")
-    file = await disk.create(writing)
-    try:
-        for low, high in _slices(runs):
-            pieces = [await run.between(low, high) for run in runs]
-            await file.write(await in_thread(partial(_add_newest, builder, pieces, oldest)))
-        await file.write(await in_thread(builder.end))
-        await file.sync()
-    finally:
-        await file.close()
-    await disk.rename_synced(writing, target)
+def probes(path_hash: bytes, bits: int) -> Iterator[int]:
+    """The places of a hash in a filter of so many bits."""
+    high, low = int.from_bytes(path_hash[:8], "big"), int.from_bytes(path_hash[8:], "big") | 1
+    for probe in range(BLOOM_PROBES):
+        yield ((high + probe * low) & _MASK) % bits
 
 
-def _slices(runs: Sequence[Run]) -> Iterator[tuple[int, int]]:
-    largest = max(runs, key=lambda run: run.count)
-    low = 0
-    for high in largest.first_keys[SLICE_ENTRIES // PAGE_ENTRIES :: SLICE_ENTRIES // PAGE_ENTRIES]:
-        if high > low:
-            yield low, high
-            low = high
-    yield low, 1 << 64
-
-
-def _add_newest(builder: RunBuilder, pieces: Sequence[Entries], oldest: bool) -> bytes:
-    return builder.add(_newest(pieces, oldest))
-
-
-def _newest(pieces: Sequence[Entries], oldest: bool) -> Entries:
-    joined = np.frombuffer(
-        b"".join(piece.tobytes() for piece in pieces), _DTYPE
-    )  # concatenate would change byte orders
-    ages = np.concatenate([np.full(len(piece), age, np.uint32) for age, piece in enumerate(pieces)])
-    order = np.lexsort((ages, joined["lo"].astype(np.uint64), joined["hi"].astype(np.uint64)))
-    joined = joined[order]
-    if len(joined) > 1:
-        again = (joined["hi"][1:] == joined["hi"][:-1]) & (joined["lo"][1:] == joined["lo"][:-1])
-        joined = joined[np.concatenate([[True], ~again])]
-    return joined[joined["flags"] & ABSENT == 0] if oldest else joined
+def _entries_below(data: bytes, key: int) -> int:
+    """How many of the sorted entries begin with less than this."""
+    low, high = 0, len(data) // ENTRY_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        if int.from_bytes(data[middle * ENTRY_BYTES : middle * ENTRY_BYTES + 8], "big") < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
