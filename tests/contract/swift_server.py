@@ -97,5 +97,8 @@ class SwiftServer:
         connection.close()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, data
 
-    def uploads_left(self) -> list[Path]:
-        return [path for path in self.root.glob("*/tmp/*")]
+    def uploads_left(self) -> list[str]:
+        found = list[str]()
+        for drive in self.store.drives:
+            found += [*drive.copies.large.uploading, *self.run(drive.copies.strays())]  # type: ignore[misc]
+        return found

@@ -142,3 +142,56 @@ def test_what_is_absent_is_file_not_found(on_disk: Callable[[Story], None]) -> N
             await streamed(disk, root / "nothing")
 
     on_disk(story)
+
+
+def test_an_open_file_is_written_and_read_at_offsets(on_disk: Callable[[Story], None]) -> None:
+    async def story(disk: Disk, root: Path) -> None:
+        path = root / "deep" / "log"
+        with pytest.raises(FileNotFoundError):
+            await disk.open(path)
+        file = await disk.open(path, make=True)
+        assert file.size_bytes == 0
+        await file.write_synced(0, [b"0123", memoryview(b"4567")])
+        await file.write_synced(8, [b"x" * 7] * 3000)
+        await file.write_synced(2, [b"ab"])
+        assert file.size_bytes == 8 + 21_000
+        assert await file.read(0, 10) == b"01ab4567xx"
+        assert await file.read(21_006, 10) == b"xx"
+        assert await file.read(30_000, 10) == b""
+        assert file.read_cached(0, 4) in (None, b"01ab")
+        assert file.read_cached(21_006, 10) is None
+        again = await disk.open(path, make=True)
+        assert again.size_bytes == 21_008
+        reading = [asyncio.ensure_future(again.read(0, 4)) for _ in range(20)]
+        await asyncio.sleep(0)
+        await again.close()
+        await again.close()
+        assert await asyncio.gather(*reading) == [b"01ab"] * 20
+        with pytest.raises(ValueError):
+            await again.read(0, 4)
+        await disk.remove(path)
+        assert await file.read(0, 4) == b"01ab"  # a name is gone, not what it named
+        await file.close()
+
+    on_disk(story)
+
+
+def test_a_power_cut_tears_what_was_not_synced() -> None:
+    path = Path("/log")
+    lengths = set[int]()
+    for seed in range(50):
+        drive = SimDrive(Random(seed), Trace())
+
+        async def story(drive: SimDrive = drive) -> None:
+            file = await SimDisk(drive, lambda: 0.0).open(path, make=True)
+            await file.write_synced(0, [b"a" * 1000])
+            writing = asyncio.create_task(file.write_synced(1000, [b"b" * 4000]))
+            while len(drive.files[path].seen) == 1000:
+                await asyncio.sleep(0.0001)
+            drive.power_cut()
+            writing.cancel()
+            assert drive.files[path].seen[:1000] == b"a" * 1000
+            lengths.add(len(drive.files[path].seen))
+
+        run(story())
+    assert {1000, 5000} < lengths

@@ -26,6 +26,7 @@ class FaultyDisk:
         self.away: set[Path] = set()
         self.writes = 0
         self.cut_at: int | None = None
+        self.open_files: set[Path] = set()
 
     def power_cut(self) -> None:
         """What was not synced is lost or torn."""
@@ -33,8 +34,19 @@ class FaultyDisk:
         for path, data in self.files.items():
             if path not in self.synced and self.dice.random() < 0.3:
                 survivors[path] = data[: self.dice.randrange(len(data) + 1)]
+            elif path in self.open_files and data != self.synced.get(path):
+                survivors[path] = self._torn(data, self.synced.get(path, b""))
         self.files, self.synced = dict(survivors), dict(survivors)
+        self.open_files.clear()
         self.cut_at = None
+
+    def _torn(self, seen: bytes, kept: bytes) -> bytes:
+        """Written in place and not synced: any part of it may be there, also the end without the middle."""
+        torn = seen[: self.dice.randrange(len(kept), len(seen) + 1)]
+        if len(torn) > len(kept) and self.dice.random() < 0.5:
+            hole = self.dice.randrange(len(kept), len(torn))
+            torn = torn[:hole] + bytes(min(512, len(torn) - hole)) + torn[hole + 512 :]
+        return torn
 
     def wipe(self, root: Path) -> None:
         for path in [path for path in self.files if path.is_relative_to(root)]:
@@ -88,6 +100,16 @@ class FaultyDisk:
         self.files[path] = self.files.get(path, b"") if append else b""
         return FaultyWriter(self, path)
 
+    async def open(self, path: Path, *, make: bool = False) -> FaultyOpenFile:
+        self._look(path)
+        if path not in self.files:
+            if not make:
+                raise FileNotFoundError(errno.ENOENT, str(path))
+            self._change(path, grows=True)
+            self.files[path] = self.synced[path] = b""
+        self.open_files.add(path)
+        return FaultyOpenFile(self, path)
+
     async def write_synced(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         self._change(path, grows=True)
         self.files[path] = self.synced[path] = data
@@ -137,3 +159,38 @@ class FaultyWriter:
         self._disk.synced[self._path] = self._disk.files[self._path]
 
     async def close(self) -> None: ...
+
+
+class FaultyOpenFile:
+    """Written in place: what is not synced may be torn.  Once open it can be read, also when it was removed."""
+
+    def __init__(self, disk: FaultyDisk, path: Path) -> None:
+        self._disk, self._path = disk, path
+        self._last = disk.files[path]
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._data())
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        if any(self._path.is_relative_to(root) for root in self._disk.away):
+            return None
+        data = self._data()[offset : offset + length]
+        return data if len(data) == length and self._disk.dice.random() < 0.5 else None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        self._disk._look(self._path)
+        return self._data()[offset : offset + length]
+
+    async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        self._disk._change(self._path, grows=True)
+        before, data = self._data().ljust(offset, b"\0"), b"".join(parts)
+        self._disk.files[self._path] = before[:offset] + data + before[offset + len(data) :]
+        self._disk._change(self._path)
+        self._disk.synced[self._path] = self._disk.files[self._path]
+
+    async def close(self) -> None: ...
+
+    def _data(self) -> bytes:
+        self._last = self._disk.files.get(self._path, self._last)
+        return self._last

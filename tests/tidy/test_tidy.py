@@ -32,6 +32,7 @@ OUTSIDE: dict[str, set[str]] = {
 """path -> what of the outside it may use although it is not in one of the outside's rooms, with the reason."""
 EXCEPT_EXCEPTION: dict[str, int] = {
     "services/object/drivers/indexes.py": 1,  # a group commit: whoever waits is told, whatever it was
+    "services/object/drivers/volumes/journal.py": 1,  # the same
     "services/compute/agent/agent.py": 1,  # a runner: one server's failure must not stop the others'
 }
 """path -> how many `except Exception` beyond the rooms that may have them."""

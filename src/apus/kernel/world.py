@@ -104,6 +104,31 @@ class FileWriter(Protocol):
     async def close(self) -> None: ...
 
 
+class OpenFile(Protocol):
+    """One file, read and written at offsets by many at once."""
+
+    @property
+    def size_bytes(self) -> int:
+        """When it was opened, and after our own writes."""
+        ...
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """The bytes, if they come without waiting for the drive; None if they do not, or are not all there."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Shorter than `length` at the end of the file."""
+        ...
+
+    async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Write these one after the other; return when they are on stable storage."""
+        ...
+
+    async def close(self) -> None:
+        """Those who read now still get their bytes."""
+        ...
+
+
 class Disk(Protocol):
     """Files with stated durability.  What was not synced may be lost or torn by a power cut, also when renamed."""
 
@@ -117,6 +142,10 @@ class Disk(Protocol):
 
     async def create(self, path: Path, *, append: bool = False) -> FileWriter:
         """Open for writing, made if absent, emptied unless `append`; parent directories are made."""
+        ...
+
+    async def open(self, path: Path, *, make: bool = False) -> OpenFile:
+        """Open for reading and writing in place.  Raise FileNotFoundError if absent, unless `make`."""
         ...
 
     async def write_synced(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:

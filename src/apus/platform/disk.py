@@ -14,7 +14,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from apus.kernel.world import Stat
 
@@ -25,6 +25,7 @@ THREADS_MAX = 16
 _TEMPORARY = ".apus-writing"
 """Suffix of a file on its way to be another.  Nobody is shown it; found later, it is the rest of a crash."""
 _writings = itertools.count()
+_VECTOR_MAX = os.sysconf("SC_IOV_MAX")
 
 
 def sync_directory(path: Path) -> None:
@@ -77,15 +78,65 @@ class LocalFileWriter:
         return self._handle
 
 
+class LocalOpenFile:
+    def __init__(self, disk: LocalDisk, handle: int) -> None:
+        self._disk, self._handle = disk, handle
+        self.size_bytes = os.fstat(handle).st_size
+        self._users = 0
+        self._closing = False
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._handle, (buffer,), offset, os.RWF_NOWAIT)
+        except OSError:  # not cached, a file system that cannot say, or a drive that fails: who waits for it finds out
+            return None
+        return bytes(buffer) if count == length else None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return await self._in_thread(lambda: _pread_full(self._handle, offset, length))
+
+    async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        await self._in_thread(lambda: _pwrite_synced(self._handle, offset, parts))
+        self.size_bytes = max(self.size_bytes, offset + sum(len(part) for part in parts))
+
+    async def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._close_if_idle()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """The handle stays open until the thread is done, even when its waiter is cancelled: its number may go to
+        another file."""
+        if self._closing:
+            raise ValueError("the file is closed")
+        self._users += 1
+        running = asyncio.get_running_loop().run_in_executor(self._disk.threads, work)
+        running.add_done_callback(self._used)
+        return await asyncio.shield(running)
+
+    def _used(self, running: asyncio.Future[Any]) -> None:
+        self._users -= 1
+        if not running.cancelled():
+            running.exception()
+        if self._closing:
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if not self._users and self._handle >= 0:
+            handle, self._handle = self._handle, -1
+            os.close(handle)
+
+
 class LocalDisk:
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS_MAX, "apus-disk")
+        self.threads = ThreadPoolExecutor(THREADS_MAX, "apus-disk")
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True)
+        self.threads.shutdown(wait=True)
 
     async def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
         def read() -> bytes:
@@ -124,6 +175,18 @@ class LocalDisk:
             return handle
 
         return LocalFileWriter(self, await self.in_thread(create))
+
+    async def open(self, path: Path, *, make: bool = False) -> LocalOpenFile:
+        def open_file() -> LocalOpenFile:
+            made = make and not path.exists()
+            if made:
+                make_directories(path.parent)
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+            if made:
+                sync_directory(path.parent)
+            return LocalOpenFile(self, handle)
+
+        return await self.in_thread(open_file)
 
     async def write_synced(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         def write() -> None:
@@ -196,6 +259,29 @@ class LocalDisk:
             return found.f_bavail * found.f_frsize
 
         return await self.in_thread(free)
+
+
+def _pread_full(handle: int, offset: int, length: int) -> bytes:
+    data = os.pread(handle, length, offset)
+    while len(data) < length:  # a signal, or more than one call gives
+        more = os.pread(handle, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _pwrite_synced(handle: int, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+    for first in range(0, len(parts), _VECTOR_MAX):
+        rest = [memoryview(part) for part in parts[first : first + _VECTOR_MAX]]
+        while rest:
+            written = os.pwritev(handle, rest, offset)
+            offset += written
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if rest and written:
+                rest[0] = rest[0][written:]
+    os.fdatasync(handle)
 
 
 def _read_full(handle: int, length: int | None) -> bytes:

@@ -141,6 +141,42 @@ class SimFileWriter:
         self._closed = True
 
 
+class SimOpenFile:
+    def __init__(self, disk: SimDisk, file: _File) -> None:
+        self._disk, self._file = disk, file
+        self._closed = False
+        self.size_bytes = len(file.seen)
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """Half of what is read is in the page cache."""
+        data = self._file.seen[offset : offset + length]
+        return data if len(data) == length and self._disk.is_cached() else None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        self._require_open()
+        await self._disk.wait()
+        return self._file.seen[offset : offset + length]
+
+    async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        self._require_open()
+        await self._disk.wait()
+        seen = self._file.seen.ljust(offset, b"\0")
+        data = b"".join(parts)
+        self._disk.drive.write(self._file, seen[:offset] + data + seen[offset + len(data) :])
+        self._file.modified_s = self._disk.now_s()
+        self.size_bytes = len(self._file.seen)
+        synced = self._file.seen
+        await self._disk.wait_for_sync()
+        self._file.on_platter = synced
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ValueError("the file is closed")
+
+
 class SimDisk:
     """The drive as one process sees it."""
 
@@ -158,6 +194,9 @@ class SimDisk:
     async def wait_for_sync(self) -> None:
         await self._life.pause(self.drive.dice.uniform(0, self.drive.faults.sync_delay_max_s))
         await self.wait()
+
+    def is_cached(self) -> bool:
+        return not self._life.ended and self.drive.dice.random() < 0.5
 
     def _file(self, path: Path) -> _File:
         file = self.drive.files.get(path)
@@ -196,6 +235,13 @@ class SimDisk:
         elif not append:
             file.seen = b""
         return SimFileWriter(self, file)
+
+    async def open(self, path: Path, *, make: bool = False) -> SimOpenFile:
+        await self.wait()
+        if make and path not in self.drive.files:
+            self.drive.put(path, _File(modified_s=self.now_s()))
+            self.drive.sync_names(path.parent)
+        return SimOpenFile(self, self._file(path))
 
     async def write_synced(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         await self.wait()

@@ -21,8 +21,10 @@ from apus.services.object.cluster import Cluster
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive
 from apus.services.object.drivers.local import LocalDrive
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
+from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.logic.ring import DriveSpec, Ring
 from apus.services.object.loops.auditor import Auditor
+from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
@@ -76,12 +78,13 @@ class ObjectStore:
     updater: Updater
     reaper: Reaper
     expirer: Expirer
+    compactor: Compactor
     identity: str
     world: World
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return self.replicator, self.updater, self.expirer, self.reaper, self.auditor
+        return self.replicator, self.updater, self.expirer, self.reaper, self.auditor, self.compactor
 
     async def adopt(self, drive_id: str) -> None:
         """This drive is in its place and empty, or back: mark it, and bring it up to date."""
@@ -114,6 +117,7 @@ async def open_store(
     connect: Connect = connect_file,
     reserve_bytes: int = RESERVE_BYTES,
     options: Options = DEFAULTS,
+    volume_bytes: int = VOLUME_BYTES,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to the ring are marked and get their share by and by."""
     if not drives:
@@ -144,6 +148,8 @@ async def open_store(
             world,
             drive.path,
             DriveIdentity(drive.spec.id, layout.cluster),
+            part_power=layout.ring.part_power,
+            volume_bytes=volume_bytes,
             connect=connect,
             reserve_bytes=reserve_bytes,
         )
@@ -165,6 +171,7 @@ async def open_store(
         Updater(cluster, service.directory),
         Reaper(service),
         Expirer(service),
+        Compactor(cluster, opened),
         layout.cluster,
         world,
     )

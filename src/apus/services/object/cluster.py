@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
@@ -39,7 +39,7 @@ class Cluster:
         self.repairs = Repairs(1 << the_ring.part_power)
         self._secret = secret
         self._failed_s: dict[str, float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
+        self._late: set[asyncio.Future[Any]] = set()
         self._last_ticks = 0
 
     def place(self, *names: str) -> Place:
@@ -94,54 +94,91 @@ class Cluster:
         Raise Unavailable without a quorum.  Whatever is short of perfect is left to the replicator.
         """
         candidates = self.candidates(part)
-        begun = {self._begin(act, drive): drive for drive in candidates[: self.copies]}
-        left = candidates[self.copies :]
-        wished = set(self.ring.primaries(part))
-        perfect = all(drive.id in wished for drive in begun.values())
-        results: list[T] = []
-        errors: list[OSError] = []
-        while begun:
-            patience_s = LATE_S if len(results) >= self.quorum and len(self._late) < LATE_MAX else None
-            done, _ = await asyncio.wait(begun, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                break
-            for task in done:
-                drive = begun.pop(task)
-                try:
-                    results.append(task.result())
-                    self.worked(drive)
-                except OSError as error:
-                    self.failed(drive, error)
-                    errors.append(error)
-                    perfect = False
-                    if left:
-                        following = left.pop(0)
-                        begun[self._begin(act, following)] = following
-        if begun or not perfect or len(results) < self.copies:
+        attempt = _Attempt(self, act, candidates[self.copies :])
+        await attempt.on(candidates[: self.copies])
+        results = attempt.results
+        if attempt.running or len(results) < self.copies or not self._wished(part, attempt.asked):
             self.repairs.add(room, part)
         if len(results) < self.quorum:
             shown = f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed."
-            raise too_few(shown, errors)
+            raise too_few(shown, attempt.errors)
         return results
+
+    def _wished(self, part: int, asked: Sequence[Drive]) -> bool:
+        primaries = self.ring.primaries(part)
+        return all(drive.id in primaries for drive in asked)
 
     async def settle(self) -> None:
         """Wait for what was left behind answers."""
         while self._late:
             await asyncio.wait(self._late)
 
-    def _begin(self, act: Callable[[Drive], Awaitable[T]], drive: Drive) -> asyncio.Task[T]:
-        async def run() -> T:
-            return await act(drive)
+    @property
+    def busy(self) -> bool:
+        """As many writes run behind their answers as may."""
+        return len(self._late) >= LATE_MAX
 
-        task = asyncio.create_task(run(), name=f"drive-{drive.id}")
-        self._late.add(task)
-        task.add_done_callback(self._ended)
-        return task
+    def late(self, work: asyncio.Future[Any]) -> None:
+        """Something that is waited for when the store stops."""
+        self._late.add(work)
+        work.add_done_callback(self._late.discard)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._late.discard(task)
-        if not task.cancelled():
-            task.exception()  # asked for, so that nobody reports it as forgotten
+
+class _Attempt(Generic[T]):
+    """One write on its way to several drives.  Counting ends in callbacks costs a fraction of a task for each drive."""
+
+    def __init__(self, cluster: Cluster, act: Callable[[Drive], Awaitable[T]], left: list[Drive]) -> None:
+        self._cluster, self._act, self._left = cluster, act, left
+        self.results: list[T] = []
+        self.errors: list[OSError] = []
+        self.asked: list[Drive] = []
+        self.running = 0
+        self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._patience: asyncio.TimerHandle | None = None
+
+    async def on(self, drives: Sequence[Drive]) -> None:
+        """Return when all have ended, or a quorum has succeeded and the rest is late."""
+        for drive in drives:
+            self._begin(drive)
+        try:
+            if drives:
+                await self._settled
+        finally:
+            if self._patience is not None:
+                self._patience.cancel()
+
+    def _begin(self, drive: Drive) -> None:
+        work = asyncio.ensure_future(self._act(drive))
+        self.running += 1
+        self.asked.append(drive)
+        self._cluster.late(work)
+        work.add_done_callback(lambda ended: self._ended(drive, ended))
+
+    def _ended(self, drive: Drive, work: asyncio.Future[T]) -> None:
+        self.running -= 1
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        if error is None:
+            self.results.append(work.result())
+            self._cluster.worked(drive)
+        elif isinstance(error, OSError):
+            self._cluster.failed(drive, error)
+            self.errors.append(error)
+            if self._left and not self._settled.done():
+                self._begin(self._left.pop(0))
+        elif not self._settled.done():
+            self._settled.set_exception(error)
+        if not self._settled.done():
+            self._look()
+
+    def _look(self) -> None:
+        if not self.running:
+            self._settled.set_result(None)
+        elif len(self.results) >= self._cluster.quorum and self._patience is None and not self._cluster.busy:
+            self._patience = asyncio.get_running_loop().call_later(LATE_S, self._no_longer)
+
+    def _no_longer(self) -> None:
+        if not self._settled.done():
+            self._settled.set_result(None)
 
 
 def too_few(shown: str, errors: Sequence[OSError]) -> Unavailable:

@@ -77,7 +77,7 @@ class Engine:
         md5 = hashlib.md5(usedforsecurity=False)
         strides = _strides(data, intent.size_bytes)
         first = await anext(strides, b"")
-        if len(first) < STRIDE_BYTES:
+        if len(first) < STRIDE_BYTES or len(first) == intent.size_bytes:
             checksums = await self._digest(md5, first)
             head = self._head(intent, len(first), md5, checksums)
             await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, head, first))

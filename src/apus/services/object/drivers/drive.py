@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from apus.services.object.model import (
@@ -35,8 +35,11 @@ class CopyWriter(Protocol):
 class Copies(Protocol):
     """Versions of objects on one drive."""
 
-    async def store(self, place: Place, head: Head, data: bytes) -> None:
-        """A small object, or a tombstone, in one go; an older version than what is there is dropped."""
+    def store(self, place: Place, head: Head, data: bytes) -> Awaitable[object]:
+        """A small object, or a tombstone, in one go; an older version than what is there is dropped.
+
+        It is on its way when this returns, in the order of the calls; awaited, it is on stable storage.
+        """
         ...
 
     async def begin(self, place: Place) -> CopyWriter: ...

@@ -59,6 +59,12 @@ class Fence:
         await self.check()
         return self._free_bytes
 
+    def lets_in(self, room_for: int = 0) -> bool:
+        """Whether `check` would pass without a look."""
+        if self._world.clock.monotonic_s() - self._looked_s >= LOOK_EVERY_S:
+            return False
+        return not room_for or self._free_bytes - room_for >= self._reserve
+
     def doubt(self) -> None:
         """Something failed: look again before the next use."""
         self._looked_s = -1e9

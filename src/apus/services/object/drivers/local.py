@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 
 from apus.kernel.world import World
-from apus.services.object.drivers.copies import FileCopies
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, Fence
 from apus.services.object.drivers.indexes import SqliteIndexes
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
+from apus.services.object.drivers.volumes.copies import VolumeCopies
+from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.model import Change, DriveTrouble
 
 
@@ -25,19 +26,20 @@ class LocalDrive:
         root: Path,
         identity: DriveIdentity,
         *,
+        part_power: int,
+        volume_bytes: int = VOLUME_BYTES,
         connect: Connect = connect_file,
         reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         self.id, self.root = identity.drive, root
         self._fence = fence = Fence(world, root, identity, reserve_bytes)
-        self.copies = FileCopies(world, root, fence)
+        self.copies = VolumeCopies(world, root, fence, part_power=part_power, volume_bytes=volume_bytes)
         self.indexes = SqliteIndexes(world, root, fence, connect)
         self.pending = FilePending(world, root, fence)
 
     async def start(self) -> None:
-        """Clear what a crash left.  Raise DriveTrouble unless the drive is there."""
-        await self._fence.check()
-        await self.copies.clear_uploads()
+        """Read what is there.  Raise DriveTrouble unless it is the drive."""
+        await self.copies.start()
 
     async def free_bytes(self) -> int:
         """Raise DriveTrouble unless the drive is there."""
@@ -49,6 +51,7 @@ class LocalDrive:
         self.copies.forget()
 
     async def close(self) -> None:
+        await self.copies.close()
         await self.indexes.close()
 
 

@@ -1,0 +1,313 @@
+"""The copies of one drive: what the engine asks, answered from volumes, index and large files."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from apus.kernel.log import get_logger
+from apus.kernel.world import World
+from apus.services.object.drivers.fence import Fence
+from apus.services.object.drivers.trailer import blocks_of
+from apus.services.object.drivers.unbroken import unbroken
+from apus.services.object.drivers.volumes.adopt import adopt_files
+from apus.services.object.drivers.volumes.checkpoint import Checkpointer
+from apus.services.object.drivers.volumes.compaction import compact, most_wasteful
+from apus.services.object.drivers.volumes.files import VOLUME_BYTES
+from apus.services.object.drivers.volumes.journal import Drop, Journal, Lose, Put
+from apus.services.object.drivers.volumes.large import LargeCopyWriter, LargeFiles
+from apus.services.object.drivers.volumes.record import Record, unpack, verify_data
+from apus.services.object.drivers.volumes.recovery import recover
+from apus.services.object.drivers.volumes.run import Cold, Entry, IndexDamaged
+from apus.services.object.model import (
+    BLOCK_BYTES,
+    CorruptCopy,
+    DriveTrouble,
+    Head,
+    Meta,
+    Place,
+    ReplacedCopy,
+    trouble_of,
+)
+
+HEAD_ROOM_BYTES: Final = 8 << 10
+"""What a record needs beside its data, about."""
+
+_log: Final = get_logger("apus.object.volumes")
+
+
+class VolumeCopies:
+    def __init__(
+        self, world: World, root: Path, fence: Fence, *, part_power: int, volume_bytes: int = VOLUME_BYTES
+    ) -> None:
+        self._world, self._root, self._fence = world, root, fence
+        self._part_power, self._volume_bytes = part_power, volume_bytes
+        self.large = LargeFiles(world, root)
+        self._journal: Journal | None = None
+        self._checkpointer: Checkpointer | None = None
+        self._opening = asyncio.Lock()
+        self._swept = self._index_damaged = False
+
+    # What the engine asks.
+
+    def store(self, place: Place, head: Head, data: bytes) -> Awaitable[object]:
+        assert len(data) == head.size_bytes
+        assert len(head.checksums) == 4 * blocks_of(len(data))
+        room = 0 if head.gone else len(data) + HEAD_ROOM_BYTES
+        wish = Put(bytes.fromhex(place.hash), head, data)
+        if self._journal is not None and self._fence.lets_in(room):
+            return self._journal.submit(wish)
+        return self._submit(wish, room)
+
+    async def begin(self, place: Place) -> LargeCopyWriter:
+        await self._ready(BLOCK_BYTES)
+        with _trouble(self._fence):
+            return await self.large.begin(place, self._commit_large)
+
+    async def describe(self, place: Place, meta: Meta) -> None:
+        path_hash = bytes.fromhex(place.hash)
+        while True:
+            journal = await self._ready()
+            entry = await self._find(journal, path_hash)
+            if entry is None or entry.stamp < meta.of:
+                raise DriveTrouble(errno.ENOENT, "the version to describe is not here")
+            if entry.stamp > meta.of or entry.told >= meta.stamp:
+                return
+            record, data = await self._record(journal, path_hash, entry, entry.length)
+            head = msgspec.structs.replace(record.head, meta=meta)
+            wish = Put(path_hash, head, data[record.head_bytes :], record.path, replaces=entry)
+            wish.unlisted = path_hash in journal.unlisted
+            if await journal.submit(wish):
+                return
+
+    async def head(self, place: Place) -> Head | None:
+        found = await self._look(place, whole=False)
+        return found[0] if found else None
+
+    async def fetch(self, place: Place) -> tuple[Head, bytes | None] | None:
+        return await self._look(place, whole=True)
+
+    async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
+        journal = await self._ready()
+        path_hash = bytes.fromhex(place.hash)
+        entry = await self._find(journal, path_hash)
+        if entry is None or entry.stamp != head.stamp:
+            raise ReplacedCopy(errno.ESTALE, "another version took its place")
+        try:
+            record, data = await self._record(journal, path_hash, entry, entry.length)
+            if not entry.in_file:
+                verify_data(head, memoryview(data)[record.head_bytes :])
+                yield data[record.head_bytes + offset : record.head_bytes + offset + length]
+                return
+            async for chunk in self.large.read(record.path, head, offset, length):
+                yield chunk
+        except (CorruptCopy, FileNotFoundError) as error:
+            await self._suspect(journal, path_hash, entry, error)
+        except OSError as error:
+            self._fence.doubt()
+            raise trouble_of(error) from error
+
+    async def audit(self, place: Place) -> Head | None:
+        found = await self._look(place, whole=True)
+        if found is None:
+            return None
+        head, data = found
+        if data is None:
+            async for _block in self.read(place, head, 0, head.size_bytes):
+                pass
+        return head
+
+    async def drop(self, place: Place, version: tuple[str, str]) -> None:
+        await (await self._ready()).submit(Drop(bytes.fromhex(place.hash), version))
+
+    async def parts(self) -> Sequence[int]:
+        return sorted((await self._ready()).index.parts)
+
+    async def digest(self, part: int) -> int:
+        return (await self._ready()).index.parts.get(part, (0, 0))[1]
+
+    async def inventory(self, part: int) -> Mapping[str, tuple[str, str]]:
+        journal = await self._ready()
+        try:
+            with _trouble(self._fence):
+                return await journal.index.versions(part)
+        except IndexDamaged:
+            self._damaged()
+            raise
+
+    # What the drive asks.
+
+    async def start(self) -> None:
+        """Read what is there.  Raise DriveTrouble unless it is the drive."""
+        await self._ready()
+
+    def forget(self) -> None:
+        """What was known of this drive may be another drive's: it is read again before the next use."""
+        if self._journal is not None:
+            self._journal.abandon()
+            self._journal = None
+
+    def _damaged(self) -> None:
+        """The index is made again from the volumes before the next use."""
+        self._index_damaged = True
+        self.forget()
+
+    async def strays(self) -> list[str]:
+        """Files that nobody needs; the next start removes them."""
+        await self._ready()
+        return await self.large.strays(self._is_in_use)
+
+    async def tidy(self) -> int:
+        """Give back what dead bytes take, and what a crash left; returns how many bytes were moved."""
+        journal = await self._ready()
+        with _trouble(self._fence):
+            if not self._swept:
+                await self.large.sweep(self._is_in_use)
+                self._swept = True
+            moved, number = 0, most_wasteful(journal.volumes)
+            while number is not None and journal is self._journal:
+                moved += await compact(self._world, journal, number)
+                number = most_wasteful(journal.volumes)
+        return moved
+
+    async def close(self) -> None:
+        """Leave little to read again."""
+        journal, self._journal = self._journal, None
+        if journal is None or self._checkpointer is None:
+            return
+        await journal.settle()
+        await self._checkpointer.settle()
+        try:
+            await self._checkpointer.save()
+        except OSError as error:
+            _log.warning("not saved", drive=str(self._root), error=str(error))
+        await self._checkpointer.close()
+
+    # How.
+
+    async def _ready(self, room: int = 0) -> Journal:
+        if self._journal is not None and self._fence.lets_in(room):
+            return self._journal
+        await self._fence.check(room)
+        async with self._opening:
+            if self._journal is None:
+                await unbroken(self._open())
+        assert self._journal is not None
+        return self._journal
+
+    async def _open(self) -> None:
+        if self._checkpointer is not None:
+            await self._checkpointer.close()
+        with _trouble(self._fence):
+            journal = await recover(
+                self._world,
+                self._root / "volumes",
+                self._part_power,
+                self._fence,
+                self._volume_bytes,
+                trust_index=not self._index_damaged,
+            )
+            await adopt_files(self._world, self._root, journal)
+        journal.on_damage = self._damaged
+        self._swept = self._index_damaged = False
+        self._checkpointer = Checkpointer(self._world, journal, self.large)
+        journal.after_commit = self._checkpointer.look
+        self._journal = journal
+
+    async def _submit(self, wish: Put, room: int) -> bool:
+        return await (await self._ready(room)).submit(wish)
+
+    async def _look(self, place: Place, *, whole: bool) -> tuple[Head, bytes | None] | None:
+        """The head, and the bytes if they are wanted and in the volume."""
+        journal = await self._ready()
+        path_hash = bytes.fromhex(place.hash)
+        while True:
+            entry = await self._find(journal, path_hash)
+            if entry is None:
+                return None
+            try:
+                record, data = await self._record(
+                    journal, path_hash, entry, entry.length if whole else entry.head_bytes
+                )
+                head = record.head
+                if entry.in_file or not whole:
+                    return head, None
+                body = data[record.head_bytes :]
+                verify_data(head, body)
+                return head, body
+            except CorruptCopy as error:
+                try:
+                    await self._suspect(journal, path_hash, entry, error)
+                except ReplacedCopy:
+                    continue
+
+    async def _find(self, journal: Journal, path_hash: bytes) -> Entry | None:
+        try:
+            entry = journal.index.glance(path_hash)
+            if not isinstance(entry, Cold):
+                return entry
+            with _trouble(self._fence):
+                return await journal.index.find(path_hash)
+        except IndexDamaged:
+            self._damaged()
+            raise
+
+    async def _record(self, journal: Journal, path_hash: bytes, entry: Entry, length: int) -> tuple[Record, bytes]:
+        """The record and as many bytes of it.  Raise CorruptCopy unless its head is sound; its data are not checked."""
+        volumes = journal.volumes
+        data = volumes.read_cached(entry.volume, entry.offset, length)
+        if data is None:
+            with _trouble(self._fence):
+                data = await volumes.read(entry.volume, entry.offset, length)
+        usage = volumes.usage.get(entry.volume)
+        if usage is None:
+            raise CorruptCopy("the volume is gone")
+        return unpack(data, usage.marker, path_hash), data
+
+    async def _suspect(self, journal: Journal, path_hash: bytes, entry: Entry, error: OSError) -> None:
+        """A read of this went wrong: was it moved or replaced meanwhile, or is it bad?  Raises either."""
+        if await self._find(journal, path_hash) == entry:
+            _log.warning("bad copy", drive=str(self._root), hash=path_hash.hex(), error=str(error))
+            if entry.in_file:
+                await self._put_aside(journal, path_hash, entry)
+            if await journal.submit(Lose(path_hash, entry)):
+                raise CorruptCopy(errno.EIO, f"{path_hash.hex()}: {error}") from error
+        raise ReplacedCopy(errno.ESTALE, "another version took its place") from error
+
+    async def _put_aside(self, journal: Journal, path_hash: bytes, entry: Entry) -> None:
+        try:
+            record, _ = await self._record(journal, path_hash, entry, entry.head_bytes)
+        except CorruptCopy:
+            return
+        with _trouble(self._fence):
+            await self.large.put_aside(record.path)
+
+    async def _commit_large(self, place: Place, head: Head, path: str) -> bool:
+        return await self._submit(Put(bytes.fromhex(place.hash), head, b"", path), 0)
+
+    async def _is_in_use(self, path_hash: bytes, path: str) -> bool:
+        journal = await self._ready()
+        entry = await self._find(journal, path_hash)
+        if entry is None or not entry.in_file:
+            return False
+        record, _ = await self._record(journal, path_hash, entry, entry.head_bytes)
+        return record.path == path
+
+
+class _trouble:  # noqa: N801  (reads as a keyword: `with _trouble(fence):`)
+    """Every failure of the disk, but that of a file that is not there, becomes DriveTrouble."""
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | DriveTrouble):
+            self._fence.doubt()
+            raise trouble_of(error) from error

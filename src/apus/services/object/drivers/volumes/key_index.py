@@ -1,0 +1,185 @@
+"""Which version of what is where on this drive: recent entries in memory, the others in sorted runs.
+
+The journal is the only one that changes it.  `flush` moves what is in memory to a new run, and joins runs of like size
+so that there are few; both go on beside readers and the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from apus.kernel.world import World
+from apus.services.object.drivers.volumes.run import (
+    ABSENT,
+    COLD,
+    ENTRY_BYTES,
+    Cold,
+    Entry,
+    Nodes,
+    Run,
+    build,
+    open_run,
+    unpack_entry,
+)
+from apus.services.object.logic.merge import digest_of, fingerprint
+from apus.services.object.logic.ring import part_of
+
+MERGE_RUNS: Final = 4
+"""So many runs of like size become one."""
+
+_UNKNOWN: Final = Entry(0, 0, 0, 0, "", "")
+
+
+class KeyIndex:
+    def __init__(self, world: World, directory: Path, part_power: int, nodes: Nodes) -> None:
+        self.part_power, self.nodes = part_power, nodes
+        self.runs: list[Run] = []
+        """Newest first."""
+        self.recent: dict[bytes, Entry | None] = {}
+        self.parts: dict[int, tuple[int, int]] = {}
+        """How many versions a partition has, and the digest of them."""
+        self._flushing: dict[bytes, Entry | None] = {}
+        self._world, self._directory = world, directory
+        self._last_run = 0
+
+    async def open(self, runs: list[str]) -> None:
+        """Raise IndexDamaged or FileNotFoundError unless all of these are there and whole."""
+        for name in runs:
+            self.runs.append(await open_run(self._world.disk, self._directory / name, self.nodes))
+        for name in await self._world.disk.names(self._directory):
+            if name.endswith((".run", ".run.new")):
+                if name not in runs:
+                    await self._world.disk.remove(self._directory / name)
+                self._last_run = max(self._last_run, int(name[:10]))
+
+    def glance(self, path_hash: bytes) -> Entry | Cold | None:
+        """The entry, None when there is none, or COLD when it takes the drive to say."""
+        found = self._in_memory(path_hash)
+        if found is not _UNKNOWN:
+            return found
+        for run in self.runs:
+            entry = run.find_cached(path_hash)
+            if entry is COLD:
+                return COLD
+            if isinstance(entry, Entry):
+                return None if entry.flags & ABSENT else entry
+        return None
+
+    async def find(self, path_hash: bytes) -> Entry | None:
+        while True:
+            found = self.glance(path_hash)
+            if not isinstance(found, Cold):
+                return found
+            runs = list(self.runs)
+            for run in runs:
+                entry = await run.find(path_hash)
+                if entry is not None:
+                    break
+            if runs == self.runs and self._in_memory(path_hash) is _UNKNOWN:  # nothing came in between
+                return None if entry is None or entry.flags & ABSENT else entry
+
+    def set(self, path_hash: bytes, before: Entry | None, after: Entry | None) -> None:
+        """`before` is what `find` says now."""
+        self.recent[path_hash] = after
+        if before is not None and after is not None and before.version == after.version:
+            return
+        text = path_hash.hex()
+        part = part_of(text, self.part_power)
+        count, digest = self.parts.get(part, (0, 0))
+        if before is not None:
+            count, digest = count - 1, digest ^ fingerprint(text, before.version)
+        if after is not None:
+            count, digest = count + 1, digest ^ fingerprint(text, after.version)
+        if count:
+            self.parts[part] = count, digest
+        else:
+            self.parts.pop(part, None)
+
+    async def versions(self, part: int) -> dict[str, tuple[str, str]]:
+        """Version by hash, of one partition."""
+        return {path_hash.hex(): entry.version async for path_hash, entry in self.entries(part)}
+
+    async def entries(self, part: int) -> AsyncIterator[tuple[bytes, Entry]]:
+        """All of one partition, as they are when this begins."""
+        width = 64 - self.part_power
+        low, high = part << width, (part + 1) << width
+        found: dict[bytes, Entry | None] = {}
+        while True:
+            runs = list(self.runs)
+            found.clear()
+            for run in reversed(runs):
+                data = await run.between(low, high)
+                for at in range(0, len(data), ENTRY_BYTES):
+                    path_hash, entry = unpack_entry(self.nodes, data[at : at + ENTRY_BYTES])
+                    found[path_hash] = entry
+            if runs == self.runs:
+                break
+        first, last = low.to_bytes(8, "big"), (high - 1).to_bytes(8, "big")
+        for table in (self._flushing, self.recent):
+            found.update((key, entry) for key, entry in table.items() if first <= key[:8] <= last)
+        for path_hash in sorted(found):
+            entry = found[path_hash]
+            if entry is not None:
+                yield path_hash, entry
+
+    def freeze(self) -> None:
+        """What is in memory now goes into the next run."""
+        assert not self._flushing
+        self._flushing, self.recent = self.recent, {}
+
+    async def flush(self) -> None:
+        """Write what is frozen; when that fails, all is as before."""
+        try:
+            if self._flushing:
+                data = await self._world.run.in_thread(lambda: build(self.nodes, self._flushing))
+                path = self._next_path()
+                await self._world.disk.write_synced(path, data)
+                run = await open_run(self._world.disk, path, self.nodes)
+                self.runs, self._flushing = [run, *self.runs], {}
+        finally:
+            if self._flushing:
+                self.recent, self._flushing = {**self._flushing, **self.recent}, {}
+
+    async def merge(self) -> list[Run]:
+        """Join the newest runs when there are many of like size; returns those that are no longer needed."""
+        count, total = 0, 0
+        for run in self.runs:
+            if count and run.count > 2 * total:
+                break
+            count, total = count + 1, total + run.count
+        if count < MERGE_RUNS:
+            return []
+        from apus.services.object.drivers.volumes.run_merge import merge_runs  # numpy: 20 MiB that few drives need
+
+        old, path = self.runs[:count], self._next_path()
+        await merge_runs(self._world.disk, self._world.run.in_thread, old, path, oldest=count == len(self.runs))
+        merged = await open_run(self._world.disk, path, self.nodes)
+        self.runs = [merged, *self.runs[count:]]
+        return old
+
+    async def forget(self, runs: list[Run]) -> None:
+        for run in runs:
+            await run.close()
+            await self._world.disk.remove(run.path)
+
+    async def count_parts(self) -> None:
+        """Counts and digests from the entries: when they were kept for other partitions, or not at all."""
+        self.parts.clear()
+        for part in range(1 << self.part_power):
+            versions = await self.versions(part)
+            if versions:
+                self.parts[part] = len(versions), digest_of(versions.items())
+
+    async def close(self) -> None:
+        for run in self.runs:
+            await run.close()
+
+    def _in_memory(self, path_hash: bytes) -> Entry | None:
+        entry = self.recent.get(path_hash, _UNKNOWN)
+        return self._flushing.get(path_hash, _UNKNOWN) if entry is _UNKNOWN else entry
+
+    def _next_path(self) -> Path:
+        self._last_run += 1
+        return self._directory / f"{self._last_run:010d}.run"

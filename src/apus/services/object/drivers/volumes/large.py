@@ -1,0 +1,122 @@
+"""Objects too large to be moved around: one file each, under `large/`, that a record in a volume makes visible.
+
+A file is written under its own name from the start and never renamed: until its record is in the log nobody looks for
+it, and what no record names is swept away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from apus.kernel.world import FileWriter, World
+from apus.services.object.drivers.trailer import blocks_of, verify_block
+from apus.services.object.model import BLOCK_BYTES, CorruptCopy, Head, Place, trouble_of
+
+DIRECTORY: Final = "large"
+_HASH_DIGITS: Final = 32
+
+Commit = Callable[[Place, Head, str], Awaitable[bool]]
+"""Makes the file at this path the version in its place; false when a newer one is there."""
+InUse = Callable[[bytes, str], Awaitable[bool]]
+
+
+class LargeFiles:
+    def __init__(self, world: World, root: Path) -> None:
+        self._world, self._disk, self._root = world, world.disk, root
+        self.uploading: set[str] = set()
+        """Files that are written now."""
+
+    async def begin(self, place: Place, commit: Commit) -> LargeCopyWriter:
+        token = self._world.dice.getrandbits(64)
+        path = f"{DIRECTORY}/{place.hash[:2]}/{place.hash}-{token:016x}"
+        self.uploading.add(path)
+        try:
+            return LargeCopyWriter(self, place, path, await self._disk.create(self._root / path), commit)
+        except BaseException:
+            self.uploading.discard(path)
+            raise
+
+    async def read(self, path: str, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
+        """Checked block by block.  Raise CorruptCopy, FileNotFoundError."""
+        index, end = offset // BLOCK_BYTES, offset + length
+        start = index * BLOCK_BYTES
+        wanted = min(blocks_of(end) * BLOCK_BYTES, head.size_bytes) - start
+        rest = b""
+        stream = self._disk.stream(self._root / path, offset=start, length=wanted, chunk_bytes=BLOCK_BYTES)
+        async for chunk in stream:
+            rest = rest + chunk if rest else chunk
+            while len(rest) >= BLOCK_BYTES or (rest and index * BLOCK_BYTES + len(rest) == head.size_bytes):
+                block, rest = rest[:BLOCK_BYTES], rest[BLOCK_BYTES:]
+                verify_block(head, index, block)
+                at = index * BLOCK_BYTES
+                yield block[max(0, offset - at) : max(0, min(len(block), end - at))]
+                index += 1
+        if index * BLOCK_BYTES < min(end, head.size_bytes):
+            raise CorruptCopy("the file ends early")
+
+    async def remove(self, path: str) -> None:
+        await self._disk.remove(self._root / path)
+
+    async def put_aside(self, path: str) -> None:
+        """Keep a bad file for whoever wants to know what happened to it."""
+        source = self._root / path
+        aside = self._root / "quarantine" / f"{source.name[:_HASH_DIGITS]}-{int(self._world.clock.now_s() * 1000)}"
+        if await self._disk.stat(source) is not None:
+            await self._disk.make_directory(aside.parent)
+            await self._disk.rename_synced(source, aside)
+
+    async def sweep(self, in_use: InUse) -> None:
+        for path in await self.strays(in_use):
+            await self.remove(path)
+
+    async def strays(self, in_use: InUse) -> list[str]:
+        """What a crash left: files that are neither written nor named by a record."""
+        found = []
+        for directory in await self._disk.names(self._root / DIRECTORY):
+            for name in await self._disk.names(self._root / DIRECTORY / directory):
+                path = f"{DIRECTORY}/{directory}/{name}"
+                if path not in self.uploading and not await in_use(bytes.fromhex(name[:_HASH_DIGITS]), path):
+                    found.append(path)
+        return found
+
+    def ended(self, path: str) -> None:
+        """Of a writer: it is committed or removed."""
+        self.uploading.discard(path)
+
+
+class LargeCopyWriter:
+    def __init__(self, files: LargeFiles, place: Place, path: str, file: FileWriter, commit: Commit) -> None:
+        self._files, self._place, self._path, self._file, self._commit = files, place, path, file, commit
+        self._open = True
+
+    async def write(self, data: bytes | memoryview) -> None:
+        try:
+            await self._file.write(data)
+        except OSError as error:
+            raise trouble_of(error) from error
+
+    async def commit(self, head: Head) -> None:
+        assert self._open
+        try:
+            await self._file.sync()
+            await self._file.close()
+        except OSError as error:
+            raise trouble_of(error) from error
+        self._open = False  # if this fails, its record may be in the log all the same: the sweep decides
+        kept = await self._commit(self._place, head, self._path)
+        if not kept:
+            await self._files.remove(self._path)
+        self._files.ended(self._path)
+
+    async def abort(self) -> None:
+        if self._open:
+            self._open = False
+            try:
+                await self._file.close()
+                await self._files.remove(self._path)
+            except OSError as error:
+                raise trouble_of(error) from error
+            finally:
+                self._files.ended(self._path)
