@@ -20,12 +20,14 @@ from apus.kernel.world import World
 from apus.services.object.cluster import Cluster
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive
 from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.drivers.sender import HttpSender, Sender
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.logic.ring import DriveSpec, Ring, rebalance
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
+from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
 from apus.services.object.service import DEFAULTS, Objects, Options
 
@@ -61,12 +63,13 @@ class ObjectStore:
     updater: Updater
     reaper: Reaper
     expirer: Expirer
+    syncer: Syncer
     identity: str
     world: World
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return self.replicator, self.updater, self.expirer, self.reaper, self.auditor
+        return self.replicator, self.updater, self.expirer, self.reaper, self.syncer, self.auditor
 
     async def adopt(self, drive_id: str) -> None:
         """This drive is in its place and empty, or back: mark it, and bring it up to date."""
@@ -99,6 +102,7 @@ async def open_store(
     connect: Connect = connect_file,
     reserve_bytes: int = RESERVE_BYTES,
     options: Options = DEFAULTS,
+    sender: Sender | None = None,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to the ring are marked and get their share by and by."""
     if not drives:
@@ -148,6 +152,7 @@ async def open_store(
         Updater(cluster, service.directory),
         Reaper(service),
         Expirer(service),
+        Syncer(service, sender or HttpSender(), options.realms),
         layout.cluster,
         world,
     )
