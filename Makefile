@@ -7,7 +7,7 @@ MICRO ?= $(HOME)/.cache/apus/micro
 # Compiled modules are kept, whatever the shell says: a cloud starts twice as fast with them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: deps demo test retest lint bench tempest sim-long kill-long history-long clean
+.PHONY: deps demo test retest lint bench bench-object tempest sim-long kill-long history-long clean
 
 deps: $(VENV)/.installed $(MICRO)/micro.qcow2
 
@@ -42,6 +42,11 @@ lint: $(VENV)/.installed
 # PEER=1: install the real OpenStack too and measure both in one run (root; about half an hour).
 bench: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run $(if $(PEER),--peer)
+
+# Object storage beside its peers: PEERS=swift,ceph,seaweed,nginx installs and measures them (as root), else their known
+# figures stand there; QUICK=1 takes a few minutes.
+bench-object: deps
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.objects $(if $(QUICK),--quick) --peers "$(PEERS)"
 
 tempest: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance

@@ -51,11 +51,16 @@ class SwiftServer:
         assert self._ready.wait(20)
 
     def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self._server.stop)
+        for server in self._servers:
+            self.loop.call_soon_threadsafe(server.stop)
         self._thread.join(20)
 
     def run(self, work: object) -> object:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)  # type: ignore[arg-type]
+
+    def begin(self) -> list[HttpServer]:
+        """Further doors to the same store."""
+        return []
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -66,9 +71,10 @@ class SwiftServer:
         app = App(swift_apis(self.store.service), Tokens(), dice=random.Random(3))
         listening = listen_on("127.0.0.1", 0)
         self.port = listening.getsockname()[1]
-        self._server = HttpServer(app, listening)
+        servers = [HttpServer(app, listening), *self.begin()]
+        self._servers = servers
         self._ready.set()
-        await self._server.run()
+        await asyncio.gather(*(server.run() for server in servers))
         await self.store.close()
         listening.close()
         runner.close()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apus.services.object.assembly import _NamedRing, _numbered
 from apus.services.object.logic.merge import make_stamp, merge_fields, next_ticks, swift_time
-from apus.services.object.logic.ring import DriveSpec, Ring, moved_copies, part_of, path_hash, rebalance
+from apus.services.object.logic.ring import HANDOFFS_MAX, DriveSpec, Ring, part_of, path_hash, split
+from apus.services.object.logic.ring_builder import balance, crowded_parts, loads, moved_copies, rebalance
 
 PARTS = 1 << 7
 
@@ -82,6 +85,96 @@ def test_a_lost_drive_moves_only_what_it_held(specs: list[DriveSpec]) -> None:
     assert moved_copies(before, after) >= held
     lost = {specs[0].id}
     assert all(len(set(old) - set(new) - lost) <= 1 for old, new in zip(before.table, after.table, strict=True))
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[DriveSpec]:
+    """Regions, zones and hosts of many sizes; some drives are drained."""
+    found = []
+    for region in range(draw(st.integers(1, 3))):
+        for zone in range(draw(st.integers(1, 3))):
+            for host in range(draw(st.integers(1, 3))):
+                for drive in range(draw(st.integers(1, 3))):
+                    name = f"r{region}z{zone}h{host}d{drive}"
+                    weight = draw(st.sampled_from([1.0, 1.0, 1.0, 2.0, 0.0]))
+                    found.append(DriveSpec(name, weight, f"r{region}", f"z{zone}", f"h{host}"))
+    return found if any(spec.weight for spec in found) else [DriveSpec("d0"), *found]
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(), st.integers(1, 5), st.sampled_from([0.0, 0.1, 10.0]))
+def test_a_ring_is_whole_whatever_the_tree(specs: list[DriveSpec], replicas: int, overload: float) -> None:
+    ring = rebalance(specs, part_power=7, replicas=replicas, overload=overload)
+    usable = {spec.id for spec in specs if spec.weight}
+    assert ring.copies == min(replicas, len(usable))
+    assert all(len(set(row)) == ring.copies and set(row) <= usable for row in ring.table)
+    assert msgspec.json.decode(msgspec.json.encode(ring), type=Ring) == ring
+    again = rebalance(specs, part_power=7, replicas=replicas, overload=overload, previous=ring)
+    assert moved_copies(ring, again) <= 0.05 * PARTS * ring.copies  # what was left too near may still find a place
+
+
+@settings(max_examples=40, deadline=None)
+@given(trees())
+def test_a_drained_drive_gives_up_all_it_held_and_takes_nothing(specs: list[DriveSpec]) -> None:
+    before = rebalance(specs, part_power=7, replicas=3)
+    heavy = [spec for spec in specs if spec.weight]
+    if len(heavy) < 4:
+        return
+    gone = heavy[0]
+    drained = [msgspec.structs.replace(spec, weight=0.0) if spec == gone else spec for spec in specs]
+    after = rebalance(drained, part_power=7, replicas=3, previous=before)
+    assert all(gone.id not in row for row in after.table)
+    assert gone.id not in {name for part in range(PARTS) for name in after.handoffs(part)}
+    for old, new in zip(before.table, after.table, strict=True):
+        assert len(set(old) - set(new) - {gone.id}) <= 1, "two good copies of a partition left at once"
+
+
+@settings(max_examples=40, deadline=None)
+@given(trees())
+def test_a_split_ring_keeps_every_name_where_it_was(specs: list[DriveSpec]) -> None:
+    ring = rebalance(specs, part_power=6, replicas=3)
+    doubled = split(ring)
+    assert doubled.part_power == 7
+    for number in range(50):
+        place = path_hash(b"secret", str(number))
+        assert ring.primaries(part_of(place, 6)) == doubled.primaries(part_of(place, 7))
+    assert moved_copies(doubled, rebalance(specs, part_power=7, replicas=3, previous=doubled)) <= 6 * len(specs)
+
+
+def test_overload_buys_distance() -> None:
+    specs = [DriveSpec(f"big{n}", zone="z1", host=f"h{n}") for n in range(8)]
+    specs += [DriveSpec(f"small{n}", zone="z2", host=f"h{n}") for n in range(2)]
+    by_weight = rebalance(specs, part_power=8, replicas=2)
+    apart = rebalance(specs, part_power=8, replicas=2, overload=2.0)
+    assert crowded_parts(by_weight)["zone"] > 100
+    assert crowded_parts(apart)["zone"] == 0
+    assert balance(by_weight) < 0.05
+
+
+def test_many_drives_are_even_and_apart_and_a_lost_one_has_many_partners() -> None:
+    specs = [DriveSpec(f"d{n}", region=f"r{n % 3}", zone=f"z{n // 3 % 4}", host=f"h{n // 12 % 20}") for n in range(960)]
+    ring = rebalance(specs, part_power=15, replicas=3)
+    assert balance(ring) < 0.03
+    assert max(crowded_parts(ring).values()) <= ring.parts // 1000
+    partners = {name for part in range(ring.parts) if "d7" in ring.primaries(part) for name in ring.primaries(part)}
+    assert len(partners) > 60
+    more = rebalance(
+        [*specs, DriveSpec("new", region="r1", zone="z1", host="h1")], part_power=15, replicas=3, previous=ring
+    )
+    share = loads(more)[-1]
+    assert 0.9 * 3 * ring.parts / 961 < share
+    assert moved_copies(ring, more) <= 2 * share
+    assert len(ring.handoffs(5)) == HANDOFFS_MAX
+    assert not set(ring.handoffs(5)) & set(ring.primaries(5))
+
+
+def test_a_ring_of_an_older_release_is_read() -> None:
+    """Placing must not change, or nothing would be found."""
+    specs = (DriveSpec("b"), DriveSpec("a"))
+    old = _NamedRing(1, 2, specs, (("a", "b"), ("b", "a")))
+    ring = _numbered(old)
+    assert ring.table == old.table
+    assert (ring.part_power, ring.replicas, ring.drives) == (1, 2, specs)
 
 
 def test_copies_are_in_different_zones_where_there_are_enough() -> None:

@@ -1,14 +1,15 @@
-"""A whole cluster on a simulated World: a control node and five hosts, wired as `node/` wires them over the bus.
+"""A whole cluster on a simulated World: control nodes and five hosts, wired as `node/` wires them over the bus.
 
 Everything that runs is production code, except what stands for hardware: guests, network devices, images.  Machines
-outlive the processes on them, so a host's guests and plugs are kept here and not in its agents.
+outlive the processes on them, so a host's guests and plugs are kept here and not in its agents.  What a process is
+built of is `Parts`: with a broken one in place of one of them, the histories must find it out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,10 +17,10 @@ import msgspec
 
 from apus.kernel import loop as loops
 from apus.kernel.caller import Caller, the_system
-from apus.kernel.errors import Unavailable
-from apus.kernel.flow import FlowRunner
+from apus.kernel.errors import Conflict, Unavailable
+from apus.kernel.flow import FencedStore, FlowRunner
 from apus.kernel.once import OnceStore
-from apus.kernel.world import Transaction, World
+from apus.kernel.world import Clock, Store, Transaction, World
 from apus.node.schema import metadata
 from apus.node.seams import ControlSeams, ask_control, console_of, serve_consoles, serve_control
 from apus.services.compute.agent.agent import Agent
@@ -28,7 +29,7 @@ from apus.services.compute.agent.hypervisor_guests import HypervisorGuests
 from apus.services.compute.agent.image_cache import ImageCache
 from apus.services.compute.agent.journal import DiskJournal
 from apus.services.compute.agent.sim import SimGuests
-from apus.services.compute.contract import Power, Wish
+from apus.services.compute.contract import HostWork, Power, Wish
 from apus.services.compute.drivers.fake import FakeHypervisor, FakeMachine, Mishaps
 from apus.services.compute.loops.host_watch import HostWatch
 from apus.services.compute.loops.orphan_sweep import OrphanSweep
@@ -44,11 +45,10 @@ from tests.sim.cloud import TINY, FakeImages, host_report
 T = TypeVar("T")
 
 CONTROL: Final = "control"
+CONTROLS: Final = (CONTROL, "control2")
 HOSTS: Final = ("h1", "h2", "h3", "h4", "h5")
 HYPERVISED: Final = ("h4", "h5")
 """These run their guests through the hypervisor's contract, the others through the simplest guests there are."""
-HOST_VCPUS: Final = 2
-"""With the ratio of 4, eight servers a host: now and then it is full."""
 JOURNAL: Final = Path("/compute/journal")
 RESTART_S: Final = 1.0
 STARTING_S: Final = 10.0
@@ -60,28 +60,51 @@ class NoTokens:
         return "token"
 
 
+@dataclasses.dataclass(frozen=True)
+class Pulse:
+    """A guest that runs, as it feels itself."""
+
+    server_id: str
+    boots: int
+    devices: dict[str, int]
+    """Its ports that are plugged: which device of that name it is."""
+
+
 @dataclasses.dataclass
 class Machine:
     """What is on a host whichever process runs there."""
 
     states: dict[str, State] = dataclasses.field(default_factory=dict)
     said: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    servers: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Whose each incarnation is."""
+    wishes: dict[str, Wish] = dataclasses.field(default_factory=dict)
+    """What was last asked of the simplest guests."""
+    ended: dict[str, None] = dataclasses.field(default_factory=dict)
+    """Guests that ended by themselves, or with the power, since somebody looked."""
     domains: FakeMachine = dataclasses.field(default_factory=FakeMachine)
     network: SimulatedMachine = dataclasses.field(default_factory=SimulatedMachine)
 
-    def running(self) -> dict[str, str]:
-        """Incarnations that run, with their servers."""
-        simple = {id: self.servers[id] for id, state in self.states.items() if state.power in (Power.ON, Power.PAUSED)}
-        kept = self.domains.domains.items()
-        return simple | {id: one.spec.server_id for id, one in kept if one.found.power in ("on", "paused", "starting")}
+    def running(self) -> dict[str, Pulse]:
+        """Incarnations that run."""
+        found = {}
+        for id, state in self.states.items():
+            if state.power in (Power.ON, Power.PAUSED):
+                wish = self.wishes[id]
+                found[id] = self._pulse(wish.server_id, state.boots, [port.id for port in wish.spec.ports])
+        for id, one in self.domains.domains.items():
+            if one.found.power in ("on", "paused", "starting"):
+                ports = [nic.port_id for nic in one.spec.nics]
+                found[id] = self._pulse(one.spec.server_id, one.found.boot_count, ports)
+        return found
+
+    def _pulse(self, server_id: str, boots: int, ports: Sequence[str]) -> Pulse:
+        return Pulse(server_id, boots, {id: self.network.made[id] for id in ports if id in self.network.ports})
 
     def guests(self) -> set[str]:
         return {*self.states, *self.domains.domains}
 
     def die(self, id: str) -> None:
         """The guest ends by itself."""
+        self.ended[id] = None
         if id in self.states:
             self.states[id] = State(Power.OFF, self.states[id].boots, "it ended by itself")
         else:
@@ -101,7 +124,7 @@ class MachineGuests(SimGuests):
         self.states, self.said, self._machine = machine.states, machine.said, machine
 
     async def ensure(self, wish: Wish) -> State:
-        self._machine.servers[wish.id] = wish.server_id
+        self._machine.wishes[wish.id] = wish
         return await super().ensure(wish)
 
 
@@ -112,38 +135,76 @@ class Character:
     boot_s: float = 0.5
     stop_s: float = 0.5
     fails: Callable[[str], bool] = lambda verb: False
+    hopeless: Callable[[str], bool] = lambda id: False
+    """Incarnations that can never be started, on the simplest hosts."""
     deaf: bool = False
     """Guests ignore the power button."""
+    network_s: float = 0.0
+    """How long a network device may take."""
+    vcpus: int = 2
+    """Of a host: four times as many servers fit, so that now and then it is full."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What the processes of a cluster are built of."""
+
+    store: Callable[[Store, Clock], Store] = lambda store, clock: store
+    """How a control node reaches the database."""
+    guard: Callable[[Store], Store] = lambda store: FencedStore(OnceStore(store))
+    """What stands between the services and the store, as in `node/control.py`."""
+    runner: type[FlowRunner] = FlowRunner
+    placement: type[Placement] = Placement
+    work: Callable[[HostWork], HostWork] = lambda work: work
+    agent: type[Agent] = Agent
+    network_agent: type[NetworkAgent] = NetworkAgent
+
+
+SOUND: Final = Parts()
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """The services of one control node's process."""
+
+    compute: Compute
+    network: NetworkService
+    placement: Placement
+    sweep: OrphanSweep
 
 
 class Cluster:
-    def __init__(self, sim: SimWorld, character: Character) -> None:
-        self.sim, self.character = sim, character
+    def __init__(
+        self, sim: SimWorld, character: Character, parts: Parts = SOUND, controls: Sequence[str] = (CONTROL,)
+    ) -> None:
+        self.sim, self.character, self.parts, self.controls = sim, character, parts, controls
+        self.nodes = (*controls, *HOSTS)
         self.machines = {name: Machine() for name in HOSTS}
         self.images = FakeImages()
         self.down: dict[str, None] = {}
         """Nodes that somebody has switched off; the supervisor restarts what died by itself."""
         self.began_at_s: dict[str, float] = {}
-        self.compute: Compute | None = None
-        self.network: NetworkService | None = None
-        self.sweep: OrphanSweep | None = None
-        self.placement: Placement | None = None
+        self.control: dict[str, Control] = {}
+        """Of those whose process is up."""
+        self.freed = 0
+        """What sweeps found to do, in processes that are over too."""
+        self._lines = sim.dice_of("lines")
 
     # ------------------------------------------------------------------ processes
     async def begin(self) -> None:
         await self.sim.database.engine.create_schema(metadata)
         dice = self.sim.dice
-        for name in (CONTROL, *HOSTS):
+        for name in self.nodes:
             self.sim.host(name, drift=dice.uniform(-0.01, 0.01), offset_s=dice.uniform(-2, 2))
             self.start(name)
         await asyncio.sleep(1)
-        assert self.compute is not None
-        assert self.network is not None
-        await self.compute.flavors.ensure(TINY)
+        control = self.control[CONTROL]
+        await control.compute.flavors.ensure(TINY)
         admin = msgspec.structs.replace(the_system(), project_id="p0")
-        made = await self.network.create_networks(admin, [{"name": "default", "shared": True}])
+        made = await control.network.create_networks(admin, [{"name": "default", "shared": True}])
         fields = {"network_id": made[0].id, "cidr": "10.42.0.0/24", "ip_version": 4}
-        await self.network.create_subnets(admin, [fields])
+        await control.network.create_subnets(admin, [fields])
+        self.network_id = made[0].id
 
     def node(self, name: str) -> SimHost:
         return self.sim.host(name)
@@ -151,7 +212,7 @@ class Cluster:
     def start(self, name: str) -> None:
         self.down.pop(name, None)
         self.began_at_s[name] = asyncio.get_running_loop().time()
-        main = self._control if name == CONTROL else self._host
+        main = self._control if name in CONTROLS else self._host
         self.node(name).start(lambda world: self._until_it_fails(name, main, world))
 
     async def _until_it_fails(self, name: str, main: Callable[[World, str], Awaitable[None]], world: World) -> None:
@@ -164,7 +225,7 @@ class Cluster:
     async def supervise(self) -> None:
         while True:
             await asyncio.sleep(RESTART_S)
-            for name in (CONTROL, *HOSTS):
+            for name in self.nodes:
                 if not self.node(name).is_up and name not in self.down:
                     await self.crash(name)  # raises what it failed with
                     lived_s = asyncio.get_running_loop().time() - self.began_at_s[name]
@@ -177,13 +238,14 @@ class Cluster:
         await (node.power_cut() if power else node.crash())
         if power and name in self.machines:
             self.machines[name].power_cut()
-        if name == CONTROL:
-            self.compute = self.network = self.sweep = self.placement = None
+        over = self.control.pop(name, None)
+        self.freed += over.sweep.freed if over is not None else 0
 
     async def _control(self, world: World, name: str) -> None:
-        world = dataclasses.replace(world, store=OnceStore(world.store))
-        runner = FlowRunner(world, name)
-        placement = Placement(world)
+        parts = self.parts
+        world = dataclasses.replace(world, store=parts.guard(parts.store(world.store, world.clock)))
+        runner = parts.runner(world, name)
+        placement = parts.placement(world)
         await placement.follow()
         network = NetworkService(world)
         compute = Compute(
@@ -191,12 +253,12 @@ class Cluster:
             console=lambda host: console_of(world.bus, host), quota_defaults={"instances": -1, "cores": -1, "ram": -1},
         )  # fmt: skip
         seams = ControlSeams(
-            work=compute.work, placement=placement, network=HostSide(world),
+            work=parts.work(compute.work), placement=placement, network=HostSide(world),
             metadata=MetadataDoor(network, compute), tokens=NoTokens(),
         )  # fmt: skip
         await serve_control(world.bus, seams)
         sweep = OrphanSweep(world, network, placement)
-        self.compute, self.network, self.sweep, self.placement = compute, network, sweep, placement
+        self.control[name] = Control(compute, network, placement, sweep)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(runner.run())
             tasks.create_task(compute.kicks.run())
@@ -205,10 +267,13 @@ class Cluster:
 
     async def _host(self, world: World, name: str) -> None:
         control, machine = ask_control(world.bus), self.machines[name]
-        network = NetworkAgent(world, control.network, SimulatedDriver(machine.network), host=name)
+        driver = SimulatedDriver(
+            machine.network, pause=lambda: world.clock.sleep(world.dice.uniform(0, self.character.network_s))
+        )
+        network = self.parts.network_agent(world, control.network, driver, host=name)
         await network.start()
-        agent = Agent(
-            world, lambda: host_report(name, vcpus=HOST_VCPUS),
+        agent = self.parts.agent(
+            world, lambda: host_report(name, vcpus=self.character.vcpus),
             work=control.work, placement=control.placement, guests=self._guests(world, name, network, control),
             journal=DiskJournal(world.disk, JOURNAL),
         )  # fmt: skip
@@ -225,6 +290,8 @@ class Cluster:
         if name not in HYPERVISED:
 
             def mishap(verb: str, wish: Wish) -> None:
+                if verb == "ensure" and character.hopeless(wish.id):
+                    raise Conflict("test.hopeless", "it is hopeless")
                 if character.fails(verb):
                     raise Unavailable("test.mishap", "it did not work this time")
 
@@ -244,12 +311,16 @@ class Cluster:
     # ------------------------------------------------------------------ users
     async def ask(self, call: Callable[[Compute], Awaitable[T]]) -> T:
         """A request, as HTTP would carry it: raise Unavailable when the process dies before it has answered."""
-        compute = self.compute
-        if compute is None or not self.node(CONTROL).is_up:
+        return await self.ask_any(lambda control: call(control.compute))
+
+    async def ask_any(self, call: Callable[[Control], Awaitable[T]]) -> T:
+        there = [control for name, control in self.control.items() if self.node(name).is_up]
+        if not there:
             raise Unavailable("test.refused", "the connection was refused")
+        control = self._lines.choice(there)
 
         async def run() -> T:
-            return await call(compute)
+            return await call(control)
 
         request = asyncio.create_task(run())
         request.add_done_callback(lambda done: done.cancelled() or done.exception())  # a user may have gone meanwhile

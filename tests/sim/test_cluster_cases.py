@@ -14,7 +14,7 @@ from apus.services.compute.store import SERVERS
 from apus.sim.world import SimWorld, simulate
 from tests.sim.cloud import IMAGE_ID
 from tests.sim.cluster import CONTROL, HOSTS, Character, Cluster, as_caller
-from tests.sim.test_cluster import becomes_quiet
+from tests.sim.history import becomes_quiet
 
 ALICE = as_caller("alice", 1)
 HOUR_S = 3600.0
@@ -130,7 +130,9 @@ def test_a_host_that_was_silent_for_long_comes_back_clean() -> None:
         for id in there:
             await delete(cluster, id)
             await until(cluster, id, "DELETED", 200)
-        assert set(cluster.machines[silent].running().values()) == set(there), "nobody told the host"
+        assert {pulse.server_id for pulse in cluster.machines[silent].running().values()} == set(there), (
+            "nobody told the host"
+        )
         later = [await boot(cluster) for _ in range(5)]
         for id in later:
             assert (await until(cluster, id, "ACTIVE", 60)).host != silent

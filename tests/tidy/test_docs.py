@@ -44,7 +44,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`((?:cli|guest|kernel|node|platform|services|sim|skins|wire)/[\w/]+\.py)(?::([\w.]+))?`")
 ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 COMMAND = re.compile(r"(?:^\$ (?:sudo )?|`)(apus [^`#\n]+)", re.MULTILINE)
-OPTION = re.compile(r"(?<!\S)--[a-z-]+")
+OPTION = re.compile(r"(?<!\S)--[a-z0-9-]+")
 
 TABLES: Sequence[tuple[str, str, Sequence[Route], VersionChain | None]] = (
     ("identity (Keystone v3)", identity.PREFIX, identity.ROUTES, None),

@@ -11,6 +11,7 @@ import pytest
 
 from apus.kernel.errors import Unauthenticated, Unavailable
 from apus.services.identity.drivers.passwords import WAITING_MAX
+from apus.services.identity.logic.signing import signing_key
 from apus.services.identity.service import Identity
 from tests.identity_cloud import ADMIN_PASSWORD, DEMO_PASSWORD, identity_cloud
 
@@ -332,13 +333,16 @@ def test_ec2_keys_give_their_owner() -> None:
         caller = client.identity.verifier.verify(demo)
         path = f"/v3/users/{caller.user_id}/credentials/OS-EC2"
         made = (await client.ok("POST", path, {"tenant_id": caller.project_id}, token=demo))["credential"]
-        found = await client.identity.secret_of_access_key(made["access"])
+        asked = (made["access"], "20260131", "RegionOne", "s3")
+        found = await client.identity.signing_key(*asked)
         assert found is not None
-        assert found[0] == made["secret"]
+        assert found[0] == signing_key(made["secret"], *asked[1:])
         assert (found[1].user_id, found[1].project_id) == (caller.user_id, caller.project_id)
         assert found[1].roles == {"member", "reader"}
+        before = client.identity.core.view.version
         await client.ok("DELETE", f"{path}/{made['access']}", token=demo)
-        assert await client.identity.secret_of_access_key(made["access"]) is None
+        assert await client.identity.signing_key(*asked) is None
+        assert client.identity.core.view.version > before, "who remembers the key is not told"
 
     run(work)
 

@@ -21,6 +21,7 @@ import typer
 from apus.cli.places import Cloud, StateDir, cloud_at, silence_of
 from apus.kernel.errors import Conflict, Invalid, Unavailable
 from apus.kernel.settings import Settings, dump_settings, load_settings
+from apus.node.catalogue import s3_url
 from apus.node.secrets import write_private
 
 START_TIMEOUT_S = 120.0
@@ -44,7 +45,7 @@ def up(
     sim_hosts: Annotated[int | None, typer.Option(help="Simulated hosts instead of real ones.", min=0)] = None,
     only: Annotated[str | None, typer.Option(help="object: an object store alone.")] = None,
     s3_port: Annotated[
-        int | None, typer.Option(help="Port of the S3 API; not offered unless given.", min=1, max=65535)
+        int | None, typer.Option(help="Port of the S3 API; without, an object store alone has it.", min=1, max=65535)
     ] = None,
     drives: Annotated[str | None, typer.Option(help="Directories for objects, by commas.")] = None,
 ) -> None:
@@ -106,6 +107,8 @@ def _given(cloud: Cloud, options: dict[str, Any]) -> Settings:
         if options["only"] != "object":
             raise Invalid("cli.only", f"--only is {options['only']!r}; allowed: object.", field="only")
         given["roles"] = ("identity", "object")
+        if "s3_port" not in given and not settings.s3_port:
+            given["s3_port"] = msgspec.structs.replace(settings, **given).objects_at + 1
     settings = msgspec.structs.replace(settings, **given)
     if settings.network not in ("auto", "flat", "user", "simulated"):
         raise Invalid("cli.network", f"--network is {settings.network!r}; allowed: auto, flat, user, simulated.")
@@ -204,6 +207,8 @@ def _show_stages(cloud: Cloud, supervisor: int, processes: Iterable[str], began_
 
 def _show_access(cloud: Cloud, settings: Settings) -> None:
     typer.echo(f"  APIs        {cloud.url()}   (identity at {cloud.url()}/identity/v3)")
+    if settings.s3_port:
+        typer.echo(f"  S3          {s3_url(settings)}")
     if "control" in settings.roles:
         typer.echo(f"  clients     export OS_CLIENT_CONFIG_FILE={cloud.clouds_yaml} OS_CLOUD=apus")
         typer.echo("              openstack server create --image micro --flavor m1.micro --wait first")

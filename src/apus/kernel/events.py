@@ -1,6 +1,6 @@
 """Events: what changed, written in the transaction that changed it.
 
-The table is the truth; a hint on the bus (`event.PROJECT`) only shortens the wait of those who follow it.
+The table is the truth; a hint on the bus (`event.PROJECT`, `subject_of`) only shortens the wait of those who follow it.
 
 Who reads on from a cursor misses nothing.  SQLite has one writer, so that numbers are drawn in the order of commits.
 On PostgreSQL an event that was numbered first may be committed last: there the number begins with that of its
@@ -69,6 +69,12 @@ _INSERT: Final = {
 _decode = msgspec.json.Decoder(Event).decode
 
 
+def subject_of(project_id: str | None) -> str:
+    """What is said on the bus when an event of the project was written; `event.>` hears them all."""
+    word = "_" if project_id is None else "".join(one if one.isalnum() or one == "-" else "_" for one in project_id)
+    return f"event.{word}"
+
+
 def emit(
     tx: Transaction,
     kind: str,
@@ -79,7 +85,7 @@ def emit(
     operation_id: str | None = None,
     **details: Any,
 ) -> None:
-    """Write an event in this transaction."""
+    """Write an event in this transaction, and wake those who follow the project's."""
     event = Event(
         kind=kind,
         resource_id=resource_id,
@@ -94,6 +100,7 @@ def emit(
         _INSERT[tx.dialect],
         {"project_id": project_id, "resource_id": resource_id, "at_s": event.at_s, "body": encode(event)},
     )
+    tx.hint(subject_of(project_id))
 
 
 def events_after(

@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Port of the object process; 0: the one after `port`, or `port` itself where objects stand alone."""
     s3_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """Port of the S3 API; 0: it is not offered."""
+    s3_domains: tuple[Name, ...] = ("localhost",)
+    """Below these, a host name is that of a bucket (http://BUCKET.localhost:8776), or of its web site."""
     public_url: str = ""
     """What the catalogue says, when clients reach us through something else: http://cloud.example:8774."""
     network: str = "auto"

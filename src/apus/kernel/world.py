@@ -7,7 +7,7 @@ clock, draws a number, opens a file, starts a process or talks to another part o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar
@@ -192,6 +192,15 @@ class Transaction(Protocol):
 
     def after_commit(self, hint: Callable[[], None]) -> None:
         """Call when, and only when, this transaction has committed.  Hints only: it may be lost with the process."""
+        ...
+
+    def hint(self, subject: str) -> None:
+        """An empty message on the bus once this has committed, where there is one; see kernel/hints.py."""
+        ...
+
+    @property
+    def hinted(self) -> Collection[str]:
+        """Subjects of its hints so far."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""An object store without a cloud: identity and objects in one process, behind one port.
+"""An object store without a cloud: identity and objects in one process, behind one port, and S3 behind another.
 
 `object.env` in the state directory says where it is and who may use it, for a shell to source.
 """
@@ -8,15 +8,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
 from apus.node.catalogue import public_url, s3_url
 from apus.node.control import WiredControl
-from apus.node.objects import WiredObjects, open_objects
+from apus.node.objects import WiredObjects, open_objects, s3_door
 from apus.node.secrets import load_secrets, tenants, write_private
 from apus.node.stages import Stages
 from apus.services.identity.service import Identity
+
+if TYPE_CHECKING:
+    from apus.skins.s3.door import S3Door
 
 NAMES = {"demo": "", "alt_demo": "ALT_"}
 """What the variables of each tenant begin with."""
@@ -24,13 +28,16 @@ NAMES = {"demo": "", "alt_demo": "ALT_"}
 
 async def wire_alone(
     state_dir: Path, settings: Settings, world: World, stages: Stages
-) -> tuple[WiredControl, WiredObjects]:
+) -> tuple[WiredControl, WiredObjects, S3Door | None]:
     control = WiredControl(state_dir, settings, world, stages)
     identity = await control.identity()
     objects = await open_objects(state_dir, settings, control.world, stages, control.metrics)
     control.front([*control.doors_of(identity), *objects.apis()], identity)
     write_private(state_dir / "object.env", await _access(state_dir, settings, identity, control.projects))
-    return control, objects
+    s3 = None
+    if settings.s3_port:
+        s3 = s3_door(settings, objects.store, identity, identity.core.view, control.metrics)
+    return control, objects, s3
 
 
 async def _access(state_dir: Path, settings: Settings, identity: Identity, projects: Mapping[str, str]) -> str:

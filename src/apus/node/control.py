@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
-from apus.kernel.flow import FlowRunner
+from apus.kernel.flow import FencedStore, FlowRunner
 from apus.kernel.forget import Forget
+from apus.kernel.hints import HintingStore, Hints
 from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
 from apus.node.catalogue import catalogue, object_address, public_url
+from apus.node.keys import SIGNING_KEYS, SealedKeys, StoredKeys
 from apus.node.keys import SUBJECT as KEYS
-from apus.node.keys import SealedKeys, StoredKeys
 from apus.node.secrets import load_secrets, tenants, write_clouds_yaml
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.api.routes import identity_api
-from apus.services.identity.contract import RevocationSource
+from apus.services.identity.contract import RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import kick_on_hint
 from apus.services.identity.service import Bootstrap, Identity
@@ -62,7 +63,9 @@ class WiredControl:
 
     def __init__(self, state_dir: Path, settings: Settings, world: World, stages: Stages) -> None:
         self.state_dir, self.settings, self.stages = state_dir, settings, stages
-        self.world = world = dataclasses.replace(world, store=OnceStore(world.store))
+        self.hints = Hints(world.bus)
+        store = FencedStore(OnceStore(HintingStore(world.store, self.hints)))
+        self.world = world = dataclasses.replace(world, store=store)
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
         self.object_http = HttpClient(*object_address(settings))
@@ -96,6 +99,7 @@ class WiredControl:
         )
         await identity.start()
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
+        await serve(world.bus, SIGNING_KEYS, SigningKeys, identity)
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()
@@ -191,7 +195,7 @@ class WiredControl:
         self.app = app if self.settings.alone else Front(app, Forward(self.object_http))
 
     def parts(self) -> Sequence[Part]:
-        return [("flows", self.flows.run()), *self._parts]
+        return [("flows", self.flows.run()), ("hints", self.hints.run()), *self._parts]
 
     async def begin(self) -> None:
         self.stages.reached("APIs answer")

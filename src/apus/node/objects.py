@@ -1,22 +1,23 @@
-"""The object role: the store on its drives, its loops, and the Swift door."""
+"""The object role: the store on its drives, its loops, the Swift door and, on a port of its own, that of S3."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apus.kernel import loop as loops
 from apus.kernel.errors import Unavailable
 from apus.kernel.remote import client
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node.keys import SIGNING_KEYS, SealedKeys, fetch_token_keys
 from apus.node.keys import SUBJECT as KEYS
-from apus.node.keys import SealedKeys, fetch_token_keys
 from apus.node.secrets import load_root_secrets, load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.agent.verifier import RevocationView, Verifier
-from apus.services.identity.contract import RevocationSource
+from apus.services.identity.contract import RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import FollowRevocations, kick_on_hint
 from apus.services.identity.service.core import Settings as IdentitySettings
@@ -27,6 +28,9 @@ from apus.services.object.logic.sync import Realm, parse_realms
 from apus.services.object.service import Options
 from apus.wire.app import Api, App
 from apus.wire.metrics import Metrics, metrics_api
+
+if TYPE_CHECKING:
+    from apus.skins.s3.door import S3Door
 
 DRIVES_DEFAULT = 4
 KEYS_WAIT_S = 0.02
@@ -55,8 +59,17 @@ class WiredObjects:
 class ObjectProcess:
     """The store in a process of its own: it tells tokens itself, and hears from identity which have ended."""
 
-    def __init__(self, objects: WiredObjects, app: App, follow: FollowRevocations, world: World, metrics: Metrics):
+    def __init__(
+        self,
+        objects: WiredObjects,
+        app: App,
+        follow: FollowRevocations,
+        world: World,
+        metrics: Metrics,
+        s3: S3Door | None = None,
+    ) -> None:
         self._objects, self.app, self._follow, self._world, self._metrics = objects, app, follow, world, metrics
+        self.s3 = s3
         self._revoked = loops.Mailbox()
 
     def apis(self) -> Sequence[Api]:
@@ -124,7 +137,23 @@ async def wire_objects(
     follow = FollowRevocations(source, view, keys, world.clock, IdentitySettings().token_lifetime_s)
     apis = [*objects.apis(), metrics_api(metrics)]
     app = App(apis, Verifier(keys, view, world.clock), dice=world.dice, metrics=metrics)
-    return ObjectProcess(objects, app, follow, world, metrics)
+    s3 = None
+    if settings.s3_port:
+        s3 = s3_door(settings, objects.store, client(world.bus, SIGNING_KEYS, SigningKeys), view, metrics)
+    return ObjectProcess(objects, app, follow, world, metrics, s3)
+
+
+def s3_door(
+    settings: Settings, store: ObjectStore, keys: SigningKeys, view: RevocationView, metrics: Metrics
+) -> S3Door:
+    """`keys` are identity's, here or across the bus; `view` is what ends those that are remembered."""
+    from apus.skins.s3.auth import Authority
+    from apus.skins.s3.door import S3Door
+    from apus.skins.s3.keyring import Keyring
+
+    world = store.world
+    authority = Authority(Keyring(keys, view, world.clock), settings.region, world.clock.now_s)
+    return S3Door(store.service, authority, dice=world.dice, domains=settings.s3_domains, metrics=metrics)
 
 
 async def _token_keys(state_dir: Path, world: World) -> TokenKeys:

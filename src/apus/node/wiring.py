@@ -92,9 +92,11 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
         from apus.node.alone import wire_alone
 
         assert listening is not None
-        control_part, objects_part = await wire_alone(state_dir, settings, opened.world, stages)
+        control_part, objects_part, s3 = await wire_alone(state_dir, settings, opened.world, stages)
         node.wired += [control_part, objects_part]
         node.serve(control_part.app, listening)
+        if s3 is not None:
+            node.serve(s3, listen_on(settings.bind, settings.s3_port))
         return node
     if control:
         from apus.node.control import wire_control
@@ -121,4 +123,6 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
         )
         node.wired.append(objects)
         node.serve(objects.app, listen_on(settings.bind, settings.objects_at))
+        if objects.s3 is not None:
+            node.serve(objects.s3, listen_on(settings.bind, settings.s3_port))
     return node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from apus.kernel.log import get_logger
@@ -28,6 +28,7 @@ class SqlTransaction:
         self.hints: list[Callable[[], None]] = []
         self._execute, self._now_s = execute, now_s
         self._failed: Exception | None = None
+        self._hinted: dict[str, None] = {}
 
     @property
     def dialect(self) -> Dialect:
@@ -47,6 +48,13 @@ class SqlTransaction:
 
     def after_commit(self, hint: Callable[[], None]) -> None:
         self.hints.append(hint)
+
+    def hint(self, subject: str) -> None:
+        self._hinted[subject] = None
+
+    @property
+    def hinted(self) -> Collection[str]:
+        return self._hinted.keys()
 
     def check_whole(self) -> None:
         """Raise if a statement has failed and the function went on regardless."""

@@ -66,6 +66,10 @@ class SimNetwork:
         if not self.connected(source, target):
             self._trace.note("lost", source, target, subject)
             return
+        there = self.buses.get(target)
+        if there is not None and (frozen_s := there.frozen_s()):  # it waits in a buffer of the machine
+            asyncio.get_running_loop().call_later(frozen_s, self._arrive, source, target, subject, arrive)
+            return
         self._trace.note("carried", source, target, subject)
         arrive()
 
@@ -85,6 +89,9 @@ class SimBus:
     def leave(self) -> None:
         if self._network.buses.get(self.node) is self:
             del self._network.buses[self.node]
+
+    def frozen_s(self) -> float:
+        return self._life.frozen_s()
 
     async def publish(self, subject: str, body: bytes = b"") -> None:
         self._life.check()

@@ -59,6 +59,7 @@ class SimStore:
         await self._database.engine.create_schema(schema)
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
+        self._life.about_to_write()
         await self._reach()
         database, faults = self._database, self._database.faults
         if faults.refused and database.dice.random() < faults.refused:

@@ -84,6 +84,12 @@ class SimHost:
             task.cancel()
             await asyncio.wait([task])
 
+    def freeze(self, duration_s: float, *, at_write: int = 0) -> None:
+        """Our process is stopped for a while, and knows nothing of it (see `Life.freeze`)."""
+        if self._life is not None:
+            self._sim.trace.note("freeze", self.name, duration_s, at_write)
+            self._life.freeze(duration_s, at_write=at_write)
+
     async def power_cut(self) -> None:
         await self.crash()
         self.machine.power_cut()

@@ -1,5 +1,6 @@
 """Sagas: work that must be all or nothing, as named steps with undo, a log and a lease."""
 
+from apus.kernel.flow.fence import FencedStore
 from apus.kernel.flow.log import Flow, FlowState, LogEntry, Mark, flows_of, live_flow, live_flows, load_flow
 from apus.kernel.flow.run import FlowRunner, live_key
 from apus.kernel.flow.step import PENDING, Effect, Pending, Run, Saga, Step, Wait
@@ -7,6 +8,7 @@ from apus.kernel.flow.step import PENDING, Effect, Pending, Run, Saga, Step, Wai
 __all__ = [
     "PENDING",
     "Effect",
+    "FencedStore",
     "Flow",
     "FlowRunner",
     "FlowState",

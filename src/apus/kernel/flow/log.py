@@ -177,6 +177,12 @@ def load_flow(tx: Transaction, id: str) -> Flow:
     return found[0]
 
 
+def require_epoch(tx: Transaction, id: str, epoch: int) -> None:
+    """Raise Superseded unless the flow is still at this epoch."""
+    if tx.execute("SELECT epoch FROM flow WHERE id = :id", {"id": id}).scalar() != epoch:
+        raise Superseded(id)
+
+
 def flows_of(tx: Transaction, resource_id: str) -> Sequence[Flow]:
     """All flows of a resource, oldest first."""
     return _flows(tx, "WHERE resource_id = :resource_id ORDER BY created_at_s", resource_id=resource_id)

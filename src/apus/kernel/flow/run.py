@@ -18,6 +18,7 @@ from apus.kernel import limits
 from apus.kernel.caller import Caller
 from apus.kernel.errors import CloudError, Conflict, Unavailable
 from apus.kernel.flow import log as flow_log
+from apus.kernel.flow.fence import fenced
 from apus.kernel.flow.log import Flow, FlowState, LogEntry, Mark, Superseded
 from apus.kernel.flow.step import PENDING, Effect, Run, Saga, Step, Wait
 from apus.kernel.ids import new_id
@@ -322,7 +323,8 @@ class FlowRunner:
             if isinstance(step, Wait):
                 output = await self._wait(step, run)
             else:
-                output = await step.do(run)
+                with fenced(flow):
+                    output = await step.do(run)
             return await self._done(flow, saga, step, output)
         except _Cancelled:
             return _replace(flow, cancelled=True)
@@ -446,7 +448,8 @@ class FlowRunner:
             flow = await self._save(flow, _replace(flow, log=(*flow.log, entry)))
         run = self._run(flow, saga, deps, step)
         try:
-            undone = None if step.undo is None else await step.undo(run)
+            with fenced(flow):
+                undone = None if step.undo is None else await step.undo(run)
             effect = undone if isinstance(undone, Effect) else None
             entries = [LogEntry(step.name, Mark.UNDONE, self._now_s())]
             if len(touched) > 1:

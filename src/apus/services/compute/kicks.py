@@ -1,12 +1,8 @@
-"""Hints to host agents, from inside transactions: coalesced per host, published by one task."""
+"""Hints to host agents, from inside transactions: where to look, never what to do."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
-from apus.kernel.errors import Unavailable
-from apus.kernel.world import Bus
+from apus.kernel.hints import Hints
 
 
 def wanted_subject(host: str) -> str:
@@ -18,21 +14,6 @@ def host_subject(host: str) -> str:
     return f"compute.host.{host.replace('.', '_')}"
 
 
-class Kicks:
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        self._hosts: dict[str, None] = {}
-        self._filled = asyncio.Event()
-
+class Kicks(Hints):
     def kick(self, host: str) -> None:
-        self._hosts[host] = None
-        self._filled.set()
-
-    async def run(self) -> None:
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            hosts, self._hosts = self._hosts, {}
-            for host in hosts:
-                with contextlib.suppress(Unavailable):  # the host's own scan finds it
-                    await self._bus.publish(wanted_subject(host))
+        self.give(wanted_subject(host))

@@ -59,7 +59,17 @@ class RevocationSource(Protocol):
         ...
 
 
-class IdentityService(Protocol):
+class SigningKeys(Protocol):
+    async def signing_key(self, access: str, date: str, region: str, service: str) -> tuple[bytes, Caller] | None:
+        """What the holder of an EC2 credential signs with on that day (`20260131`, in UTC) by AWS's Signature
+        Version 4, and the caller that he is; None when there is no such access key, or its owner may do nothing.
+
+        The secret itself does not leave identity.  What may end it: see REVOKED_HINT.
+        """
+        ...
+
+
+class IdentityService(SigningKeys, Protocol):
     async def project_exists(self, project_id: str) -> bool: ...
 
     async def project_names(self, project_ids: Sequence[str]) -> dict[str, str]:
@@ -76,8 +86,4 @@ class IdentityService(Protocol):
 
     async def image_token(self) -> str:
         """A token that reads the bytes of any image and does nothing else, for hosts."""
-        ...
-
-    async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
-        """The secret of an EC2 credential, and the caller that it stands for: for the S3 and EC2 doors."""
         ...

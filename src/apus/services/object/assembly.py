@@ -22,7 +22,7 @@ from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, for
 from apus.services.object.drivers.local import LocalDrive
 from apus.services.object.drivers.sender import HttpSender, Sender
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
-from apus.services.object.logic.ring import DriveSpec, Ring, rebalance
+from apus.services.object.logic.ring import DriveSpec, Ring
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.reaper import Reaper
@@ -49,6 +49,21 @@ class _Layout(msgspec.Struct, frozen=True):
     cluster: str
     secret: str
     ring: Ring
+
+
+class _NamedRing(msgspec.Struct, frozen=True):
+    """A ring as it was written before rings were arrays."""
+
+    part_power: int
+    replicas: int
+    drives: tuple[DriveSpec, ...]
+    table: tuple[tuple[str, ...], ...]
+
+
+class _NamedLayout(msgspec.Struct, frozen=True):
+    cluster: str
+    secret: str
+    ring: _NamedRing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +128,8 @@ async def open_store(
     if before is not None and list(before.ring.drives) == specs:
         layout = before
     else:
+        from apus.services.object.logic.ring_builder import rebalance  # numpy: 20 MiB that most starts do without
+
         ring = rebalance(
             specs,
             part_power=before.ring.part_power if before else part_power,
@@ -160,8 +177,19 @@ async def open_store(
 
 async def _load(world: World, path: Path) -> _Layout | None:
     try:
-        return msgspec.json.decode(await world.disk.read(path), type=_Layout)
+        written = await world.disk.read(path)
+        if b'"table":' in written:
+            old = msgspec.json.decode(written, type=_NamedLayout)
+            return _Layout(old.cluster, old.secret, _numbered(old.ring))
+        return msgspec.json.decode(written, type=_Layout)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
         raise Invalid("object.layout", f"{path} cannot be read: {error}.") from error
+
+
+def _numbered(old: _NamedRing) -> Ring:
+    places = {drive.id: place for place, drive in enumerate(old.drives)}
+    copies = len(old.table[0])
+    rows = b"".join(places[row[copy]].to_bytes(2, "little") for copy in range(copies) for row in old.table)
+    return Ring(old.part_power, old.replicas, old.drives, rows)

@@ -114,7 +114,7 @@ class Placement:
             if choice.host is None:
                 return None
             host = PROVIDERS.get(tx, choice.host.id)
-            if host is None or not host.enabled or not fits(host, need.resources):
+            if host is None or not host.enabled or not self._has_room(host, need.resources):
                 raise _Full(host)
             same, different = _hosts_beside(tx, need)
             if not need.soft and ((same and host.id not in same) or host.id in different):
@@ -138,6 +138,10 @@ class Placement:
         for host in claimed:
             await self._note(host)
         return claim
+
+    def _has_room(self, host: Provider, resources: dict[str, int]) -> bool:
+        """Asked in the transaction of the claim: the snapshot that the host was chosen on may be old."""
+        return fits(host, resources)
 
     async def release(self, consumer_id: str) -> None:
         def work(tx: Transaction) -> list[Provider]:

@@ -108,6 +108,11 @@ def audit_subject(audit_id: str) -> str:
     return f"a:{audit_id}"
 
 
+def access_key_subject(credential_id: str) -> str:
+    """Of an EC2 credential: no token hangs on it, but what other processes remember of its key does."""
+    return f"k:{credential_id}"
+
+
 def subjects(claims: Claims) -> Iterator[str]:
     """Everything whose end is the end of this token."""
     if claims.system_user:

@@ -11,6 +11,7 @@ from apus.services.identity.agent.verifier import Verifier
 from apus.services.identity.contract import DEFAULT_DOMAIN_ID, Login, Revocations
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.drivers.passwords import Passwords
+from apus.services.identity.logic.signing import signing_key
 from apus.services.identity.loops.follow import FollowRevocations
 from apus.services.identity.loops.sweep import SweepExpired
 from apus.services.identity.model import Scope
@@ -89,8 +90,9 @@ class Identity:
     async def image_token(self) -> str:
         return await self.auth.image_token()
 
-    async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
-        return await self.secrets.secret_of_access_key(access)
+    async def signing_key(self, access: str, date: str, region: str, service: str) -> tuple[bytes, Caller] | None:
+        found = await self.secrets.secret_of_access_key(access)
+        return (signing_key(found[0], date, region, service), found[1]) if found is not None else None
 
     async def revocations(self, since_s: float) -> Revocations:
         now_s = self.core.world.clock.now_s()

@@ -304,6 +304,14 @@ def _admit_credential(tx: Transaction, before: model.Credential | None, after: m
         raise invalid("project_id", "a credential of type ec2 needs a project")
 
 
+def _ends_access_key(tx: Transaction, before: model.Credential, after: model.Credential) -> Iterable[str]:
+    return _drop_credential(tx, before) if after is not before else ()
+
+
+def _drop_credential(tx: Transaction, credential: model.Credential) -> Iterable[str]:
+    return (claims.access_key_subject(credential.id),) if credential.type == "ec2" else ()
+
+
 def _owned(tx: Transaction, record: Any) -> Target:
     return Target(user_ids=(record.user_id,))
 
@@ -387,7 +395,15 @@ def _check_limited(tx: Transaction, service_id: str, region_id: str | None) -> N
         raise invalid("region_id", f"there is no region {region_id}")
 
 
-CREDENTIAL: Final = Kind("credential", "credentials", tables.credentials, _credential_target, admit=_admit_credential)
+CREDENTIAL: Final = Kind(
+    "credential",
+    "credentials",
+    tables.credentials,
+    _credential_target,
+    admit=_admit_credential,
+    ends=_ends_access_key,
+    drop=_drop_credential,
+)
 APP_CREDENTIAL: Final = Kind(
     "app credential", "app_credentials", tables.app_credentials, _owned, drop=_drop_app_credential
 )

@@ -150,6 +150,7 @@ class Secrets:
 
         def work(tx: Transaction) -> None:
             tables.credentials.delete(tx, record.id)
+            self._core.end(tx, (tokens.access_key_subject(record.id),))
             events.emit(tx, "identity.credential.deleted", record.id, record.project_id, caller=caller)
 
         await self._core.write(work)

@@ -38,6 +38,8 @@ class SimulatedMachine:
     networks: dict[str, NetworkSpec] = dataclasses.field(default_factory=dict)
     ports: dict[str, PortSpec] = dataclasses.field(default_factory=dict)
     sets: dict[str, AddressSet] = dataclasses.field(default_factory=dict)
+    made: dict[str, int] = dataclasses.field(default_factory=dict)
+    """How often each port's device was made: another one is not the one that a guest has open."""
     changes: int = 0
     """Counts what was really done, so that a test sees that the second of two equal calls did nothing."""
 
@@ -112,6 +114,8 @@ class SimulatedDriver:
         await self._go("ensure_port", wanted.id)
         if wanted.network_id not in self.machine.networks:
             raise Conflict("network.network_not_here", f"network {wanted.network_id} is not on this host yet")
+        if wanted.id not in self.machine.ports:
+            self.machine.made[wanted.id] = self.machine.made.get(wanted.id, 0) + 1
         if self.machine.ports.get(wanted.id) != wanted:
             self.machine.ports[wanted.id] = wanted
             self.machine.changes += 1

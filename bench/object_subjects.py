@@ -1,0 +1,93 @@
+"""What object_store.py is pointed at: a store of ours, or a peer that its script installs and starts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.cloud import BenchCloud
+
+HERE = Path(__file__).parent
+ANCHORS = Path(os.environ.get("ANCHOR_DIR", Path.home() / "anchors"))
+
+
+class Subject:
+    """A running store: how the client reaches it, and the pid files of its server."""
+
+    def __init__(self, name: str, reach: Sequence[str], pids: str) -> None:
+        self.name, self._reach, self.pids = name, list(reach), pids
+
+    def load(self, command: str, *words: object) -> dict[str, Any]:
+        """Run the client once; the figures of its run."""
+        argv = [sys.executable, str(HERE / "object_store.py"), command, *self._reach, "--pids", self.pids]
+        argv += [str(word) for word in words]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"{self.name}: {done.stderr[-2000:]}")
+        run: dict[str, Any] = json.loads(done.stdout)["runs"][0]
+        if run.get("errors") or run.get("bad"):
+            raise SystemExit(f"{self.name}: {run}")
+        return run
+
+
+class OurStore(BenchCloud):
+    """`apus up --only object`, and who may use it."""
+
+    def __init__(self, root: Path, port: int, drives: Sequence[Path]) -> None:
+        self.drives = list(drives) or [root / "drives" / f"d{number}" for number in range(1, 5)]
+        super().__init__(root, port, "--only", "object", "--drives", ",".join(map(str, self.drives)))
+
+    def access(self) -> dict[str, str]:
+        words = shlex.split((self.state_dir / "object.env").read_text(), comments=True)
+        return dict(word.split("=", 1) for word in words)
+
+    def subject(self) -> Subject:
+        known = self.access()
+        reach = ["--api", "swift", "--url", known["APUS_URL"], "--user", known["ST_USER"], "--key", known["ST_KEY"]]
+        return Subject("apus", reach, str(self.pid_file()))
+
+
+@contextlib.contextmanager
+def our_store(port: int, drives: Sequence[Path] = ()) -> Iterator[OurStore]:
+    root = Path(tempfile.mkdtemp(prefix="apus-objects."))
+    store = OurStore(root, port, drives)
+    try:
+        yield store
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            store.down()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+_S3 = ["--api", "s3", "--access", "ANCHORACCESS", "--secret", "anchorsecret", "--url"]
+_PEERS = {
+    "swift": (["--api", "swift", "--url", "http://127.0.0.1:8085"], "swift/run/*.pid"),
+    "ceph": ([*_S3, "http://127.0.0.1:7480"], "ceph/run/*.pid"),
+    "seaweed": ([*_S3, "http://127.0.0.1:8333"], "seaweed/run/*.pid"),
+    "nginx": (
+        ["--api", "swift", "--url", "http://127.0.0.1:7490", "--token", "none", "--storage-path", "/files",
+         "--verify", "0"],
+        "nginx/run/nginx.pid",
+    ),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def peer(name: str) -> Iterator[Subject]:
+    """Installed if need be (as root, from Debian's and Python's registries), started, and stopped at the end."""
+    reach, pids = _PEERS[name]
+    env = {**os.environ, "ANCHOR_DIR": str(ANCHORS)}
+    subprocess.run([str(HERE / f"{name}_up.sh")], check=True, env=env, stdout=sys.stderr)
+    try:
+        yield Subject(name, reach, str(ANCHORS / pids))
+    finally:
+        subprocess.run([str(HERE / f"{name}_down.sh")], check=False, env=env, stdout=sys.stderr)

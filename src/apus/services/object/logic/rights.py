@@ -1,0 +1,91 @@
+"""Who may do what to a container and its objects, whichever door he comes through.
+
+In this order: a denial of the bucket policy; ownership; a permission of the policy; S3's ACLs; Swift's ACLs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Final
+
+from apus.kernel.caller import Caller
+from apus.services.object.logic.access import acl_allows, is_reseller, owns
+from apus.services.object.logic.grants import acl_of, granted
+from apus.services.object.logic.policy import Question, Verdict, decide, is_public, known_policy
+from apus.services.object.logic.policy_conditions import Context
+from apus.services.object.model import IndexHead
+
+POLICY: Final = "x-container-sysmeta-s3-policy"
+ACL: Final = "x-container-sysmeta-s3-acl"
+OWNERSHIP: Final = "x-container-sysmeta-s3-ownership"
+PUBLIC_ACCESS: Final = "x-container-sysmeta-s3-public-access"
+"""Of BLOCK_PUBLIC_ACLS and its like those that are on, with spaces between."""
+OBJECT_ACL: Final = "x-object-sysmeta-s3-acl"
+
+BLOCK_ACLS: Final = "BlockPublicAcls"
+IGNORE_ACLS: Final = "IgnorePublicAcls"
+BLOCK_POLICY: Final = "BlockPublicPolicy"
+RESTRICT: Final = "RestrictPublicBuckets"
+ENFORCED: Final = "BucketOwnerEnforced"
+
+_OWNERS_ALWAYS: Final = ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
+"""Else an owner could lock himself out for good."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ask:
+    caller: Caller | None
+    container: IndexHead
+    action: str
+    """As policies name it: `s3:GetObject`."""
+    permission: str
+    """As S3's ACLs name it: READ, WRITE, READ_ACP, WRITE_ACP; empty when no ACL can give it."""
+    key: str = ""
+    object_acl: str | None = None
+    """The stored text, when the permission is one on an object that has such a list."""
+    on_object: bool = False
+    """The permission is one on the object, not on its bucket."""
+    context: Callable[[], Context] = dict
+    """Asked only when there is a policy."""
+    referrer: str = ""
+
+    @property
+    def to_write(self) -> bool:
+        return not self.action.startswith(("s3:Get", "s3:List"))
+
+
+def allowed(ask: Ask) -> bool:
+    if is_reseller(ask.caller):
+        return True
+    head, metadata = ask.container, ask.container.metadata
+    mine = owns(ask.caller, head.account, to_write=ask.to_write)
+    policy = metadata.get(POLICY)
+    blocked = metadata.get(PUBLIC_ACCESS, "")
+    if policy is not None:
+        statements = known_policy(policy, head.container)
+        resource = f"{head.container}/{ask.key}" if ask.key else head.container
+        verdict = decide(statements, Question(ask.caller, ask.action, resource, ask.context()))
+        if verdict is Verdict.DENY and not (mine and ask.action in _OWNERS_ALWAYS):
+            return False
+        if verdict is Verdict.ALLOW and not (RESTRICT in blocked and is_public(statements)):
+            return True
+    if mine:
+        return True
+    return _acl_gives(ask, public=IGNORE_ACLS not in blocked and RESTRICT not in blocked) or _swift_gives(ask)
+
+
+def _acl_gives(ask: Ask, *, public: bool) -> bool:
+    metadata = ask.container.metadata
+    if not ask.permission or metadata.get(OWNERSHIP) == ENFORCED:
+        return False
+    text = ask.object_acl if ask.on_object else metadata.get(ACL)
+    return text is not None and granted(acl_of(text), ask.permission, ask.caller, public=public)
+
+
+def _swift_gives(ask: Ask) -> bool:
+    """`X-Container-Read` and `X-Container-Write`, for what they give at the other door."""
+    if ask.permission not in ("READ", "WRITE"):
+        return False
+    acl = ask.container.metadata.get("x-container-write" if ask.to_write else "x-container-read", "")
+    return bool(acl) and acl_allows(acl, ask.caller, referrer=ask.referrer, listing=not ask.on_object)

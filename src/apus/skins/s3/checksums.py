@@ -1,0 +1,108 @@
+"""The checksums that S3's clients send, ask for and get back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import importlib
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from apus.skins.s3.errors import S3Error
+
+
+class Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc:
+    """A CRC as a running digest, big-endian."""
+
+    def __init__(self, function: Callable[[bytes, int], int], size_bytes: int) -> None:
+        self._function, self._size_bytes, self._value = function, size_bytes, 0
+
+    def update(self, data: bytes, /) -> None:
+        self._value = self._function(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(self._size_bytes, "big")
+
+
+def _awscrt(name: str) -> Any:
+    """Loaded when the first client asks: most send what zlib can do."""
+    return getattr(importlib.import_module("awscrt.checksums"), name)
+
+
+ALGORITHMS: Final[Mapping[str, Callable[[], Digest]]] = {
+    "CRC32": lambda: _Crc(zlib.crc32, 4),
+    "CRC32C": lambda: _Crc(_awscrt("crc32c"), 4),
+    "CRC64NVME": lambda: _Crc(_awscrt("crc64nvme"), 8),
+    "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
+    "SHA256": hashlib.sha256,
+}
+_SIZES: Final = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32}
+_PREFIX: Final = "x-amz-checksum-"
+HEADERS: Final = {_PREFIX + name.lower(): name for name in ALGORITHMS}
+"""Header (and trailer) to algorithm."""
+
+FULL_OBJECT_ONLY: Final = "CRC64NVME"
+COMBINABLE: Final = ("CRC32", "CRC32C", "CRC64NVME")
+
+
+def header_of(algorithm: str) -> str:
+    return _PREFIX + algorithm.lower()
+
+
+def encoded(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+def algorithm_of(text: str) -> str:
+    """Raise S3Error for one that S3 does not know."""
+    name = text.upper()
+    if name not in ALGORITHMS:
+        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the "
+                      "valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256].")  # fmt: skip
+    return name
+
+
+def checked(algorithm: str, value: str, field: str) -> str:
+    """The value, when it can be one; raise S3Error."""
+    try:
+        if len(base64.b64decode(value, validate=True)) == _SIZES[algorithm]:
+            return value
+    except (binascii.Error, ValueError):
+        pass
+    raise S3Error("InvalidRequest", f"Value for {field} header is invalid.")
+
+
+def sent_checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """The one checksum among the headers, as (algorithm, value).  Raise S3Error for two, and for what is none."""
+    found = [(HEADERS[name], headers[name]) for name in HEADERS.keys() & headers.keys()]
+    if len(found) > 1:
+        raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not "
+                      "allowed.")  # fmt: skip
+    if not found:
+        return None
+    algorithm, value = found[0]
+    return algorithm, checked(algorithm, value, header_of(algorithm))
+
+
+def combined(algorithm: str, parts: list[tuple[bytes, int]]) -> bytes:
+    """The CRC of the whole from those of its parts and their sizes."""
+    combine = _awscrt("combine_" + algorithm.lower())
+    value = 0
+    for digest, size in parts:
+        value = combine(value, int.from_bytes(digest, "big"), size)
+    return int(value).to_bytes(_SIZES[algorithm], "big")
+
+
+def composite(algorithm: str, parts: list[bytes]) -> str:
+    """The checksum of the parts' checksums, with how many they were: `…=-3`."""
+    digest = ALGORITHMS[algorithm]()
+    digest.update(b"".join(parts))
+    return f"{encoded(digest.digest())}-{len(parts)}"

@@ -1,0 +1,289 @@
+"""PutObject, CopyObject, DeleteObject and DeleteObjects.
+
+A condition of a write is looked at twice: before the body, so that a refusal comes early, and when the body is whole,
+under a lock of that key, so that of two writers that both ask for the key to be absent only one finds it so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from apus.kernel.errors import CloudError, NotFound
+from apus.services.object.engine import Found, Intent
+from apus.services.object.logic.conditions import check
+from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.versions import VERSION, version_of
+from apus.services.object.model import Head
+from apus.services.object.versions import Deleted
+from apus.skins.s3 import checksums, rights
+from apus.skins.s3.acls import object_acl
+from apus.skins.s3.errors import S3Error, s3_error
+from apus.skins.s3.metadata import (
+    CHECKSUM,
+    KEPT,
+    STORED_META,
+    checksum_fields,
+    checksum_headers,
+    checksum_of,
+    checksum_text,
+    content_type_of,
+    iso_time,
+    said_of_object,
+)
+from apus.skins.s3.payload import PUT_BYTES_MAX, Payload, announced_size, content_md5, read_document
+from apus.skins.s3.reading import readable_source
+from apus.skins.s3.request import KEY_BYTES_MAX, S3Request
+from apus.skins.s3.rights import TAGS
+from apus.skins.s3.versions import MARKER_HEADER, VERSION_HEADER, acting, version_headers, wanted_version
+from apus.skins.s3.xml import CONTENT_TYPE, Field, Node, document, malformed, parse
+from apus.wire.route import Reply
+
+DELETE_MAX: Final = 1000
+DELETES_AT_ONCE: Final = 16
+
+
+async def put_object(request: S3Request) -> Reply:
+    if "x-amz-copy-source" in request.headers:
+        return await copy_object(request)
+    rights.require(request, "s3:PutObject", "WRITE")
+    size = announced_size(request)
+    intent = Intent(
+        request.account,
+        request.bucket,
+        request.key,
+        content_type_of(request),
+        {**said_of_object(request), **object_acl(request)},
+        size,
+        content_md5(request),
+    )
+    head = await store(request, intent)
+    return Reply(headers=written_headers(head) | version_headers(request, head))
+
+
+async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None) -> Head:
+    """Take the body in under the request's conditions.  Raise S3Error, and keep nothing."""
+    headers = dict(intent.headers)
+    async with Condition(request) as condition:
+        await condition.look()
+        payload = Payload(request, source=source, at_end=condition.settle)
+
+        async def body() -> AsyncIterator[bytes]:
+            async for piece in payload.stream():
+                yield piece
+            if payload.algorithm is not None and payload.checksum is not None:
+                headers[CHECKSUM] = checksum_text(payload.algorithm, payload.checksum)
+
+        whole = Intent(
+            intent.account, intent.container, intent.name, intent.content_type, headers, intent.size_bytes, intent.etag
+        )
+        return await request.door.objects.put(whole, body())
+
+
+class Condition:
+    """`If-Match` and `If-None-Match` of a write.  Without them nothing is looked up and nothing locked."""
+
+    def __init__(self, request: S3Request) -> None:
+        self._request = request
+        self._headers = {
+            name: request.headers[name] for name in ("if-match", "if-none-match") if name in request.headers
+        }
+        if self._headers.get("if-none-match", "*").strip() != "*" and request.method != "DELETE":
+            raise S3Error("NotImplemented", "If-None-Match of a write is * alone.")
+        self._held = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Condition:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._held.aclose()
+
+    async def look(self) -> None:
+        """Raise S3Error when it does not hold."""
+        if not self._headers:
+            return
+        request = self._request
+        found = await request.door.objects.find(request.account, request.bucket, request.key, newest=True)
+        if found is None and "if-match" in self._headers:
+            raise S3Error("NoSuchKey", fields={"Key": request.key})
+        etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
+        if check(self._headers, etag, changed_s, reading=False) is not None:
+            named = "If-Match" if "if-match" in self._headers else "If-None-Match"
+            raise S3Error("PreconditionFailed", fields={"Condition": named})
+
+    async def settle(self) -> None:
+        """Look once more, and let nobody who asks the same come between until this ends."""
+        if self._headers:
+            request = self._request
+            await self._held.enter_async_context(
+                request.door.key_locks.held(request.account, request.bucket, request.key)
+            )
+            await self.look()
+
+
+def written_headers(head: Head) -> dict[str, str]:
+    return {"etag": f'"{head.shown_etag}"', **checksum_headers(head)}
+
+
+async def copy_object(request: S3Request) -> Reply:
+    rights.require(request, "s3:PutObject", "WRITE")
+    found, opened = await readable_source(request)
+    check_source(request.headers, found, opened.etag)
+    if opened.size_bytes > PUT_BYTES_MAX:
+        shown = f"The specified copy source is larger than the maximum allowable size: {PUT_BYTES_MAX}"
+        raise S3Error("InvalidRequest", shown)
+    content_type, headers = _copied(request, found)
+    checksum = checksum_of(found.head)
+    named = request.headers.get("x-amz-checksum-algorithm")
+    algorithm = checksums.algorithm_of(named) if named else checksum[0] if checksum else None
+    intent = Intent(request.account, request.bucket, request.key, content_type, headers, opened.size_bytes)
+    async with Condition(request) as condition:
+        await condition.look()
+        stream = hashed(opened.stream(0, opened.size_bytes), algorithm, headers, condition)
+        head = await request.door.objects.put(intent, stream)
+    fields: list[Field] = [
+        ("LastModified", iso_time(head.changed)),
+        ("ETag", f'"{head.shown_etag}"'),
+        *checksum_fields(head),
+    ]
+    headers = version_headers(request, head)
+    if VERSION in found.head.headers:
+        headers["x-amz-copy-source-version-id"] = version_of(found.head)
+    return Reply(document("CopyObjectResult", fields), headers=headers, content_type=CONTENT_TYPE)
+
+
+async def hashed(
+    stream: AsyncIterator[bytes], algorithm: str | None, headers: dict[str, str], condition: Condition | None = None
+) -> AsyncIterator[bytes]:
+    """The same bytes; at their end the checksum is among the headers, and the condition has settled."""
+    digest = checksums.ALGORITHMS[algorithm]() if algorithm is not None else None
+    async for piece in stream:
+        if digest is not None:
+            digest.update(piece)
+        yield piece
+    if digest is not None and algorithm is not None:
+        headers[CHECKSUM] = checksum_text(algorithm, checksums.encoded(digest.digest()))
+    if condition is not None:
+        await condition.settle()
+
+
+def check_source(headers: Mapping[str, str], found: Found, etag: str) -> None:
+    """`x-amz-copy-source-if-*`.  Raise S3Error when they do not hold."""
+    prefix = "x-amz-copy-source-"
+    asked = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix + "if-")}
+    if "if-match" in asked:
+        asked.pop("if-unmodified-since", None)
+    if asked and check(asked, etag, seconds_of(found.head.changed), reading=True) is not None:
+        raise S3Error("PreconditionFailed")
+
+
+def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]]:
+    """Content type and headers of the copy, by the directives for metadata and tags."""
+    said = said_of_object(request)
+    headers, source = request.headers, found.head
+    metadata, tagging = (_directive(headers, f"x-amz-{what}-directive") for what in ("metadata", "tagging"))
+    itself = (source.account, source.container, source.name) == (request.account, request.bucket, request.key)
+    changes = metadata == "REPLACE" or tagging == "REPLACE" or "x-amz-storage-class" in headers
+    if itself and not changes and "versionId=" not in headers["x-amz-copy-source"] and not _more_changes(headers):
+        raise S3Error(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself without changing the "
+            "object's metadata, storage class, website redirect location or encryption attributes.",
+        )
+    content_type = content_type_of(request)
+    if metadata == "COPY":
+        content_type = source.shown_type
+        kept = (name for name in source.shown_headers if name.startswith(STORED_META) or name in KEPT)
+        said = {name: value for name, value in said.items() if not name.startswith(STORED_META) and name not in KEPT}
+        said |= {name: source.shown_headers[name] for name in kept}
+    if tagging == "COPY":
+        said.pop(TAGS, None)
+        if TAGS in source.shown_headers:
+            said[TAGS] = source.shown_headers[TAGS]
+    return content_type, {**said, **object_acl(request)}
+
+
+def _more_changes(headers: Mapping[str, str]) -> bool:
+    return "x-amz-website-redirect-location" in headers or "x-amz-server-side-encryption" in headers
+
+
+def _directive(headers: Mapping[str, str], name: str) -> str:
+    directive = headers.get(name, "COPY").upper()
+    if directive not in ("COPY", "REPLACE"):
+        raise S3Error("InvalidArgument", f"Unknown {name.removeprefix('x-amz-')}.", fields={"ArgumentValue": directive})
+    return directive
+
+
+async def delete_object(request: S3Request) -> Reply:
+    version_id = wanted_version(request.param("versionId"))
+    rights.require(request, acting(request, "s3:DeleteObject"), "WRITE")
+    async with Condition(request) as condition:
+        await condition.settle()
+        done = await _delete(request, request.key, version_id)
+    return Reply(status=204, headers=_deleted_headers(done, version_id))
+
+
+async def _delete(request: S3Request, key: str, version_id: str | None) -> Deleted | None:
+    """None when there was nothing: that is as well.  A version that goes leaves the one before it current."""
+    place = request.account, request.bucket, key
+    try:
+        return await request.door.objects.delete(*place, version_id=version_id, restore=version_id is not None)
+    except NotFound:
+        return None
+
+
+def _deleted_headers(done: Deleted | None, version_id: str | None) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if done is not None and done.version_id:
+        headers[VERSION_HEADER] = done.version_id
+        if done.is_marker:
+            headers[MARKER_HEADER] = "true"
+    elif version_id is not None:
+        headers[VERSION_HEADER] = version_id
+    return headers
+
+
+async def delete_objects(request: S3Request) -> Reply:
+    root = parse(await read_document(request), "Delete")
+    nodes = list(root.all("Object"))
+    if not nodes or len(nodes) > DELETE_MAX:
+        raise malformed(f"A Delete has 1 to {DELETE_MAX} Objects.")
+    if not all(node.get("Key") for node in nodes):
+        raise malformed("An Object has a Key.")
+    quiet = (root.get("Quiet") or "").lower() == "true"
+    limit = asyncio.Semaphore(DELETES_AT_ONCE)
+
+    async def one(node: Node) -> Field:
+        async with limit:
+            return await _delete_one(request, node)
+
+    done = await asyncio.gather(*(one(node) for node in nodes))
+    fields = [field for field in done if not (quiet and field[0] == "Deleted")]
+    return Reply(document("DeleteResult", fields), content_type=CONTENT_TYPE)
+
+
+async def _delete_one(request: S3Request, node: Node) -> Field:
+    key = node.find("Key")
+    name = key.text if key is not None else ""
+    try:
+        if "\0" in name or len(name.encode()) > KEY_BYTES_MAX:
+            raise S3Error("KeyTooLongError")
+        version_id = wanted_version(node.get("VersionId") or None)
+        action = "s3:DeleteObject" if version_id is None else "s3:DeleteObjectVersion"
+        rights.require(request, action, "WRITE", key=name)
+        done = await _delete(request, name, version_id)
+    except S3Error as error:
+        return _error_of(node, error)
+    except CloudError as error:
+        return _error_of(node, s3_error(error))
+    fields: list[Field] = [("Key", name), ("VersionId", version_id)]
+    if done is not None and done.is_marker:
+        fields += [("DeleteMarker", True), ("DeleteMarkerVersionId", done.version_id)]
+    return "Deleted", fields
+
+
+def _error_of(node: Node, error: S3Error) -> Field:
+    named: list[Field] = [("Key", node.get("Key")), ("VersionId", node.get("VersionId"))]
+    return "Error", [*named, ("Code", error.code), ("Message", error.message)]
