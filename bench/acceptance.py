@@ -44,7 +44,6 @@ HAVE: Final[Mapping[str, str]] = {
     "network-feature-enabled.port_admin_state_change": "True",
     "network-feature-enabled.port_security": "True",
     "object-storage-feature-enabled.discoverability": "True",
-    "object-storage-feature-enabled.discoverable_apis": "all",
     "object-storage-feature-enabled.object_versioning": "True",
 }
 # A simulated server is up at once; images over HTTP are taken from the ports of the web alone.
@@ -101,6 +100,9 @@ def judge(cloud: BenchCloud, out: Path, regex: str, options: Sequence[str]) -> d
 
 def on_simulated_hosts(port: int, out: Path, groups: Sequence[str]) -> dict[str, Any]:
     with bench_cloud(port, "--sim-hosts", "4", "--network", "simulated") as cloud:
+        realm = f"[realm1]\nkey = secret\ncluster_name1 = http://127.0.0.1:{port}/v1/\n"
+        cloud.state_dir.mkdir(parents=True)
+        (cloud.state_dir / "container-sync-realms.conf").write_text(realm)
         cloud.up()
         regex = rf"^tempest\.api\.({'|'.join(groups)})\."
         return judge(cloud, out, regex, ["--no-validation", *SIMULATED])

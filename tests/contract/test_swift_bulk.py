@@ -134,6 +134,15 @@ def test_account_quotas(swift: SwiftServer) -> None:
     assert swift.ask("POST", "/v1/AUTH_b", token="bob", X_Remove_Account_Meta_Quota_Bytes="1")[0] == 403
     assert swift.ask("POST", "/v1/AUTH_b", token="boss", X_Remove_Account_Meta_Quota_Bytes="1")[0] == 204
     assert swift.ask("PUT", "/v1/AUTH_b/c/2", b"xxx", token="bob")[0] == 201
+    assert swift.ask("POST", "/v1/AUTH_b", token="bob", X_Account_Quota_Count="1")[0] == 403
+    assert (
+        swift.ask("POST", "/v1/AUTH_b", token="boss", X_Account_Quota_Count="2", X_Account_Quota_Bytes="99")[0] == 204
+    )
+    headers = swift.ask("HEAD", "/v1/AUTH_b", token="bob")[1]
+    assert (headers["x-account-quota-count"], headers["x-account-quota-bytes"]) == ("2", "99")
+    assert swift.ask("PUT", "/v1/AUTH_b/c/3", b"", token="bob")[0] == 413
+    assert swift.ask("POST", "/v1/AUTH_b", token="boss", X_Remove_Account_Quota_Count="x")[0] == 204
+    assert swift.ask("PUT", "/v1/AUTH_b/c/3", b"", token="bob")[0] == 201
 
 
 def test_account_acls(swift: SwiftServer, base: str) -> None:

@@ -24,6 +24,7 @@ from apus.services.identity.service.core import Settings as IdentitySettings
 from apus.services.object.api.operator import operator_api
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.logic.sync import Realm, parse_realms
 from apus.services.object.service import Options
 from apus.wire.app import Api, App
 from apus.wire.metrics import Metrics, metrics_api
@@ -102,6 +103,7 @@ async def open_objects(
         container_writes_per_s=settings.container_writes_per_s,
         keyring=load_root_secrets(state_dir, make=settings.encrypt_objects),
         encrypt=settings.encrypt_objects,
+        realms=_sync_realms(state_dir / "container-sync-realms.conf"),
     )
     store = await open_store(
         world,
@@ -115,6 +117,10 @@ async def open_objects(
         "apus_object_drive_away", "Drives that failed and have not worked since.", "drive", store.cluster.away
     )
     return WiredObjects(store, stages, metrics)
+
+
+def _sync_realms(path: Path) -> dict[str, Realm]:
+    return parse_realms(path.read_text()) if path.exists() else {}
 
 
 async def wire_objects(

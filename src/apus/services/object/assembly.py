@@ -20,6 +20,7 @@ from apus.kernel.world import World
 from apus.services.object.cluster import Cluster
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive
 from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.drivers.sender import HttpSender, Sender
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.logic.ring import DriveSpec, Ring
@@ -28,6 +29,7 @@ from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
+from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
 from apus.services.object.service import DEFAULTS, Objects, Options
 
@@ -78,13 +80,16 @@ class ObjectStore:
     updater: Updater
     reaper: Reaper
     expirer: Expirer
+    syncer: Syncer
     compactor: Compactor
     identity: str
     world: World
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return self.replicator, self.updater, self.expirer, self.reaper, self.auditor, self.compactor
+        return (
+            self.replicator, self.updater, self.expirer, self.reaper, self.syncer, self.auditor, self.compactor,
+        )  # fmt: skip
 
     async def adopt(self, drive_id: str) -> None:
         """This drive is in its place and empty, or back: mark it, and bring it up to date."""
@@ -118,6 +123,7 @@ async def open_store(
     reserve_bytes: int = RESERVE_BYTES,
     options: Options = DEFAULTS,
     volume_bytes: int = VOLUME_BYTES,
+    sender: Sender | None = None,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to the ring are marked and get their share by and by."""
     if not drives:
@@ -171,6 +177,7 @@ async def open_store(
         Updater(cluster, service.directory),
         Reaper(service),
         Expirer(service),
+        Syncer(service, sender or HttpSender(), options.realms),
         Compactor(cluster, opened),
         layout.cluster,
         world,

@@ -111,6 +111,19 @@ class Directory:
                 self.cluster.repairs.add(kind, place.part)
         return []
 
+    async def rows(self, account: str, container: str, after: str, limit: int) -> Sequence[Row]:
+        """Rows behind a name, tombstones too."""
+        kind, place = self.place(account, container)
+        for drive in self.cluster.candidates(place.part):
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    if await drive.indexes.head(kind, place) is not None:
+                        return await drive.indexes.rows(kind, place, after, limit)
+            except OSError as error:
+                self.cluster.failed(drive, error)
+                self.cluster.repairs.add(kind, place.part)
+        return []
+
     async def report(self, account: str | None = None) -> None:
         """Tell accounts the totals of their containers that changed."""
         accounts = [account] if account is not None else list(self._unreported)

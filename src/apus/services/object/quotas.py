@@ -11,7 +11,14 @@ from collections.abc import AsyncIterator
 from apus.kernel.errors import OverQuota
 from apus.services.object.directory import Directory
 from apus.services.object.engine import Intent
-from apus.services.object.logic.quota import ACCOUNT_BYTES, CONTAINER_BYTES, CONTAINER_COUNT, limits, room_bytes
+from apus.services.object.logic.quota import (
+    ACCOUNT_BYTES,
+    ACCOUNT_COUNT,
+    CONTAINER_BYTES,
+    CONTAINER_COUNT,
+    limits,
+    room_bytes,
+)
 
 
 class Quotas:
@@ -30,10 +37,13 @@ class Quotas:
     async def _room(self, account: str, container: str) -> int | None:
         rooms: list[int | None] = []
         known = await self._directory.known(account, "")
-        account_bytes, _ = limits(known.metadata if known else {}, ACCOUNT_BYTES)
-        if account_bytes is not None:
+        account_bytes, count = limits(known.metadata if known else {}, ACCOUNT_BYTES, ACCOUNT_COUNT)
+        if account_bytes is not None or count is not None:
             await self._directory.report(account)
-            rooms.append(room_bytes(await self._directory.head(account), account_bytes))
+            head = await self._directory.head(account)
+            if head is not None and count is not None and head.objects >= count:
+                raise _over()
+            rooms.append(room_bytes(head, account_bytes))
         known = await self._directory.known(account, container)
         container_bytes, count = limits(known.metadata if known else {}, CONTAINER_BYTES, CONTAINER_COUNT)
         if container_bytes is not None or count is not None:

@@ -22,6 +22,7 @@ from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.sealing import Keyring
+from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
@@ -32,6 +33,9 @@ from apus.services.object.segmented import Segmented
 from apus.services.object.shelf import Shelf
 from apus.services.object.version_listing import list_versions
 from apus.services.object.versions import Deleted, Versions, versions_container
+
+SYNCED: Final = (".synced", "containers")
+"""The hidden index of the containers that are copied to other clusters, as `ACCOUNT/CONTAINER`."""
 
 LISTING_MAX: Final = 10_000
 
@@ -50,6 +54,8 @@ class Options:
     """Root secrets of encryption."""
     encrypt: bool = False
     """Everything that is written; needs a keyring."""
+    realms: Mapping[str, Realm] = dataclasses.field(default_factory=dict)
+    """Clusters that containers may be copied to and from."""
 
 
 DEFAULTS: Final = Options()
@@ -59,7 +65,7 @@ class Objects:
     """Implements `contract.ObjectService`, and the rest for the doors."""
 
     def __init__(self, cluster: Cluster, options: Options = DEFAULTS) -> None:
-        self.cluster, self.shelf = cluster, Shelf(cluster)
+        self.cluster, self.shelf, self.options = cluster, Shelf(cluster), options
         self.rates = Rates(cluster.world, options.account_writes_per_s, options.container_writes_per_s)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
@@ -289,6 +295,7 @@ class Objects:
         fields = {key: (value, stamp) for key, value in metadata.items()}
         new = before is None or not before.exists
         head = await self.directory.apply(Change(account, container, made=stamp if new else "", fields=fields))
+        await self._note_sync(account, container, metadata)
         await self.directory.offer(Change(account, "", (container_row(head, stamp),)))
         return new
 
@@ -297,6 +304,13 @@ class Objects:
         stamp = self.cluster.stamp()
         fields = {key: (value, stamp) for key, value in metadata.items()}
         await self.directory.apply(Change(account, container, fields=fields))
+        await self._note_sync(account, container, metadata)
+
+    async def _note_sync(self, account: str, container: str, said: Mapping[str, str]) -> None:
+        if SYNC_TO in said:
+            stamp = self.cluster.stamp()
+            row = Row(f"{account}/{container}", stamp, gone=not said[SYNC_TO])
+            await self.directory.offer(Change(*SYNCED, (row,), made=stamp))
 
     async def delete_container(self, account: str, container: str) -> None:
         await self.rates.of_account(account)

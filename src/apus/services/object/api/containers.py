@@ -13,11 +13,11 @@ from apus.services.object.api.faults import page
 from apus.services.object.logic.access import clean_acl
 from apus.services.object.logic.history import ARCHIVE, archive_of
 from apus.services.object.logic.quota import check_quotas
+from apus.services.object.logic.sync import MARK, SYNC_KEY, SYNC_TO, Realm, check_target
 from apus.services.object.logic.versions import State, state_of
 from apus.wire.route import Reply
 
 _ACLS = ("x-container-read", "x-container-write")
-_PLAIN = ("x-container-sync-key", "x-container-sync-to")
 _ARCHIVES = {"x-versions-location": "stack", "x-history-location": "history"}
 
 
@@ -44,7 +44,7 @@ async def put_container(ask: Ask) -> Reply:
         return await bulk.extract(ask)
     owner = await ask.require(ask.account, None, to_write=True)
     known = await ask.service.directory.known(ask.account, ask.container)
-    said = _said(ask.headers, to_owner=owner)
+    said = _said(ask.headers, ask.service.options.realms, to_owner=owner)
     state = _versions(ask.headers, known.metadata if known is not None else {}, said)
     made = await ask.service.make_container(ask.account, ask.container, said)
     await _set_versions(ask, state)
@@ -56,7 +56,7 @@ async def post_container(ask: Ask) -> Reply:
         return await signed.post_form(ask)
     owner = await ask.require(ask.account, None, to_write=True)
     head = await ask.service.container(ask.account, ask.container)
-    said = _said(ask.headers, to_owner=owner)
+    said = _said(ask.headers, ask.service.options.realms, to_owner=owner)
     state = _versions(ask.headers, head.metadata, said)
     await ask.service.describe_container(ask.account, ask.container, said)
     await _set_versions(ask, state)
@@ -74,7 +74,7 @@ async def _set_versions(ask: Ask, state: State) -> None:
         await ask.service.set_versioning(ask.account, ask.container, state)
 
 
-def _said(headers: Mapping[str, str], *, to_owner: bool) -> dict[str, str]:
+def _said(headers: Mapping[str, str], realms: Mapping[str, Realm], *, to_owner: bool) -> dict[str, str]:
     """Metadata and ACLs of a container, and where its old versions go.  What is the owner's to say is passed over
     when it comes from another."""
     found = metadata_of(headers, "container")
@@ -87,9 +87,14 @@ def _said(headers: Mapping[str, str], *, to_owner: bool) -> dict[str, str]:
             found[name] = clean_acl(name, text_of(headers[name], name))
         elif _removed(name) in headers:
             found[name] = ""
-    for name in _PLAIN:
+    for name in (SYNC_TO, SYNC_KEY):
         if name in headers:
             found[name] = text_of(headers[name], name)
+        elif _removed(name) in headers:
+            found[name] = ""
+    if found.get(SYNC_TO):
+        check_target(found[SYNC_TO], realms)
+        found[MARK] = ""  # what is there goes to the new place too
     for name, mode in _ARCHIVES.items():
         if headers.get(name):
             found[ARCHIVE] = f"{mode} {_archive(headers[name], name)}"

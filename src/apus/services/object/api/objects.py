@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apus.kernel.errors import Invalid, NotFound, TooLarge
-from apus.services.object.api import bulk, copying, large, links, signed, views
+from apus.services.object.api import bulk, copying, large, links, signed, sync, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import (
     KEPT_HEADERS,
@@ -28,6 +28,9 @@ from apus.wire.route import Reply
 async def put_object(ask: Ask) -> Reply:
     if bulk.asks_extraction(ask):
         return await bulk.extract(ask)
+    synced = await sync.stamp_of(ask)
+    if synced and await sync.is_old(ask, synced):
+        return page(202)
     if "x-copy-from" in ask.headers:
         return await copying.copy_here(ask)
     container = await ask.to_write()
@@ -41,9 +44,8 @@ async def put_object(ask: Ask) -> Reply:
     refused = await _precondition(ask)
     if refused is not None:
         return refused
-    intent = Intent(
-        *ask.place, _content_type(ask), _said(ask), size, _etag(ask.headers.get("etag"))
-    )  # fmt: skip
+    etag = _etag(ask.headers.get("etag"))
+    intent = Intent(*ask.place, _content_type(ask), _said(ask), size, etag, synced)
     if ask.query("multipart-manifest") == "put":
         return await large.put_manifest(ask, intent)
     if links.asked(ask.headers):
@@ -73,6 +75,9 @@ async def post_object(ask: Ask) -> Reply:
 
 
 async def delete_object(ask: Ask) -> Reply:
+    synced = await sync.stamp_of(ask)
+    if synced:
+        return await _delete_synced(ask, synced)
     container = await ask.to_write()
     if ask.query("multipart-manifest") == "delete":
         return await large.delete_all(ask)
@@ -89,6 +94,17 @@ async def delete_object(ask: Ask) -> Reply:
         raise NotFound("object.absent", "The resource could not be found.")
     versioned = bool(state_of(container.metadata))
     return page(204, {"x-object-version-id": deleted.version_id} if versioned else {})
+
+
+async def _delete_synced(ask: Ask, stamp: str) -> Reply:
+    """Deleted at the other side at that time; what was written here since stays."""
+    if await sync.is_old(ask, stamp):
+        return page(409)
+    if await ask.service.versioning(ask.account, ask.container):
+        await ask.service.delete(*ask.place)
+    else:
+        await ask.service.shelf.discard(*ask.place, stamp=stamp)
+    return page(204)
 
 
 async def _delete_version(ask: Ask, version_id: str) -> Reply:

@@ -26,6 +26,7 @@ from apus.services.object.logic.signed import DIGESTS
 from apus.services.object.logic.symlink import LINKS_MAX
 from apus.services.object.logic.tempurl import METHODS, SHOWN_METADATA
 from apus.services.object.opening import DYNAMIC_MAX
+from apus.services.object.rates import PATIENCE_S
 from apus.services.object.service import Objects
 from apus.wire.app import Api
 from apus.wire.route import ApiRequest, Reply, Route
@@ -36,8 +37,7 @@ CROSS_DOMAIN: Final = b"""<?xml version="1.0"?>
 <!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd" >
 <cross-domain-policy>
 <allow-access-from domain="*" secure="false" />
-</cross-domain-policy>
-"""
+</cross-domain-policy>"""
 
 INFO: Final = {
     "swift": {
@@ -91,7 +91,19 @@ INFO: Final = {
 
 
 async def show_info(request: ApiRequest) -> Reply:
-    return Reply(msgspec.json.encode(INFO), 200, content_type="application/json; charset=UTF-8")
+    objects: Objects = request.service
+    realms: dict[str, dict[str, dict[str, dict[str, str]]]] = {
+        name: {"clusters": {cluster: {} for cluster in realm.clusters}}
+        for name, realm in objects.options.realms.items()
+    }
+    told = {**INFO, "container_sync": {"realms": realms}} if realms else dict(INFO)
+    if objects.options.account_writes_per_s or objects.options.container_writes_per_s:
+        told["ratelimit"] = {
+            "account_ratelimit": objects.options.account_writes_per_s,
+            "max_sleep_time_seconds": PATIENCE_S,
+            "container_ratelimits": [[0, objects.options.container_writes_per_s]],
+        }
+    return Reply(msgspec.json.encode(told), 200, content_type="application/json; charset=UTF-8")
 
 
 async def show_cross_domain(request: ApiRequest) -> Reply:

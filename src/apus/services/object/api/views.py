@@ -17,6 +17,7 @@ from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.listed import MANIFEST, listed
 from apus.services.object.logic.merge import TICKS_PER_S, seconds_of, swift_time, ticks_of
+from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import VersionRow, state_of
 from apus.services.object.model import Head, IndexHead, Row, Subdir
@@ -92,6 +93,9 @@ def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
 
 def account_headers(head: IndexHead | None, now_s: float, *, to_owner: bool) -> dict[str, str]:
     metadata = shown(head.metadata) if head else {}
+    for name, kept in (("x-account-quota-bytes", ACCOUNT_BYTES), ("x-account-quota-count", ACCOUNT_COUNT)):
+        if head is not None and kept in head.metadata:
+            metadata[name] = head.metadata[kept]
     if head is not None and to_owner and ACCESS in head.metadata:
         metadata["x-account-access-control"] = head.metadata[ACCESS]
     rows, objects, size = (head.rows, head.objects, head.size_bytes) if head else (0, 0, 0)

@@ -9,13 +9,19 @@ from apus.kernel.errors import Invalid
 from apus.services.object.model import IndexHead
 
 ACCOUNT_BYTES: Final = "x-account-meta-quota-bytes"
+ACCOUNT_COUNT: Final = "x-account-sysmeta-quota-count"
 CONTAINER_BYTES: Final = "x-container-meta-quota-bytes"
 CONTAINER_COUNT: Final = "x-container-meta-quota-count"
 
 
 def check_quotas(said: Mapping[str, str]) -> None:
     """Raise Invalid for what is no number.  An empty one removes the quota."""
-    for name, what in ((ACCOUNT_BYTES, "bytes"), (CONTAINER_BYTES, "bytes"), (CONTAINER_COUNT, "count")):
+    for name, what in (
+        (ACCOUNT_BYTES, "bytes"),
+        (ACCOUNT_COUNT, "count"),
+        (CONTAINER_BYTES, "bytes"),
+        (CONTAINER_COUNT, "count"),
+    ):
         text = said.get(name, "")
         if text and not _number(text):
             raise Invalid("object.quota_value", f"Invalid {what} quota.", field=name)
