@@ -162,11 +162,7 @@ async def open_store(
         for drive in drives
     ]
     cluster = Cluster(world, layout.ring, {drive.id: drive for drive in opened}, layout.secret.encode(), node)
-    for local in opened:
-        try:
-            await local.start()
-        except OSError as error:
-            cluster.failed(local, error)
+    await _start(cluster, opened)
     service = Objects(cluster, options)
     return ObjectStore(
         service,
@@ -182,6 +178,15 @@ async def open_store(
         layout.cluster,
         world,
     )
+
+
+async def _start(cluster: Cluster, drives: Sequence[LocalDrive]) -> None:
+    """One that cannot start is away, and tried again as any other."""
+    for drive in drives:
+        try:
+            await drive.start()
+        except OSError as error:
+            cluster.failed(drive, error)
 
 
 async def _load(world: World, path: Path) -> _Layout | None:
