@@ -52,10 +52,11 @@ tempest: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance
 
 sim-long: deps
-	@$(BIN)/python -m pytest -q -n 2 tests/sim/test_cluster.py --seeds 20000
+	@PYTHONPATH=src:. $(BIN)/python -m tests.sim.long 0 20000
 
 kill-long: deps
-	@$(BIN)/python -m pytest -q -s tests/host/test_kill.py --kills 200 --real-kills 20
+	@$(BIN)/python -m pytest -q -s tests/host/test_kill.py tests/host/test_object_kill.py \
+		--kills 200 --real-kills 20 --object-kills 200
 
 # An hour of clients against drives that fail.
 history-long: deps

@@ -19,6 +19,7 @@ LEFT_OUT: Final = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=200, help="histories of the simulated cluster")
     parser.addoption("--kills", type=int, default=20, help="kills of a cloud of simulated hosts")
+    parser.addoption("--object-kills", type=int, default=6, help="kills of an object process under load")
     parser.addoption("--real-kills", type=int, default=3, help="kills of a cloud of real guests")
     parser.addoption("--history-s", type=float, default=20, help="how long drives fail under clients")
     parser.addoption("--history-seed", type=int, default=1, help="which faults, and when")

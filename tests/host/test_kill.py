@@ -167,7 +167,7 @@ async def under_load(cloud: LiveCloud, load: Load, killing: Any) -> None:
     print(f"{dict(load.count)}")
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_kills_of_a_simulated_cloud(tmp_path: Path, micro: MicroImage, request: pytest.FixtureRequest) -> None:
     times, dice = request.config.getoption("--kills"), random.Random(time.time())
 
@@ -184,7 +184,7 @@ def test_kills_of_a_simulated_cloud(tmp_path: Path, micro: MicroImage, request: 
 
 @pytest.mark.qemu
 @pytest.mark.root
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_kills_beside_real_guests(tmp_path: Path, micro: MicroImage, request: pytest.FixtureRequest) -> None:
     times, dice = request.config.getoption("--real-kills"), random.Random(time.time())
 

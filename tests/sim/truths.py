@@ -40,7 +40,7 @@ class Witness:
 
     async def look(self) -> list[str]:
         rows = {row.id: row for row in await self._cluster.read(INCARNATIONS.find)}
-        bound = await self._cluster.read(lambda tx: {port.id: port.host for port in PORTS.find(tx)})
+        bound = await self._cluster.read(lambda tx: dict(tx.execute("SELECT id, host FROM network_port")))
         wrong = self._went_back(rows)
         for name in HOSTS:
             machine, before = self._cluster.machines[name], self._pulses[name]

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 from random import Random
+from typing import Final
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.world import Handler, Listener, Subscription
@@ -17,6 +18,8 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.subjects import check_body, check_subject, hears
 from apus.sim.life import Life
 from apus.sim.trace import Trace
+
+REPEATED_LATER: Final = 10
 
 
 @dataclasses.dataclass(slots=True)
@@ -54,12 +57,15 @@ class SimNetwork:
         return (source, target) not in self._cut
 
     def carry(self, source: str, target: str, subject: str, arrive: Callable[[], None]) -> None:
-        """Take one message along one link: never, once or twice, each time after a delay of its own."""
+        """Take one message along one link: never, once or twice, each time after a delay of its own.
+
+        What comes again may come much later than it could the first time.
+        """
         if not self.connected(source, target) or self._dice.random() < self.faults.lost:
             self._trace.note("lost", source, target, subject)
             return
-        for _ in range(2 if self._dice.random() < self.faults.repeated else 1):
-            delay_s = self._dice.uniform(self.faults.delay_min_s, self.faults.delay_max_s)
+        for longer in (1, REPEATED_LATER) if self._dice.random() < self.faults.repeated else (1,):
+            delay_s = self._dice.uniform(self.faults.delay_min_s, self.faults.delay_max_s * longer)
             asyncio.get_running_loop().call_later(delay_s, self._arrive, source, target, subject, arrive)
 
     def _arrive(self, source: str, target: str, subject: str, arrive: Callable[[], None]) -> None:
