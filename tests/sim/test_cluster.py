@@ -34,11 +34,6 @@ def test_what_once_failed(seed_kept: int) -> None:
     history(seed_kept)
 
 
-@pytest.mark.parametrize("calm", range(3))
-def test_a_clean_run_leaves_the_sweeps_nothing(calm: int) -> None:
-    history(calm, faults=False)
-
-
 def test_one_seed_is_one_trace_in_every_process() -> None:
     """Told twice here, and once more in processes whose sets and dictionaries of strings have other orders."""
     seeds = kept()[:4]

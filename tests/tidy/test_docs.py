@@ -42,6 +42,7 @@ API = DOCS / "guide" / "api.md"
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`((?:cli|guest|kernel|node|platform|services|sim|skins|wire)/[\w/]+\.py)(?::([\w.]+))?`")
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 COMMAND = re.compile(r"(?:^\$ (?:sudo )?|`)(apus [^`#\n]+)", re.MULTILINE)
 OPTION = re.compile(r"(?<!\S)--[a-z0-9-]+")
@@ -104,6 +105,13 @@ def test_code_that_is_named_exists(page: Path) -> None:
         path = SOURCE / file
         assert path.exists(), f"{page.name}: there is no {file}"
         assert not name or name in names_in(path), f"{page.name}: there is no {name} in {file}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_are_named_exist(page: Path) -> None:
+    for place, name in TEST.findall(page.read_text()):
+        assert (ROOT / place).exists(), f"{page.name}: {place} is not there"
+        assert re.search(rf"^ *(async )?def {name}\b", (ROOT / place).read_text(), re.MULTILINE), f"{page.name}: {name}"
 
 
 def test_the_way_of_a_request_names_its_stations() -> None:

@@ -61,3 +61,23 @@ def test_what_is_over_and_made_absent_again_leaves_its_port_to_the_next_server()
         assert list(plugs.plugged) == ["p"]
 
     run_virtual(story())
+
+
+def test_a_wish_older_than_what_was_accepted_is_refused() -> None:
+    """The journal knows the newest, whatever the control plane says after a restart of ours."""
+
+    async def story() -> None:
+        world = await memory_world()
+        journal, plugs = MemoryJournal(), SimPlugs()
+        await journal.keep(Entry(wish=wish("one", 7, Power.PAUSED)))
+        guests = SimGuests(world.clock, plugs)
+        await guests.ensure(wish("one", 7, Power.PAUSED))
+        control = Control(wish("one", 6, Power.OFF))
+        agent = Agent(world, lambda: host_report("h1"), work=control, placement=control, guests=guests, journal=journal)
+        running = asyncio.create_task(agent.run())
+        await asyncio.sleep(60)
+        running.cancel()
+        assert guests.states["one"].power is Power.PAUSED
+        assert (await journal.load())["one"].wish.seq == 7
+
+    run_virtual(story())
