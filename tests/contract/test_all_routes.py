@@ -296,7 +296,7 @@ def parameter(name: str, segment: str, things: list[Things]) -> st.SearchStrateg
 NOT_PLANTED: Final = frozenset({
     "/v3/auth/tokens", "/v3/groups/{group_id}/users/{user_id}", "/v3/roles/{prior_id}/implies/{implied_id}",
     "/v3/projects/{target_id}/users/{actor_id}/roles/{role_id}", "/v3/system/users/{actor_id}/roles/{role_id}",
-    "/v3/projects/{target_id}/groups/{actor_id}/roles/{role_id}",
+    "/v3/system/groups/{actor_id}/roles/{role_id}", "/v3/projects/{target_id}/groups/{actor_id}/roles/{role_id}",
     "/v3/domains/{target_id}/users/{actor_id}/roles/{role_id}",
     "/v3/domains/{target_id}/groups/{actor_id}/roles/{role_id}",
     "/v3/OS-INHERIT/domains/{target_id}/groups/{actor_id}/roles/{role_id}/inherited_to_projects",
