@@ -61,6 +61,16 @@ class FaultyDisk:
         self.files.update(snapshot)
         self.synced.update(snapshot)
 
+    def unmount(self, root: Path) -> dict[Path, bytes]:
+        """Nothing is at its path any more, but who has a file open keeps it.  What went is to be given to `mount`."""
+        gone = {path: data for path, data in self.snapshot(root).items() if path not in self.open_files}
+        for path in gone:
+            del self.files[path]
+        return gone
+
+    def mount(self, files: dict[Path, bytes]) -> None:
+        self.files.update(files)
+
     def flip_bit(self, path: Path) -> None:
         data = bytearray(self.files[path])
         at = self.dice.randrange(len(data))

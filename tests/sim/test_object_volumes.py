@@ -359,6 +359,26 @@ async def test_a_full_drive_says_so_and_takes_deletions() -> None:
 
 
 @awaited
+async def test_an_unmounted_drive_has_lost_nothing() -> None:
+    """Its log is still open: to write down that the files are lost would be true once it is back."""
+    disk, clock = FaultyDisk(), ManualClock()
+    copies = await opened(disk, clock)
+    data = bytes(range(256)) * (LARGE // 256)
+    await store_large(copies, "o1", head_of("o1", 1, data), data)
+    away = disk.unmount(ROOT)
+    with pytest.raises(DriveTrouble) as refused:
+        await all_of(copies.read(place_of("o1"), head_of("o1", 1, data), 0, len(data)))
+    assert not isinstance(refused.value, CorruptCopy)
+    disk.mount(away)
+    assert await read_all(copies, "o1") == (head_of("o1", 1, data), data)
+
+    disk.wipe(ROOT / "large")  # and this is a loss
+    with pytest.raises(CorruptCopy):
+        await all_of(copies.read(place_of("o1"), head_of("o1", 1, data), 0, len(data)))
+    assert await copies.head(place_of("o1")) is None
+
+
+@awaited
 async def test_dead_bytes_are_given_back() -> None:
     disk, clock = FaultyDisk(), ManualClock()
     copies = await opened(disk, clock, volume_bytes=20_000)

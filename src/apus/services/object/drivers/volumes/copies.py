@@ -106,7 +106,10 @@ class VolumeCopies:
                 return
             async for chunk in self.large.read(record.path, head, offset, length):
                 yield chunk
-        except (CorruptCopy, FileNotFoundError) as error:
+        except FileNotFoundError as error:
+            await self._must_be_there(record.path)
+            await self._suspect(journal, path_hash, entry, error)
+        except CorruptCopy as error:
             await self._suspect(journal, path_hash, entry, error)
         except OSError as error:
             self._fence.doubt()
@@ -278,6 +281,19 @@ class VolumeCopies:
             if await journal.submit(Lose(path_hash, entry)):
                 raise CorruptCopy(errno.EIO, f"{path_hash.hex()}: {error}") from error
         raise ReplacedCopy(errno.ESTALE, "another version took its place") from error
+
+    async def _must_be_there(self, path: str) -> None:
+        """A file was missing: where a drive is unmounted all of them are, and none is lost.  Raise DriveTrouble.
+
+        Its log is still open then, so without a look whatever is asked for would be put down as lost.
+        """
+        there = False
+        for _ in range(2):
+            self._fence.doubt()
+            await self._fence.check()
+            there = there or await self.large.is_there(path)
+        if there:
+            raise DriveTrouble(errno.EAGAIN, "the drive was away for a moment")
 
     async def _put_aside(self, journal: Journal, path_hash: bytes, entry: Entry) -> None:
         try:

@@ -56,6 +56,9 @@ class LargeFiles:
         if index * BLOCK_BYTES < min(end, head.size_bytes):
             raise CorruptCopy("the file ends early")
 
+    async def is_there(self, path: str) -> bool:
+        return await self._disk.stat(self._root / path) is not None
+
     async def remove(self, path: str) -> None:
         await self._disk.remove(self._root / path)
 
