@@ -37,6 +37,9 @@ T = TypeVar("T")
 OPEN_MAX: Final = 32
 """Index files of a drive that are open at once: three handles and up to half a MiB of cache each."""
 
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
+"""Our statements are right: where one is refused, the names or the bounds in the file are not."""
+
 _Ticket = tuple[Change, "asyncio.Future[IndexHead]"]
 
 
@@ -141,7 +144,12 @@ class SqliteIndexes:
             await self._close_some(path)
             ready = index
             return await unbroken(self._world.run.in_thread(lambda: work(ready)))
-        except (sqlite3.DatabaseError, CorruptCopy) as error:
+        except (
+            sqlite3.DatabaseError,
+            CorruptCopy,
+            ValueError,
+            TypeError,
+        ) as error:  # the last two: values of a damaged row
             raise await self._trouble(path, error) from error
         except OSError as error:
             self._fence.doubt()
@@ -153,7 +161,7 @@ class SqliteIndexes:
         if code == sqlite3.SQLITE_FULL:
             return DriveFull(errno.ENOSPC, str(error))
         await self._forget(path)
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, CorruptCopy):
+        if code in _CORRUPT or not isinstance(error, sqlite3.Error):
             aside = self._root / "quarantine" / f"{path.name}-{int(self._world.clock.now_s() * 1000)}"
             await self._world.disk.make_directory(aside.parent)
             for suffix in ("-wal", "-shm"):

@@ -156,7 +156,8 @@ class IndexFile:
             [(r.name, r.stamp, r.told, int(r.gone), r.size_bytes, r.count, r.etag, r.content_type) for r in fresh],
         )
         head = msgspec.structs.replace(head, rows=rows, size_bytes=size, objects=objects)
-        assert min(rows, size, objects) >= 0
+        if min(rows, size, objects) < 0:
+            raise CorruptCopy("the index contradicts its totals")
         self._db.execute(
             "INSERT INTO head (id, account, container, made, gone, fields, rows, size_bytes, objects, digest)"
             " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, '0') ON CONFLICT (id) DO UPDATE SET made = excluded.made,"

@@ -1,0 +1,50 @@
+"""The files of listings on a real disk: whatever byte of one is turned over, it is put aside or it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from apus.services.object.drivers.fence import DriveIdentity, Fence, format_drive
+from apus.services.object.drivers.indexes import SqliteIndexes
+from apus.services.object.logic.merge import make_stamp
+from apus.services.object.model import Change, CorruptCopy, ListingAsk, Place, Row
+from tests.object_store import awaited, make_world
+
+PLACE = Place(3, "ab" * 16)
+ROWS = tuple(Row(f"name{number}", make_stamp(number + 1, "n1"), "", False, 5, 1, "e", "t") for number in range(40))
+
+
+@awaited
+@pytest.mark.parametrize("schema", [True, False])
+async def test_a_damaged_file_is_put_aside(tmp_path: Path, schema: bool) -> None:
+    world, dice = make_world(), Random(7)
+    identity = DriveIdentity("d1", "c1")
+    await format_drive(world, tmp_path, identity)
+    damaged = 0
+    for _ in range(40):
+        indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity))
+        await indexes.apply("containers", PLACE, Change("a", "c", ROWS, make_stamp(1, "n1")))
+        await indexes.close()
+        (path,) = tmp_path.glob("containers/3/*.db")
+        data = bytearray(path.read_bytes())
+        at = dice.randrange(100, data.rindex(b"CREATE TABLE") + 500) if schema else dice.randrange(len(data))
+        data[at] ^= dice.randrange(1, 256)
+        path.write_bytes(data)
+        indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity))
+        try:
+            await indexes.head("containers", PLACE)
+            await indexes.listing("containers", PLACE, ListingAsk())
+            await indexes.digest("containers", PLACE)
+            await indexes.audit("containers", PLACE)
+        except CorruptCopy:
+            damaged += 1
+            assert await indexes.head("containers", PLACE) is None
+        head = await indexes.apply("containers", PLACE, Change("a", "c", ROWS, make_stamp(1, "n1")))
+        assert head.rows == len(ROWS)
+        await indexes.audit("containers", PLACE)
+        await indexes.drop("containers", PLACE)
+        await indexes.close()
+    assert damaged > 3
