@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from apus.kernel.world import Stat
 
@@ -194,3 +196,24 @@ class FaultyOpenFile:
     def _data(self) -> bytes:
         self._last = self._disk.files.get(self._path, self._last)
         return self._last
+
+
+def sqlite_on(disk: FaultyDisk) -> Callable[[Path], sqlite3.Connection]:
+    """Indexes on this disk: a commit is there whole after a power cut, or not at all."""
+
+    def connect(path: Path) -> sqlite3.Connection:
+        class OnDisk(sqlite3.Connection):
+            def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+                if sql != "COMMIT":
+                    return super().execute(sql, *values)
+                disk._change(path, grows=True)
+                cursor = super().execute(sql)
+                disk.files[path] = disk.synced[path] = self.serialize()
+                return cursor
+
+        connection = sqlite3.connect(":memory:", isolation_level=None, factory=OnDisk)
+        if path in disk.files:
+            connection.deserialize(disk.files[path])
+        return connection
+
+    return connect

@@ -38,6 +38,8 @@ class Copies(Protocol):
     def store(self, place: Place, head: Head, data: bytes) -> Awaitable[object]:
         """A small object, or a tombstone, in one go; an older version than what is there is dropped.
 
+        Like all that is written it counts as unlisted until `listed` says otherwise.
+
         It is on its way when this returns, in the order of the calls; awaited, it is on stable storage.
         """
         ...
@@ -66,6 +68,14 @@ class Copies(Protocol):
         """Forget this version: it is kept elsewhere, or is a tombstone past its time.  A newer one stays."""
         ...
 
+    async def unlisted(self) -> Mapping[str, str]:
+        """By hash: the last change of each version whose row may be in no listing yet.  Outlives a power cut."""
+        ...
+
+    def listed(self, place: Place, changed: str) -> None:
+        """The row that follows from this change is on stable storage.  Forgetting it costs a merge."""
+        ...
+
     async def parts(self) -> Sequence[int]: ...
 
     async def digest(self, part: int) -> int:
@@ -82,6 +92,17 @@ class Indexes(Protocol):
 
     async def apply(self, kind: IndexKind, place: Place, change: Change) -> IndexHead:
         """Merge; made if absent."""
+        ...
+
+    def note(self, kind: IndexKind, place: Place, change: Change) -> Awaitable[object] | None:
+        """Merge this before anybody reads again, and make it durable with the next `flush`.
+
+        None when it is taken in; else what to await for that.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Return when all that was noted before is on stable storage."""
         ...
 
     async def head(self, kind: IndexKind, place: Place) -> IndexHead | None: ...

@@ -81,7 +81,6 @@ class VolumeCopies:
             record, data = await self._record(journal, path_hash, entry, entry.length)
             head = msgspec.structs.replace(record.head, meta=meta)
             wish = Put(path_hash, head, data[record.head_bytes :], record.path, replaces=entry)
-            wish.unlisted = path_hash in journal.unlisted
             if await journal.submit(wish):
                 return
 
@@ -124,6 +123,15 @@ class VolumeCopies:
 
     async def drop(self, place: Place, version: tuple[str, str]) -> None:
         await (await self._ready()).submit(Drop(bytes.fromhex(place.hash), version))
+
+    async def unlisted(self) -> Mapping[str, str]:
+        journal = await self._ready()
+        return {path_hash.hex(): changed for path_hash, changed in journal.unlisted.items()}
+
+    def listed(self, place: Place, changed: str) -> None:
+        journal, path_hash = self._journal, bytes.fromhex(place.hash)
+        if journal is not None and journal.unlisted.get(path_hash) == changed:
+            del journal.unlisted[path_hash]
 
     async def parts(self) -> Sequence[int]:
         return sorted((await self._ready()).index.parts)

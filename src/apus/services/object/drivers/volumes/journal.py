@@ -40,7 +40,8 @@ class Put:
     data: bytes | memoryview = b""
     path: str = ""
     """Of the file that has the bytes, below the drive's root."""
-    unlisted: bool = False
+    unlisted: bool = True
+    """Nobody has said yet that the listings have its row."""
     replaces: Entry | None = None
     """Only in place of this entry: the same version moves, or gets metadata."""
 
@@ -85,7 +86,7 @@ class Journal:
     def __init__(self, volumes: Volumes, index: KeyIndex, fence: Fence) -> None:
         self.volumes, self.index = volumes, index
         self.unlisted: dict[bytes, str] = {}
-        """Hashes whose newest version may be in no listing yet, with its stamp."""
+        """Hashes whose newest version may be in no listing yet, with the stamp of its last change."""
         self.end = (0, 0)
         """Volume and offset up to which the index knows everything."""
         self.ended_files: list[Entry] = []
@@ -150,10 +151,16 @@ class Journal:
         for path_hash, before, after in changes:
             self._apply(path_hash, before, after)
         for (wish, ticket), done in zip(batch, agreed, strict=True):
-            if done and isinstance(wish, Put) and wish.unlisted:
-                self.unlisted[wish.hash] = wish.head.stamp
+            if done:
+                self._mark(wish)
             if not ticket.done():
                 ticket.set_result(done)
+
+    def _mark(self, wish: Wish) -> None:
+        if isinstance(wish, Put) and wish.unlisted:
+            self.unlisted[wish.hash] = wish.head.changed
+        elif not (isinstance(wish, Drop) and wish.carried):
+            self.unlisted.pop(wish.hash, None)
 
     async def _write(self, wishes: list[Wish]) -> tuple[list[_Change], list[bool]]:
         volume, offset, marker = await self.volumes.position()
