@@ -180,9 +180,12 @@ class FaultyOpenFile:
         data = self._data()[offset : offset + length]
         return data if len(data) == length and self._disk.dice.random() < 0.5 else None
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
         self._disk._look(self._path)
-        return self._data()[offset : offset + length]
+        data = self._data()[offset : offset + length]
+        if check is not None:
+            check(data)
+        return data
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         self._disk._change(self._path, grows=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -93,8 +94,14 @@ class LocalOpenFile:
             return None
         return bytes(buffer) if count == length else None
 
-    async def read(self, offset: int, length: int) -> bytes:
-        return await self._in_thread(lambda: _pread_full(self._handle, offset, length))
+    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
+        def read() -> bytes:
+            data = _pread_full(self._handle, offset, length)
+            if check is not None:
+                check(data)
+            return data
+
+        return await self._in_thread(read)
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         await self._in_thread(lambda: _pwrite_synced(self._handle, offset, parts))
@@ -181,7 +188,12 @@ class LocalDisk:
             made = make and not path.exists()
             if made:
                 make_directories(path.parent)
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+            except OSError as error:
+                if make or error.errno != errno.EROFS:
+                    raise
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # it can still be read
             if made:
                 sync_directory(path.parent)
             return LocalOpenFile(self, handle)

@@ -29,6 +29,9 @@ OBJECT_BYTES_MAX: Final = 5 * (1 << 30) + 2
 READ_TIMEOUT_S: Final = 5.0
 """A drive that does not find an object for so long is passed over."""
 
+AT_HAND_BYTES: Final = 256 << 10
+"""What is read with its head in one go; more is streamed."""
+
 INLINE_BYTES: Final = 64 << 10
 """Hashing less than this takes less than the way to a thread and back."""
 
@@ -170,7 +173,7 @@ class Engine:
                 continue
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    got = await drive.copies.fetch(place)
+                    got = await drive.copies.fetch(place, AT_HAND_BYTES)
             except OSError as error:
                 self._note(drive, place, error)
                 continue
@@ -183,7 +186,7 @@ class Engine:
         """The newest among all copies, wherever they may be."""
         drives = self.cluster.candidates(place.part)
         primaries = {drive.id for drive in self.cluster.primaries(place.part)}
-        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place), READ_TIMEOUT_S)
+        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place, AT_HAND_BYTES), READ_TIMEOUT_S)
         best: Found | None = None
         heard = 0
         for drive, answer in zip(drives, answers, strict=True):

@@ -52,8 +52,8 @@ class Copies(Protocol):
 
     async def head(self, place: Place) -> Head | None: ...
 
-    async def fetch(self, place: Place) -> tuple[Head, bytes | None] | None:
-        """The head, and the bytes with it when they are few."""
+    async def fetch(self, place: Place, upto_bytes: int = ...) -> tuple[Head, bytes | None] | None:
+        """The head, and the bytes with it when they are packed and no more than `upto_bytes` with their head."""
         ...
 
     def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
