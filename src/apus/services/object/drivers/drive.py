@@ -35,7 +35,7 @@ class CopyWriter(Protocol):
 class Copies(Protocol):
     """Versions of objects on one drive."""
 
-    def store(self, place: Place, head: Head, data: bytes) -> Awaitable[object]:
+    def store(self, place: Place, head: Head, data: bytes | memoryview) -> Awaitable[object]:
         """A small object, or a tombstone, in one go; an older version than what is there is dropped.
 
         Like all that is written it counts as unlisted until `listed` says otherwise.

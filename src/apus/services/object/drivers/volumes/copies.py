@@ -57,7 +57,7 @@ class VolumeCopies:
 
     # What the engine asks.
 
-    def store(self, place: Place, head: Head, data: bytes) -> Awaitable[object]:
+    def store(self, place: Place, head: Head, data: bytes | memoryview) -> Awaitable[object]:
         assert len(data) == head.size_bytes
         assert len(head.checksums) == 4 * blocks_of(len(data))
         room = 0 if head.gone else len(data) + HEAD_ROOM_BYTES

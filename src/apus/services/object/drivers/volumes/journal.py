@@ -77,6 +77,10 @@ class Lose:
         return before == self.entry
 
 
+ALIGNED_BYTES: Final = 256 << 10
+"""Data from this size on begin at a page."""
+PAGE_BYTES: Final = 4096
+
 Wish = Put | Drop | Lose
 _Ticket = tuple[Wish, "asyncio.Future[bool]"]
 _Change = tuple[bytes, Entry | None, Entry | None]
@@ -200,7 +204,11 @@ class Journal:
             return None, pack_drop(marker, wish.hash, wish.version), b""
         kind, flags = (FILE if wish.path else OBJECT), (UNLISTED if wish.unlisted else 0)
         path = wish.path.encode()
-        start = pack(marker, kind, flags, wish.hash, encode_head(wish.head), path, len(wish.data))
+        body = encode_head(wish.head)
+        start = pack(marker, kind, flags, wish.hash, body, path, len(wish.data))
+        if len(wish.data) >= ALIGNED_BYTES:  # from a page on, the disk writes them past the page cache
+            filler = bytes(-(offset + len(start)) % PAGE_BYTES)
+            start = pack(marker, kind, flags, wish.hash, body, filler, len(wish.data))
         entry = Entry(
             volume, offset, len(start) + len(wish.data), len(start), *wish.head.version, IN_FILE if wish.path else 0
         )
