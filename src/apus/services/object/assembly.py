@@ -164,13 +164,15 @@ async def open_store(
     cluster = Cluster(world, layout.ring, {drive.id: drive for drive in opened}, layout.secret.encode(), node)
     await _start(cluster, opened)
     service = Objects(cluster, options)
+    updater = Updater(cluster, service.directory, service.shelf.lister)
+    await updater.catch_up()
     return ObjectStore(
         service,
         cluster,
         tuple(opened),
         Replicator(cluster),
-        Auditor(cluster, service.directory),
-        Updater(cluster, service.directory),
+        Auditor(cluster, service.directory, service.shelf.lister),
+        updater,
         Reaper(service),
         Expirer(service),
         Syncer(service, sender or HttpSender(), options.realms),

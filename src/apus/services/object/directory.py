@@ -32,7 +32,8 @@ class Directory:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._cache: OrderedDict[tuple[str, str], tuple[float, IndexHead | None]] = OrderedDict()
-        self._unreported: dict[str, dict[str, IndexHead]] = {}
+        self._unreported: dict[str, dict[str, IndexHead | None]] = {}
+        """By account and container; None where the totals have to be asked for."""
 
     def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
         if container:
@@ -49,6 +50,24 @@ class Directory:
         if change.container:
             self._unreported.setdefault(change.account, {})[change.container] = head
         return head
+
+    async def note(self, change: Change) -> tuple[str, ...]:
+        """Have it merged before anybody reads, and made durable by the next flush of the drives that it returns.
+
+        Raise Unavailable without a quorum.
+        """
+        kind, place = self.place(change.account, change.container)
+        drives = self.cluster.candidates(place.part)[: self.cluster.copies]
+        waits = [wait for drive in drives if (wait := drive.indexes.note(kind, place, change)) is not None]
+        if waits:
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+            if any(isinstance(outcome, OSError) for outcome in outcomes):
+                await self.apply(change)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, OSError):
+                    raise outcome
+        self._unreported.setdefault(change.account, {})[change.container] = None
+        return tuple([drive.id for drive in drives])
 
     async def offer(self, change: Change) -> None:
         """Make the change now, or keep it durably for the updater."""
@@ -128,10 +147,15 @@ class Directory:
         """Tell accounts the totals of their containers that changed."""
         accounts = [account] if account is not None else list(self._unreported)
         for name in accounts:
-            heads = self._unreported.pop(name, None)
-            if heads:
-                told = self.cluster.stamp()
-                rows = tuple(container_row(head, told) for head in heads.values())
+            changed = self._unreported.pop(name, {})
+            try:
+                heads = [head or await self.head(name, container) for container, head in changed.items()]
+            except Unavailable:
+                self._unreported[name] = {**changed, **self._unreported.get(name, {})}
+                continue
+            told = self.cluster.stamp()
+            rows = tuple(container_row(head, told) for head in heads if head is not None)
+            if rows:
                 await self.offer(Change(name, "", rows))
 
     async def close_deleted(self, account: str, container: str, stamp: str) -> IndexHead:

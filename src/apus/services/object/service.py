@@ -385,6 +385,7 @@ class Objects:
             raise Forbidden("object.reseller_only", "Only a reseller may make and delete accounts.")
 
     async def close(self) -> None:
+        await self.shelf.lister.flush()
         await self.directory.report()
         await self.cluster.settle()
 

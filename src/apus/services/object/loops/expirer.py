@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from apus.kernel.errors import NotFound
+from apus.services.object.lister import EXPIRING
 from apus.services.object.model import Change, ListingAsk, Row
 from apus.services.object.service import Objects
-from apus.services.object.shelf import EXPIRING
 
 PASS_EVERY_S: Final = 10.0
 ENTRIES_AT_ONCE: Final = 1_000
