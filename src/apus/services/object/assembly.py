@@ -29,6 +29,7 @@ from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
+from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
 from apus.services.object.service import DEFAULTS, Objects, Options
@@ -80,6 +81,7 @@ class ObjectStore:
     updater: Updater
     reaper: Reaper
     expirer: Expirer
+    sweeper: Sweeper
     syncer: Syncer
     compactor: Compactor
     identity: str
@@ -88,7 +90,8 @@ class ObjectStore:
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.replicator, self.updater, self.expirer, self.reaper, self.syncer, self.auditor, self.compactor,
+            self.replicator, self.updater, self.expirer, self.sweeper, self.reaper, self.syncer, self.auditor,
+            self.compactor,
         )  # fmt: skip
 
     async def adopt(self, drive_id: str) -> None:
@@ -173,6 +176,7 @@ async def open_store(
         Updater(cluster, service.directory),
         Reaper(service),
         Expirer(service),
+        Sweeper(service),
         Syncer(service, sender or HttpSender(), options.realms),
         Compactor(cluster, opened),
         layout.cluster,

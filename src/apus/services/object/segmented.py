@@ -21,6 +21,7 @@ from apus.services.object.logic.manifest import (
     segment_of,
     total_bytes,
 )
+from apus.services.object.logic.uploads import UPLOAD
 from apus.services.object.model import ETAG, SIZE, Head
 from apus.services.object.opening import MayRead, Opened
 
@@ -86,8 +87,13 @@ class Segmented:
         return segments, problems
 
     async def members(self, found: Found, depth: int = 0) -> list[tuple[str, str, str]]:
-        """(account, container, name) of all that a manifest is made of, nested ones before themselves, each once."""
+        """(account, container, name) of all that a manifest is made of, nested ones before themselves, each once.
+
+        The parts of an upload are not among them: they go with their object.
+        """
         listed: dict[tuple[str, str, str], None] = {}
+        if UPLOAD in found.head.headers:
+            return []
         for segment in await self._store.segments(found):
             if segment.data:
                 continue

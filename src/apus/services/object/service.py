@@ -23,14 +23,16 @@ from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.sealing import Keyring
 from apus.services.object.logic.sync import SYNC_TO, Realm
+from apus.services.object.logic.uploads import USED, parts_container, uploads_container
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
-from apus.services.object.quotas import Quotas
+from apus.services.object.quotas import Quotas, with_hidden
 from apus.services.object.rates import Rates
 from apus.services.object.sealing import Sealing
 from apus.services.object.segmented import Segmented
 from apus.services.object.shelf import Shelf
+from apus.services.object.uploads import Uploads
 from apus.services.object.version_listing import list_versions
 from apus.services.object.versions import Deleted, Versions, versions_container
 
@@ -71,6 +73,7 @@ class Objects:
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.sealing = Sealing(options.keyring, always=options.encrypt)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory)
+        self.uploads = Uploads(self, self.shelf)
 
     # For other services.
 
@@ -149,6 +152,11 @@ class Objects:
         if sealed or self.sealing.always or customer_key is not None:
             intent, data = self.sealing.seal(intent, data, customer_key)
         metadata = await self._metadata(intent.account, intent.container)
+        head = await self._put(intent, data, metadata)
+        self.uploads.went(intent.account, intent.container, intent.name, metadata)
+        return head
+
+    async def _put(self, intent: Intent, data: AsyncIterator[bytes], metadata: Mapping[str, str]) -> Head:
         state, archive = state_of(metadata), archive_of(metadata)
         if state == "enabled":
             return await self.versions.put(intent, data)
@@ -221,16 +229,18 @@ class Objects:
         With `version_id` that version goes for good; if it was current, `restore` makes the newest other one current.
         """
         await self.rates.of_container(account, container)
-        if version_id is not None:
-            return await self.versions.delete_version(account, container, name, version_id, restore=restore)
         metadata = await self._metadata(account, container)
         state, archive = state_of(metadata), archive_of(metadata)
-        if state:
-            return await self.versions.delete(account, container, name, suspended=state == "suspended")
-        if archive is not None:
-            return await self.history.delete(archive, account, container, name)
-        tombstone = await self.shelf.discard(account, container, name, if_stamp=if_stamp)
-        return Deleted(tombstone.stamp)
+        if version_id is not None:
+            deleted = await self.versions.delete_version(account, container, name, version_id, restore=restore)
+        elif state:
+            deleted = await self.versions.delete(account, container, name, suspended=state == "suspended")
+        elif archive is not None:
+            deleted = await self.history.delete(archive, account, container, name)
+        else:
+            deleted = Deleted((await self.shelf.discard(account, container, name, if_stamp=if_stamp)).stamp)
+        self.uploads.went(account, container, name, metadata)
+        return deleted
 
     # Versions.
 
@@ -260,19 +270,15 @@ class Objects:
     # Containers and accounts.
 
     async def container(self, account: str, container: str, *, fresh: bool = False) -> IndexHead:
-        """Raise NotFound unless it exists.  `fresh` for its totals, with the bytes of its versions; without, its
-        metadata may be seconds old."""
+        """Raise NotFound unless it exists.  `fresh` for its totals, with the bytes of its versions and parts; without,
+        its metadata may be seconds old."""
         if fresh:
             head = await self.directory.head(account, container)
         else:
             head = await self.directory.known(account, container)
         if head is None or not head.exists:
             raise NotFound("object.no_container", "The resource could not be found.")
-        if fresh and state_of(head.metadata):
-            kept = await self.directory.head(account, versions_container(container))
-            more_bytes = kept.size_bytes if kept is not None and kept.exists else 0
-            return msgspec.structs.replace(head, size_bytes=head.size_bytes + more_bytes)
-        return head
+        return await with_hidden(self.directory, head) if fresh else head
 
     async def account(self, account: str) -> IndexHead | None:
         """What there is of an account that may not have been used yet; hidden containers are not counted."""
@@ -320,6 +326,14 @@ class Objects:
             raise Conflict("object.container_not_empty", "There was a conflict when trying to complete your request.")
         if kept is not None and kept.exists:
             await self.delete_container(account, versions_container(container))
+        if USED in head.metadata:
+            await self.uploads.give_up_all(account, container)
+            await self._drop_container(account, uploads_container(container))
+            await self._drop_container(account, parts_container(container))
+        await self._drop_container(account, container)
+
+    async def _drop_container(self, account: str, container: str) -> None:
+        """Whatever is in it: the reaper empties it."""
         stamp = self.cluster.stamp()
         head = await self.directory.apply(Change(account, container, gone=stamp))
         await self.directory.offer(Change(account, "", (container_row(head, stamp),)))

@@ -59,7 +59,7 @@ class Versions:
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
         """A new version, which becomes current."""
         await self._keep_plain(intent.account, intent.container, intent.name)
-        version_id = self._shelf.cluster.stamp()
+        version_id = intent.stamp or self._shelf.cluster.stamp()
         head = await self._entry(intent, version_id, intent.headers, data)
         await self._point(intent.container, intent.name, head, stamp=version_id)
         return _shown(head, intent.container, intent.name)

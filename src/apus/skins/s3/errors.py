@@ -114,6 +114,7 @@ _OF_CODES: Final = {
     "object.no_account": "NoSuchBucket",
     "object.no_container": "NoSuchBucket",
     "object.too_large": "EntityTooLarge",
+    "object.upload": "NoSuchUpload",
     "wire.body_too_large": "MaxMessageLengthExceeded",
 }
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
-from apus.skins.s3 import acls, buckets, configs, listing, object_acls, policies, reading, tagging, versions, writing
+from apus.skins.s3 import (
+    acls,
+    buckets,
+    completing,
+    configs,
+    listing,
+    object_acls,
+    policies,
+    reading,
+    tagging,
+    upload_listing,
+    uploads,
+    versions,
+    writing,
+)
 from apus.skins.s3.cors import CORS
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.request import S3Request
@@ -61,6 +75,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "s3:GetBucketRequestPayment",
         ),
         "tagging": Operation("GetBucketTagging", tagging.get_bucket_tagging, "s3:GetBucketTagging"),
+        "uploads": Operation(
+            "ListMultipartUploads", upload_listing.list_uploads, "s3:ListBucketMultipartUploads", "READ"
+        ),
         "versioning": Operation("GetBucketVersioning", versions.get_versioning, "s3:GetBucketVersioning"),
         "versions": Operation("ListObjectVersions", versions.list_versions, "s3:ListBucketVersions", "READ"),
         "website": Operation("GetBucketWebsite", WEBSITE.getter(), "s3:GetBucketWebsite"),
@@ -105,16 +122,23 @@ _OBJECT: Final[Mapping[str, Mapping[str, Operation]]] = {
         "acl": Operation("GetObjectAcl", object_acls.get_object_acl),
         "attributes": Operation("GetObjectAttributes", reading.get_object_attributes),
         "tagging": Operation("GetObjectTagging", tagging.get_object_tagging),
+        "uploadId": Operation("ListParts", upload_listing.list_parts, "s3:ListMultipartUploadParts", "READ"),
     },
     "HEAD": {"": Operation("HeadObject", reading.get_object)},
     "PUT": {
         "": Operation("PutObject", writing.put_object),
         "acl": Operation("PutObjectAcl", object_acls.put_object_acl),
         "tagging": Operation("PutObjectTagging", tagging.put_object_tagging),
+        "uploadId": Operation("UploadPart", uploads.upload_part, "s3:PutObject", "WRITE"),
+    },
+    "POST": {
+        "uploadId": Operation("CompleteMultipartUpload", completing.complete, "s3:PutObject", "WRITE"),
+        "uploads": Operation("CreateMultipartUpload", uploads.create, "s3:PutObject", "WRITE"),
     },
     "DELETE": {
         "": Operation("DeleteObject", writing.delete_object),
         "tagging": Operation("DeleteObjectTagging", tagging.delete_object_tagging),
+        "uploadId": Operation("AbortMultipartUpload", uploads.abort, "s3:AbortMultipartUpload", "WRITE"),
     },
 }
 

@@ -10,12 +10,13 @@ from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.listed import MANIFEST
+from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.versions import is_marker
 from apus.services.object.model import Head
 from apus.services.object.opening import MayRead, Opened
-from apus.skins.s3 import rights
+from apus.skins.s3 import checksums, rights
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.metadata import (
     CLASS,
@@ -68,7 +69,7 @@ async def get_object(request: S3Request) -> Reply:
         kept = ("etag", "last-modified", "cache-control", "expires", "x-amz-version-id")
         return Reply(status=refused, headers={name: headers[name] for name in kept if name in headers})
     status, offset, length = await _wanted(request, found, opened, headers)
-    if request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and status == 200:
+    if _wants_checksum(request) and status == 200:
         headers.update(checksum_headers(head))
     content_type = _overridden(request, headers) or head.shown_type
     if request.method == "HEAD":
@@ -76,6 +77,10 @@ async def get_object(request: S3Request) -> Reply:
     if opened.data is not None:
         return Reply(opened.data[offset : offset + length], status, headers, content_type=content_type)
     return Reply(None, status, headers, stream=opened.stream(offset, length), content_type=content_type)
+
+
+def _wants_checksum(request: S3Request) -> bool:
+    return request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
 
 
 def _conditions(headers: Mapping[str, str]) -> dict[str, str]:
@@ -134,6 +139,9 @@ async def _part(
     if number > len(segments):
         raise S3Error("InvalidPartNumber", fields={"ActualPartCount": str(len(segments))})
     headers["x-amz-mp-parts-count"] = str(len(segments))
+    algorithm, _, value = segments[number - 1].checksum.partition(" ")
+    if algorithm and _wants_checksum(request):
+        headers[checksums.header_of(algorithm)] = value
     return sum(segment.used_bytes for segment in segments[: number - 1]), segments[number - 1].used_bytes
 
 
@@ -187,8 +195,14 @@ async def _parts_of(request: S3Request, found: Found, head: Head) -> list[Field]
         ("IsTruncated", after + most < len(segments)),
     ]
     if checksum_of(head) is not None:
-        fields += [("Part", [("PartNumber", number), ("Size", segment.used_bytes)]) for number, segment in page]
+        fields += [("Part", _part_of(number, segment)) for number, segment in page]
     return fields
+
+
+def _part_of(number: int, segment: Segment) -> list[Field]:
+    algorithm, _, value = segment.checksum.partition(" ")
+    checksum: list[Field] = [("Checksum" + algorithm, value)] if algorithm else []
+    return [("PartNumber", number), ("Size", segment.used_bytes), *checksum]
 
 
 def _number(request: S3Request, header: str, default: int) -> int:

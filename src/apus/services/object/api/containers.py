@@ -14,6 +14,7 @@ from apus.services.object.logic.access import clean_acl
 from apus.services.object.logic.history import ARCHIVE, archive_of
 from apus.services.object.logic.quota import check_quotas
 from apus.services.object.logic.sync import MARK, SYNC_KEY, SYNC_TO, Realm, check_target
+from apus.services.object.logic.uploads import USED
 from apus.services.object.logic.versions import State, state_of
 from apus.wire.route import Reply
 
@@ -121,6 +122,9 @@ def _versions(headers: Mapping[str, str], known: Mapping[str, str], said: Mappin
     """What `X-Versions-Enabled` asks for; raise Invalid where the older kind of versions is in use, or would be."""
     text = headers.get("x-versions-enabled")
     archive = archive_of({**known, **said})
+    if archive is not None and USED in known:
+        shown = "X-Versions-Location and X-History-Location cannot be used where there were uploads in parts"
+        raise Invalid("object.archives", shown, field="X-Versions-Location")
     if archive is not None and (text is not None or state_of(known)):
         shown = "Cannot use X-Versions-Enabled together with X-Versions-Location or X-History-Location"
         raise Invalid("object.archives", shown, field="X-Versions-Enabled")

@@ -17,6 +17,7 @@ from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import link_headers, target_of
+from apus.services.object.logic.uploads import UPLOAD
 from apus.services.object.logic.versions import is_marker, version_of
 from apus.services.object.model import Head
 from apus.services.object.opening import DYNAMIC, Opened
@@ -72,6 +73,8 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
 async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> Head:
     """`itself`: of a manifest or a link that, and not what reading it gives."""
     service, head = ask.service, found.head
+    if itself and UPLOAD in head.headers:
+        itself = False  # its parts are its own
     if itself and MANIFEST in head.headers:
         return await service.put_manifest(intent, await service.segments(found), etag=head.shown_etag)
     if itself:

@@ -17,6 +17,7 @@ from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import OBJECT_NAME_MAX, content_length_of, is_true
 from apus.services.object.api.faults import FAULTS, page
 from apus.services.object.engine import Found, Intent
+from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.manifest import Segment, Wish, etag_of
 from apus.services.object.logic.versions import version_of
@@ -192,12 +193,13 @@ def _view(segment: Segment) -> dict[str, Any]:
     if segment.data:
         return {"data": base64.b64encode(segment.data).decode()}
     view: dict[str, Any] = {
-        "name": f"/{segment.container}/{segment.name}",
         "hash": segment.etag,
         "bytes": segment.size_bytes,
         "content_type": segment.content_type,
         "last_modified": views.iso_time(segment.changed),
     }
+    if not is_hidden(segment.account, segment.container):
+        view["name"] = f"/{segment.container}/{segment.name}"
     if not segment.whole:
         view["range"] = _range(segment)
     if segment.nested:
@@ -208,11 +210,9 @@ def _view(segment: Segment) -> dict[str, Any]:
 def _raw(segment: Segment) -> dict[str, Any]:
     if segment.data:
         return {"data": base64.b64encode(segment.data).decode()}
-    view: dict[str, Any] = {
-        "path": f"/{segment.container}/{segment.name}",
-        "etag": segment.etag,
-        "size_bytes": segment.size_bytes,
-    }
+    view: dict[str, Any] = {"etag": segment.etag, "size_bytes": segment.size_bytes}
+    if not is_hidden(segment.account, segment.container):
+        view["path"] = f"/{segment.container}/{segment.name}"
     return view if segment.whole else {**view, "range": _range(segment)}
 
 

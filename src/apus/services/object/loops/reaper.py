@@ -64,16 +64,5 @@ class Reaper:
             return
 
     async def _deleted(self, kind: IndexKind) -> list[IndexHead]:
-        found: list[IndexHead] = []
-        for drive in self._objects.cluster.drives.values():
-            try:
-                for part in await drive.indexes.parts(kind):
-                    if self._objects.cluster.ring.primaries(part)[0] != drive.id:
-                        continue
-                    for place in await drive.indexes.places(kind, part):
-                        head = await drive.indexes.head(kind, place)
-                        if head is not None and not head.exists and head.gone and head.rows:
-                            found.append(head)
-            except OSError as error:
-                self._objects.cluster.failed(drive, error)
-        return found
+        heads = self._objects.directory.heads_here(kind)
+        return [head async for head in heads if not head.exists and head.gone and head.rows]
