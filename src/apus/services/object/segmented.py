@@ -107,7 +107,7 @@ class Segmented:
     async def _seen(self, path: tuple[str, str, str], may_read: MayRead | None) -> Seen | str:
         try:
             if may_read is not None:
-                await may_read(path[0], path[1])
+                await may_read(*path)
             found = await self._store.find(*path)
             if found is None:
                 return "404 Not Found"

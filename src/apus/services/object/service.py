@@ -9,18 +9,19 @@ from typing import Final
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from apus.kernel.errors import CloudError, Conflict, Forbidden, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
 from apus.services.object.engine import Found, Intent
 from apus.services.object.history import History
-from apus.services.object.logic.access import acl_allows, is_reseller, owns
+from apus.services.object.logic.access import is_reseller, owns
 from apus.services.object.logic.account_access import ACCESS, Level, level_of
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.rights import Answer, Ask, answer
 from apus.services.object.logic.sealing import Keyring
 from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.uploads import USED, parts_container, uploads_container
@@ -364,32 +365,35 @@ class Objects:
 
     # Rights.
 
-    def require(
-        self,
-        caller: Caller | None,
-        account: str,
-        container: IndexHead | None,
-        *,
-        to_write: bool,
-        referrer: str = "",
-        listing: bool = False,
-    ) -> bool:
-        """Raise unless the caller may; true when the account is his to change."""
+    async def require(self, ask: Ask, *, signed: bool = False) -> bool:
+        """Raise unless the caller may do this to the container; true when the account is his to change.
+
+        `signed`: the request bears a signature of the owner's, which counts for all but a denial.
+        """
+        account = ask.container.account
+        given = answer(ask)
+        if given is Answer.DENIED:
+            raise _refused(ask.caller)
+        if given is Answer.ALLOWED:
+            return owns(ask.caller, account, to_write=True)
+        return False if signed else await self.require_account(ask.caller, account, to_write=ask.to_write)
+
+    async def require_account(self, caller: Caller | None, account: str, *, to_write: bool) -> bool:
+        """Raise unless the caller may do so anywhere in the account; true when it is his to change."""
         if account.startswith("."):
             raise Forbidden("object.hidden_account", "Access was denied to this resource.")
         if owns(caller, account, to_write=to_write):
             return owns(caller, account, to_write=True)
-        if container is not None:
-            acl = container.metadata.get("x-container-write" if to_write else "x-container-read", "")
-            if acl_allows(acl, caller, referrer=referrer, listing=listing):
-                return False
-        if caller is None:
-            raise Unauthenticated("object.no_token", "This server could not verify that you are authorized.")
-        raise Forbidden("object.forbidden", "Access was denied to this resource.")
+        level = await self._account_level(caller, account)
+        if level == "admin":
+            return True
+        if level == "read-write" or (level == "read-only" and not to_write):
+            return False
+        raise _refused(caller)
 
-    async def account_level(self, caller: Caller | None, account: str) -> Level:
+    async def _account_level(self, caller: Caller | None, account: str) -> Level:
         """What the account's own ACL gives a caller who is not its owner."""
-        if caller is None or is_hidden(account):
+        if caller is None:
             return ""
         head = await self.directory.known(account, "")
         return level_of(head.metadata.get(ACCESS, ""), caller) if head is not None else ""
@@ -401,6 +405,12 @@ class Objects:
     async def close(self) -> None:
         await self.directory.report()
         await self.cluster.settle()
+
+
+def _refused(caller: Caller | None) -> CloudError:
+    if caller is None:
+        return Unauthenticated("object.no_token", "This server could not verify that you are authorized.")
+    return Forbidden("object.forbidden", "Access was denied to this resource.")
 
 
 def _info(head: Head) -> ObjectInfo:

@@ -41,6 +41,11 @@ class Proof:
     signed_at_s: float | None = None
 
     @property
+    def way(self) -> str:
+        """As policies call it."""
+        return "REST-QUERY-STRING" if self.presigned else "REST-HEADER"
+
+    @property
     def sha256(self) -> str | None:
         """What the body must hash to."""
         return self.payload if _SHA256.fullmatch(self.payload) else None

@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from apus.services.object.logic.conditions import http_date
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.tags import TAGS, tags_of
 from apus.services.object.model import Head
 from apus.skins.s3 import checksums
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.request import S3Request
-from apus.skins.s3.rights import TAGS, tags_of
 
 META: Final = "x-amz-meta-"
 STORED_META: Final = "x-object-meta-"

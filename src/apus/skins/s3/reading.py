@@ -90,13 +90,12 @@ def _conditions(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def may_read(request: S3Request) -> MayRead:
-    """Whether a manifest may lead the caller to another container."""
+    """Whether a manifest or a link may lead the caller to another object."""
 
-    async def ask(account: str, container: str) -> None:
-        if (account, container) == (request.account, request.bucket):
-            return
+    async def ask(account: str, container: str, name: str) -> None:
         bucket = await request.door.objects.container(account, container)
-        rights.require(request, "s3:GetObject", "READ", key="", on_object=True, bucket=bucket)
+        action = "s3:GetObject" if name else "s3:ListBucket"
+        rights.require(request, action, "READ", key=name, on_object=bool(name), bucket=bucket)
 
     return ask
 

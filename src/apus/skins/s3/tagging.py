@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
+from apus.services.object.logic.tags import TAGS
 from apus.services.object.model import Head
 from apus.skins.s3 import rights
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.metadata import TAGS_MAX, stored_tags
 from apus.skins.s3.payload import read_document
 from apus.skins.s3.request import S3Request
-from apus.skins.s3.rights import TAGS
 from apus.skins.s3.versions import acting, found_version, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, document, malformed, parse
 from apus.wire.route import Reply

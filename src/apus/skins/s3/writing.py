@@ -15,6 +15,7 @@ from apus.kernel.errors import CloudError, NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.tags import TAGS
 from apus.services.object.logic.versions import VERSION, version_of
 from apus.services.object.model import Head
 from apus.services.object.versions import Deleted
@@ -36,7 +37,6 @@ from apus.skins.s3.metadata import (
 from apus.skins.s3.payload import PUT_BYTES_MAX, Payload, announced_size, content_md5, read_document
 from apus.skins.s3.reading import readable_source
 from apus.skins.s3.request import KEY_BYTES_MAX, S3Request
-from apus.skins.s3.rights import TAGS
 from apus.skins.s3.versions import MARKER_HEADER, VERSION_HEADER, acting, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, Node, document, malformed, parse
 from apus.wire.route import Reply

@@ -13,7 +13,7 @@ import msgspec
 
 from apus.kernel.errors import CloudError, Invalid, NotFound, TooLarge
 from apus.services.object.api import reports, views
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import DELETE, Ask
 from apus.services.object.api.bodies import OBJECT_NAME_MAX, content_length_of, is_true
 from apus.services.object.api.faults import FAULTS, page
 from apus.services.object.engine import Found, Intent
@@ -63,7 +63,6 @@ async def show_manifest(ask: Ask, found: Found, more: Mapping[str, str]) -> Repl
 
 async def delete_all(ask: Ask) -> Reply:
     """The object and all segments that it lists, nested ones too, as a bulk delete reports it."""
-    await ask.to_write()
     report = reports.Report("delete")
     found = await ask.service.find(*ask.place, newest=True)
     members: list[tuple[str, str, str]] = []
@@ -79,7 +78,7 @@ async def delete_all(ask: Ask) -> Reply:
 
 async def delete_one(ask: Ask, report: reports.Report, account: str, container: str, name: str) -> None:
     try:
-        await ask.container_of(account, container, to_write=True)
+        await ask.may(DELETE, account, container, name)
         deleted = await ask.service.delete(account, container, name)
         report.deleted += deleted.existed
         report.not_found += not deleted.existed
