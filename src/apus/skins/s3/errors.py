@@ -116,6 +116,7 @@ _OF_CODES: Final = {
     "object.too_large": "EntityTooLarge",
     "object.upload": "NoSuchUpload",
     "wire.body_too_large": "MaxMessageLengthExceeded",
+    "wire.multipart": "MalformedPOSTRequest",
 }
 
 _OF_KINDS: Final[tuple[tuple[type[CloudError], str], ...]] = (

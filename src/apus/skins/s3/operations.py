@@ -10,6 +10,7 @@ from apus.skins.s3 import (
     buckets,
     completing,
     configs,
+    forms,
     listing,
     object_acls,
     policies,
@@ -99,6 +100,7 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "website": Operation("PutBucketWebsite", WEBSITE.putter(), "s3:PutBucketWebsite"),
     },
     "POST": {
+        "": Operation("PostObject", forms.post_object, proves=False),
         "delete": Operation("DeleteObjects", writing.delete_objects),
     },
     "DELETE": {

@@ -21,12 +21,15 @@ BUCKET_TAGS: Final = "x-container-sysmeta-s3-tags"
 BUCKET_TAGS_MAX: Final = 50
 
 
-async def _read_tags(request: S3Request, most: int) -> str:
-    root = parse(await read_document(request), "Tagging")
-    tag_set = root.find("TagSet")
+def tags_of_document(data: bytes) -> list[tuple[str, str]]:
+    tag_set = parse(data, "Tagging").find("TagSet")
     if tag_set is None:
         raise malformed("Tagging has a TagSet.")
-    return stored_tags([(tag.need("Key"), tag.need("Value")) for tag in tag_set.all("Tag")], most)
+    return [(tag.need("Key"), tag.need("Value")) for tag in tag_set.all("Tag")]
+
+
+async def _read_tags(request: S3Request, most: int) -> str:
+    return stored_tags(tags_of_document(await read_document(request)), most)
 
 
 def _shown(text: str, headers: Mapping[str, str] | None = None) -> Reply:
