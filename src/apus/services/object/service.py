@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from collections import ChainMap
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from typing import Final, cast
 
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import CloudError, Conflict, Forbidden, NotFound, Unauthenticated
+from apus.kernel.errors import CloudError, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
@@ -19,13 +20,25 @@ from apus.services.object.logic.access import is_reseller, owns
 from apus.services.object.logic.account_access import ACCESS, Level, level_of
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
+from apus.services.object.logic.locks import (
+    HOLD,
+    LOCK,
+    ON,
+    Default,
+    Retention,
+    check_change,
+    check_no_expiry,
+    lock_text,
+    locked_intent,
+    retention_headers,
+)
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.rights import Answer, Ask, answer
 from apus.services.object.logic.sealing import Keyring
 from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.uploads import USED, parts_container, uploads_container
-from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
+from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, is_marker, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.quotas import Quotas, with_hidden
@@ -153,6 +166,10 @@ class Objects:
         if sealed or self.sealing.always or customer_key is not None:
             intent, data = self.sealing.seal(intent, data, customer_key)
         metadata = await self._metadata(intent.account, intent.container)
+        locked = locked_intent(intent.headers, metadata, self.cluster.world.clock.now_s())
+        if locked:
+            headers = ChainMap(locked, cast(MutableMapping[str, str], intent.headers))  # a view: they may still change
+            intent = dataclasses.replace(intent, headers=headers)
         head = await self._put(intent, data, metadata)
         self.uploads.went(intent.account, intent.container, intent.name, metadata)
         return head
@@ -205,6 +222,7 @@ class Objects:
     ) -> Head:
         """Replace the metadata of the object, or of one version.  Raise NotFound."""
         await self.rates.of_container(account, container)
+        check_no_expiry(headers, await self._metadata(account, container))
         found = await self.shelf.find(account, container, name, newest=True)
         if version_id == NULL:
             version_id = await self.versions.entry_of_null(account, container, name)
@@ -224,16 +242,20 @@ class Objects:
         if_stamp: str | None = None,
         version_id: str | None = None,
         restore: bool = False,
+        bypass: bool = False,
     ) -> Deleted:
         """Delete it; where the container keeps versions, mark it as deleted.  Raise NotFound when there was nothing.
 
         With `version_id` that version goes for good; if it was current, `restore` makes the newest other one current.
+        A locked one stays: Forbidden.  `bypass`: the caller may pass over GOVERNANCE.
         """
         await self.rates.of_container(account, container)
         metadata = await self._metadata(account, container)
         state, archive = state_of(metadata), archive_of(metadata)
         if version_id is not None:
-            deleted = await self.versions.delete_version(account, container, name, version_id, restore=restore)
+            deleted = await self.versions.delete_version(
+                account, container, name, version_id, restore=restore, bypass=bypass
+            )
         elif state:
             deleted = await self.versions.delete(account, container, name, suspended=state == "suspended")
         elif archive is not None:
@@ -256,10 +278,55 @@ class Objects:
 
     async def set_versioning(self, account: str, container: str, state: State) -> None:
         """Keep versions from now on, or stop adding to them.  Raise NotFound."""
-        await self.container(account, container)
+        head = await self.container(account, container)
+        if state != "enabled" and LOCK in head.metadata:
+            raise Conflict("object.locked_container", "A container that locks versions keeps all of them.")
         if state == "enabled":
             await self.make_container(account, versions_container(container), {})
         await self.describe_container(account, container, {STATE: state})
+
+    async def set_locking(self, account: str, container: str, default: Default | None) -> None:
+        """Versions can be locked from now on, and never less; `default`: what is written is, for so long.
+
+        Raise Conflict unless the container keeps versions.
+        """
+        if state_of((await self.container(account, container)).metadata) != "enabled":
+            raise Conflict("object.lock_versions", "Only a container that keeps versions can lock them.")
+        await self.describe_container(account, container, {LOCK: lock_text(default)})
+
+    async def retain(
+        self,
+        account: str,
+        container: str,
+        name: str,
+        version_id: str | None,
+        retention: Retention | None,
+        *,
+        bypass: bool = False,
+    ) -> None:
+        """Keep a version until then.  Raise NotFound, Forbidden when it is locked for longer."""
+        head = await self._lockable(account, container, name, version_id)
+        check_change(head.shown_headers, retention, self.cluster.world.clock.now_s(), bypass=bypass)
+        await self._lock(head, version_id, retention_headers(retention))
+
+    async def hold(self, account: str, container: str, name: str, version_id: str | None, *, held: bool) -> None:
+        """Keep a version until it is let go.  Raise NotFound."""
+        head = await self._lockable(account, container, name, version_id)
+        await self._lock(head, version_id, {HOLD: ON if held else ""})
+
+    async def _lockable(self, account: str, container: str, name: str, version_id: str | None) -> Head:
+        if LOCK not in await self._metadata(account, container):
+            raise Invalid("object.no_lock", "The container does not lock versions.")
+        found = await self.find(account, container, name, newest=True, version_id=version_id)
+        if found is None or is_marker(found.head):
+            raise NotFound("object.version", "The resource could not be found.")
+        return found.head
+
+    async def _lock(self, head: Head, version_id: str | None, changes: Mapping[str, str]) -> None:
+        """What is locked does not expire."""
+        headers = {name: value for name, value in head.shown_headers.items() if name != "x-delete-at"}
+        place = head.account, head.container, head.name
+        await self.describe(*place, None, {**headers, **changes}, version_id=version_id)
 
     async def list_versions(
         self, account: str, container: str, ask: ListingAsk, version_marker: str = ""

@@ -16,6 +16,7 @@ from apus.skins.s3.auth import Proof
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.form_policy import FormPolicy, check_form, form_policy_of
 from apus.skins.s3.metadata import content_type_of, said_of_object
+from apus.skins.s3.object_lock import said_of_lock
 from apus.skins.s3.payload import PUT_BYTES_MAX, content_md5
 from apus.skins.s3.request import KEY_BYTES_MAX, S3Request
 from apus.skins.s3.tagging import tags_of_document
@@ -47,7 +48,7 @@ async def post_object(request: S3Request) -> Reply:
     request.headers = {**_kept(request.headers), **{name: _raw(value) for name, value in sent.items()}}
     rights.require(request, "s3:PutObject", "WRITE")
     place = request.account, request.bucket, request.key
-    said = {**said_of_object(request), **object_acl(request)}
+    said = {**said_of_object(request), **object_acl(request), **said_of_lock(request)}
     intent = Intent(*place, content_type_of(request), said, None, content_md5(request))
     head = await store(request, intent, _bounded(form.data(), policy))
     return _done(request, fields, written_headers(head) | version_headers(request, head))

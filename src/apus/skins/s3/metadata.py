@@ -33,7 +33,7 @@ CLASSES: Final = (
 )  # fmt: skip
 """Kept and shown; all are stored alike, so those that must be fetched before they are read are not among them."""
 
-_NOT_KEPT: Final = ("x-amz-server-side-encryption", "x-amz-object-lock-")
+_NOT_KEPT: Final = ("x-amz-server-side-encryption",)
 """To take an upload and leave these out would promise what is not kept."""
 
 TAGS_MAX: Final = 10

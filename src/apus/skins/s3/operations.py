@@ -13,6 +13,7 @@ from apus.skins.s3 import (
     forms,
     listing,
     object_acls,
+    object_lock,
     policies,
     reading,
     tagging,
@@ -59,6 +60,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "cors": Operation("GetBucketCors", CORS.getter(), "s3:GetBucketCORS"),
         "location": Operation("GetBucketLocation", buckets.get_location, "s3:GetBucketLocation"),
         "logging": Operation("GetBucketLogging", configs.constant("BucketLoggingStatus"), "s3:GetBucketLogging"),
+        "object-lock": Operation(
+            "GetObjectLockConfiguration", object_lock.get_configuration, "s3:GetBucketObjectLockConfiguration"
+        ),
         "ownershipControls": Operation(
             "GetBucketOwnershipControls", configs.get_ownership, "s3:GetBucketOwnershipControls"
         ),
@@ -88,6 +92,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "": Operation("CreateBucket", buckets.create_bucket, on_bucket=False, needs_caller=True),
         "acl": Operation("PutBucketAcl", acls.put_bucket_acl, "s3:PutBucketAcl", "WRITE_ACP"),
         "cors": Operation("PutBucketCors", CORS.putter(), "s3:PutBucketCORS"),
+        "object-lock": Operation(
+            "PutObjectLockConfiguration", object_lock.put_configuration, "s3:PutBucketObjectLockConfiguration"
+        ),
         "ownershipControls": Operation(
             "PutBucketOwnershipControls", configs.put_ownership, "s3:PutBucketOwnershipControls"
         ),
@@ -123,6 +130,8 @@ _OBJECT: Final[Mapping[str, Mapping[str, Operation]]] = {
         "": Operation("GetObject", reading.get_object),
         "acl": Operation("GetObjectAcl", object_acls.get_object_acl),
         "attributes": Operation("GetObjectAttributes", reading.get_object_attributes),
+        "legal-hold": Operation("GetObjectLegalHold", object_lock.get_legal_hold),
+        "retention": Operation("GetObjectRetention", object_lock.get_retention),
         "tagging": Operation("GetObjectTagging", tagging.get_object_tagging),
         "uploadId": Operation("ListParts", upload_listing.list_parts, "s3:ListMultipartUploadParts", "READ"),
     },
@@ -130,6 +139,8 @@ _OBJECT: Final[Mapping[str, Mapping[str, Operation]]] = {
     "PUT": {
         "": Operation("PutObject", writing.put_object),
         "acl": Operation("PutObjectAcl", object_acls.put_object_acl),
+        "legal-hold": Operation("PutObjectLegalHold", object_lock.put_legal_hold),
+        "retention": Operation("PutObjectRetention", object_lock.put_retention),
         "tagging": Operation("PutObjectTagging", tagging.put_object_tagging),
         "uploadId": Operation("UploadPart", uploads.upload_part, "s3:PutObject", "WRITE"),
     },

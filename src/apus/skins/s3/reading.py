@@ -26,6 +26,7 @@ from apus.skins.s3.metadata import (
     last_modified,
     shown_headers,
 )
+from apus.skins.s3.object_lock import lock_headers
 from apus.skins.s3.request import S3Request
 from apus.skins.s3.versions import acting, found_version, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, document
@@ -62,6 +63,7 @@ async def get_object(request: S3Request) -> Reply:
     rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
     opened = await request.door.objects.open_parts(found, may_read(request))
     headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes) | version_headers(request, head)
+    headers |= lock_headers(head.shown_headers)
     refused = check(_conditions(request.headers), opened.etag, seconds_of(head.changed), reading=True)
     if refused == 412:
         raise S3Error("PreconditionFailed")

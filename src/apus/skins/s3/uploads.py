@@ -16,6 +16,7 @@ from apus.skins.s3 import checksums
 from apus.skins.s3.acls import object_acl
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.metadata import content_type_of, iso_time, said_of_object
+from apus.skins.s3.object_lock import said_of_lock
 from apus.skins.s3.payload import PUT_BYTES_MAX, Payload, announced_size, content_md5
 from apus.skins.s3.reading import part_number, readable_source
 from apus.skins.s3.request import S3Request
@@ -43,7 +44,7 @@ async def create(request: S3Request) -> Reply:
         shown = "This bucket copies what is overwritten to another (X-Versions-Location): it takes no uploads in parts."
         raise S3Error("InvalidRequest", shown)
     promise = _promise(request)
-    headers = {**said_of_object(request), **object_acl(request)}
+    headers = {**said_of_object(request), **object_acl(request), **said_of_lock(request)}
     if promise.algorithm is not None:
         headers[PROMISED] = f"{promise.algorithm} {promise.kind}"
     place = request.account, request.bucket, request.key

@@ -34,6 +34,7 @@ from apus.skins.s3.metadata import (
     iso_time,
     said_of_object,
 )
+from apus.skins.s3.object_lock import bypass, said_of_lock
 from apus.skins.s3.payload import PUT_BYTES_MAX, Payload, announced_size, content_md5, read_document
 from apus.skins.s3.reading import readable_source
 from apus.skins.s3.request import KEY_BYTES_MAX, S3Request
@@ -55,7 +56,7 @@ async def put_object(request: S3Request) -> Reply:
         request.bucket,
         request.key,
         content_type_of(request),
-        {**said_of_object(request), **object_acl(request)},
+        {**said_of_object(request), **object_acl(request), **said_of_lock(request)},
         size,
         content_md5(request),
     )
@@ -202,7 +203,7 @@ def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]]:
         said.pop(TAGS, None)
         if TAGS in source.shown_headers:
             said[TAGS] = source.shown_headers[TAGS]
-    return content_type, {**said, **object_acl(request)}
+    return content_type, {**said, **object_acl(request), **said_of_lock(request)}
 
 
 def _more_changes(headers: Mapping[str, str]) -> bool:
@@ -229,7 +230,9 @@ async def _delete(request: S3Request, key: str, version_id: str | None) -> Delet
     """None when there was nothing: that is as well.  A version that goes leaves the one before it current."""
     place = request.account, request.bucket, key
     try:
-        return await request.door.objects.delete(*place, version_id=version_id, restore=version_id is not None)
+        return await request.door.objects.delete(
+            *place, version_id=version_id, restore=version_id is not None, bypass=bypass(request, key)
+        )
     except NotFound:
         return None
 
