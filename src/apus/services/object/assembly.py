@@ -27,6 +27,7 @@ from apus.services.object.logic.ring import DriveSpec, Ring
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.expirer import Expirer
+from apus.services.object.loops.lifecycle import Lifecycle
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.sweeper import Sweeper
@@ -81,6 +82,7 @@ class ObjectStore:
     updater: Updater
     reaper: Reaper
     expirer: Expirer
+    lifecycle: Lifecycle
     sweeper: Sweeper
     syncer: Syncer
     compactor: Compactor
@@ -90,8 +92,8 @@ class ObjectStore:
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.replicator, self.updater, self.expirer, self.sweeper, self.reaper, self.syncer, self.auditor,
-            self.compactor,
+            self.replicator, self.updater, self.expirer, self.lifecycle, self.sweeper, self.reaper, self.syncer,
+            self.auditor, self.compactor,
         )  # fmt: skip
 
     async def adopt(self, drive_id: str) -> None:
@@ -176,6 +178,7 @@ async def open_store(
         Updater(cluster, service.directory),
         Reaper(service),
         Expirer(service),
+        Lifecycle(service),
         Sweeper(service),
         Syncer(service, sender or HttpSender(), options.realms),
         Compactor(cluster, opened),

@@ -20,6 +20,7 @@ from apus.services.object.logic.access import is_reseller, owns
 from apus.services.object.logic.account_access import ACCESS, Level, level_of
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
+from apus.services.object.logic.lifecycle import LIFECYCLE
 from apus.services.object.logic.locks import (
     HOLD,
     LOCK,
@@ -52,6 +53,10 @@ from apus.services.object.versions import Deleted, Versions, versions_container
 
 SYNCED: Final = (".synced", "containers")
 """The hidden index of the containers that are copied to other clusters, as `ACCOUNT/CONTAINER`."""
+CYCLED: Final = (".cycled", "containers")
+"""That of the containers with lifecycle rules."""
+_NOTED: Final = {SYNC_TO: SYNCED, LIFECYCLE: CYCLED}
+"""Metadata whose containers a loop has to find again."""
 
 LISTING_MAX: Final = 10_000
 
@@ -247,7 +252,8 @@ class Objects:
         """Delete it; where the container keeps versions, mark it as deleted.  Raise NotFound when there was nothing.
 
         With `version_id` that version goes for good; if it was current, `restore` makes the newest other one current.
-        A locked one stays: Forbidden.  `bypass`: the caller may pass over GOVERNANCE.
+        A locked one stays: Forbidden.  `bypass`: the caller may pass over GOVERNANCE.  `if_stamp`: only while this is
+        current, the time of an object's last change or the id of a version; else NotFound.
         """
         await self.rates.of_container(account, container)
         metadata = await self._metadata(account, container)
@@ -257,7 +263,9 @@ class Objects:
                 account, container, name, version_id, restore=restore, bypass=bypass
             )
         elif state:
-            deleted = await self.versions.delete(account, container, name, suspended=state == "suspended")
+            deleted = await self.versions.delete(
+                account, container, name, suspended=state == "suspended", if_stamp=if_stamp
+            )
         elif archive is not None:
             deleted = await self.history.delete(archive, account, container, name)
         else:
@@ -369,7 +377,7 @@ class Objects:
         fields = {key: (value, stamp) for key, value in metadata.items()}
         new = before is None or not before.exists
         head = await self.directory.apply(Change(account, container, made=stamp if new else "", fields=fields))
-        await self._note_sync(account, container, metadata)
+        await self._note(account, container, metadata)
         await self.directory.offer(Change(account, "", (container_row(head, stamp),)))
         return new
 
@@ -378,13 +386,13 @@ class Objects:
         stamp = self.cluster.stamp()
         fields = {key: (value, stamp) for key, value in metadata.items()}
         await self.directory.apply(Change(account, container, fields=fields))
-        await self._note_sync(account, container, metadata)
+        await self._note(account, container, metadata)
 
-    async def _note_sync(self, account: str, container: str, said: Mapping[str, str]) -> None:
-        if SYNC_TO in said:
+    async def _note(self, account: str, container: str, said: Mapping[str, str]) -> None:
+        for name in _NOTED.keys() & said.keys():
             stamp = self.cluster.stamp()
-            row = Row(f"{account}/{container}", stamp, gone=not said[SYNC_TO])
-            await self.directory.offer(Change(*SYNCED, (row,), made=stamp))
+            row = Row(f"{account}/{container}", stamp, gone=not said[name])
+            await self.directory.offer(Change(*_NOTED[name], (row,), made=stamp))
 
     async def delete_container(self, account: str, container: str) -> None:
         await self.rates.of_account(account)

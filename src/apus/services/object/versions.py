@@ -96,9 +96,16 @@ class Versions:
             return await self._find_entry(account, container, name, name_and_id(entry.name)[1])
         return None
 
-    async def delete(self, account: str, container: str, name: str, *, suspended: bool) -> Deleted:
-        """Mark it as deleted; its versions stay."""
+    async def delete(
+        self, account: str, container: str, name: str, *, suspended: bool, if_stamp: str | None = None
+    ) -> Deleted:
+        """Mark it as deleted; its versions stay.  `if_stamp`: raise NotFound unless this is current, the id of a
+        version or the time of an object's last change."""
         current = await self._shelf.find(account, container, name, newest=True)
+        if if_stamp is not None:
+            head = current.head if current is not None else None
+            if head is None or if_stamp != head.headers.get(LINK, head.changed):
+                raise NotFound("object.absent", "The resource could not be found.")
         if not suspended:
             await self._keep_plain(account, container, name, current)
         else:

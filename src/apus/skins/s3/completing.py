@@ -13,6 +13,7 @@ from apus.services.object.logic.uploads import PART_NUMBER_MAX, UPLOAD, Part
 from apus.services.object.model import Head
 from apus.skins.s3 import checksums
 from apus.skins.s3.errors import S3Error
+from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import CHECKSUM, checksum_fields, checksum_text
 from apus.skins.s3.payload import read_document
 from apus.skins.s3.request import S3Request
@@ -72,7 +73,9 @@ def _done(request: S3Request, head: Head) -> Reply:
         *checksum_fields(head),
     ]
     body = document("CompleteMultipartUploadResult", fields)
-    return Reply(body, headers=version_headers(request, head), content_type=CONTENT_TYPE)
+    return Reply(
+        body, headers=version_headers(request, head) | expiration_header(request, head), content_type=CONTENT_TYPE
+    )
 
 
 def _named(root: Node) -> list[Named]:

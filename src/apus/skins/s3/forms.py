@@ -20,7 +20,6 @@ from apus.skins.s3.object_lock import said_of_lock
 from apus.skins.s3.payload import PUT_BYTES_MAX, content_md5
 from apus.skins.s3.request import KEY_BYTES_MAX, S3Request
 from apus.skins.s3.tagging import tags_of_document
-from apus.skins.s3.versions import version_headers
 from apus.skins.s3.writing import store, written_headers
 from apus.skins.s3.xml import CONTENT_TYPE, Field, document
 from apus.wire.multipart import FormReader, boundary_of
@@ -51,7 +50,7 @@ async def post_object(request: S3Request) -> Reply:
     said = {**said_of_object(request), **object_acl(request), **said_of_lock(request)}
     intent = Intent(*place, content_type_of(request), said, None, content_md5(request))
     head = await store(request, intent, _bounded(form.data(), policy))
-    return _done(request, fields, written_headers(head) | version_headers(request, head))
+    return _done(request, fields, written_headers(request, head))
 
 
 async def _fields(form: FormReader) -> dict[str, str]:

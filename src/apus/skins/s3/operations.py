@@ -11,6 +11,7 @@ from apus.skins.s3 import (
     completing,
     configs,
     forms,
+    lifecycle,
     listing,
     object_acls,
     object_lock,
@@ -58,6 +59,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "s3:GetAccelerateConfiguration",
         ),
         "cors": Operation("GetBucketCors", CORS.getter(), "s3:GetBucketCORS"),
+        "lifecycle": Operation(
+            "GetBucketLifecycleConfiguration", lifecycle.get_lifecycle, "s3:GetLifecycleConfiguration"
+        ),
         "location": Operation("GetBucketLocation", buckets.get_location, "s3:GetBucketLocation"),
         "logging": Operation("GetBucketLogging", configs.constant("BucketLoggingStatus"), "s3:GetBucketLogging"),
         "object-lock": Operation(
@@ -92,6 +96,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "": Operation("CreateBucket", buckets.create_bucket, on_bucket=False, needs_caller=True),
         "acl": Operation("PutBucketAcl", acls.put_bucket_acl, "s3:PutBucketAcl", "WRITE_ACP"),
         "cors": Operation("PutBucketCors", CORS.putter(), "s3:PutBucketCORS"),
+        "lifecycle": Operation(
+            "PutBucketLifecycleConfiguration", lifecycle.put_lifecycle, "s3:PutLifecycleConfiguration"
+        ),
         "object-lock": Operation(
             "PutObjectLockConfiguration", object_lock.put_configuration, "s3:PutBucketObjectLockConfiguration"
         ),
@@ -113,6 +120,7 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
     "DELETE": {
         "": Operation("DeleteBucket", buckets.delete_bucket, "s3:DeleteBucket"),
         "cors": Operation("DeleteBucketCors", CORS.remover(), "s3:PutBucketCORS"),
+        "lifecycle": Operation("DeleteBucketLifecycle", lifecycle.delete_lifecycle, "s3:PutLifecycleConfiguration"),
         "ownershipControls": Operation(
             "DeleteBucketOwnershipControls", configs.delete_ownership, "s3:PutBucketOwnershipControls"
         ),

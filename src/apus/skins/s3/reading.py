@@ -18,6 +18,7 @@ from apus.services.object.model import Head
 from apus.services.object.opening import MayRead, Opened
 from apus.skins.s3 import checksums, rights
 from apus.skins.s3.errors import S3Error
+from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import (
     CLASS,
     STANDARD,
@@ -63,7 +64,7 @@ async def get_object(request: S3Request) -> Reply:
     rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
     opened = await request.door.objects.open_parts(found, may_read(request))
     headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes) | version_headers(request, head)
-    headers |= lock_headers(head.shown_headers)
+    headers |= lock_headers(head.shown_headers) | expiration_header(request, head)
     refused = check(_conditions(request.headers), opened.etag, seconds_of(head.changed), reading=True)
     if refused == 412:
         raise S3Error("PreconditionFailed")

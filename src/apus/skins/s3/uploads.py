@@ -15,6 +15,7 @@ from apus.services.object.model import Head
 from apus.skins.s3 import checksums
 from apus.skins.s3.acls import object_acl
 from apus.skins.s3.errors import S3Error
+from apus.skins.s3.lifecycle import abort_headers
 from apus.skins.s3.metadata import content_type_of, iso_time, said_of_object
 from apus.skins.s3.object_lock import said_of_lock
 from apus.skins.s3.payload import PUT_BYTES_MAX, Payload, announced_size, content_md5
@@ -50,7 +51,11 @@ async def create(request: S3Request) -> Reply:
     place = request.account, request.bucket, request.key
     upload_id = await request.door.objects.uploads.begin(Intent(*place, content_type_of(request), headers, 0))
     fields: list[Field] = [("Bucket", request.bucket), ("Key", request.key), ("UploadId", upload_id)]
-    return Reply(document("InitiateMultipartUploadResult", fields), headers=_told(promise), content_type=CONTENT_TYPE)
+    return Reply(
+        document("InitiateMultipartUploadResult", fields),
+        headers=_told(promise) | abort_headers(request, request.door.now_s()),
+        content_type=CONTENT_TYPE,
+    )
 
 
 def _promise(request: S3Request) -> Promise:

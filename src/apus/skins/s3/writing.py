@@ -22,6 +22,7 @@ from apus.services.object.versions import Deleted
 from apus.skins.s3 import checksums, rights
 from apus.skins.s3.acls import object_acl
 from apus.skins.s3.errors import S3Error, s3_error
+from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import (
     CHECKSUM,
     KEPT,
@@ -61,7 +62,7 @@ async def put_object(request: S3Request) -> Reply:
         content_md5(request),
     )
     head = await store(request, intent)
-    return Reply(headers=written_headers(head) | version_headers(request, head))
+    return Reply(headers=written_headers(request, head))
 
 
 async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None) -> Head:
@@ -124,8 +125,9 @@ class Condition:
             await self.look()
 
 
-def written_headers(head: Head) -> dict[str, str]:
-    return {"etag": f'"{head.shown_etag}"', **checksum_headers(head)}
+def written_headers(request: S3Request, head: Head) -> dict[str, str]:
+    told = {"etag": f'"{head.shown_etag}"', **checksum_headers(head)}
+    return told | version_headers(request, head) | expiration_header(request, head)
 
 
 async def copy_object(request: S3Request) -> Reply:
@@ -149,7 +151,7 @@ async def copy_object(request: S3Request) -> Reply:
         ("ETag", f'"{head.shown_etag}"'),
         *checksum_fields(head),
     ]
-    headers = version_headers(request, head)
+    headers = version_headers(request, head) | expiration_header(request, head)
     if VERSION in found.head.headers:
         headers["x-amz-copy-source-version-id"] = version_of(found.head)
     return Reply(document("CopyObjectResult", fields), headers=headers, content_type=CONTENT_TYPE)
