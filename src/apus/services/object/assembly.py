@@ -27,8 +27,10 @@ from apus.services.object.logic.ring import DriveSpec, Ring
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.expirer import Expirer
+from apus.services.object.loops.lifecycle import Lifecycle
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
+from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
 from apus.services.object.service import DEFAULTS, Objects, Options
@@ -80,6 +82,8 @@ class ObjectStore:
     updater: Updater
     reaper: Reaper
     expirer: Expirer
+    lifecycle: Lifecycle
+    sweeper: Sweeper
     syncer: Syncer
     compactor: Compactor
     identity: str
@@ -88,7 +92,8 @@ class ObjectStore:
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.replicator, self.updater, self.expirer, self.reaper, self.syncer, self.auditor, self.compactor,
+            self.replicator, self.updater, self.expirer, self.lifecycle, self.sweeper, self.reaper, self.syncer,
+            self.auditor, self.compactor,
         )  # fmt: skip
 
     async def adopt(self, drive_id: str) -> None:
@@ -175,6 +180,8 @@ async def open_store(
         updater,
         Reaper(service),
         Expirer(service),
+        Lifecycle(service),
+        Sweeper(service),
         Syncer(service, sender or HttpSender(), options.realms),
         Compactor(cluster, opened),
         layout.cluster,

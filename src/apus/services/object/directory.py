@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from apus.kernel.errors import Unavailable
@@ -142,6 +142,20 @@ class Directory:
                 self.cluster.failed(drive, error)
                 self.cluster.repairs.add(kind, place.part)
         return []
+
+    async def heads_here(self, kind: IndexKind) -> AsyncIterator[IndexHead]:
+        """All whose first copy is on a drive of this node, deleted ones too: for loops that look at everything."""
+        for drive in self.cluster.drives.values():
+            try:
+                for part in await drive.indexes.parts(kind):
+                    if self.cluster.ring.primaries(part)[0] != drive.id:
+                        continue
+                    for place in await drive.indexes.places(kind, part):
+                        head = await drive.indexes.head(kind, place)
+                        if head is not None:
+                            yield head
+            except OSError as error:
+                self.cluster.failed(drive, error)
 
     async def report(self, account: str | None = None) -> None:
         """Tell accounts the totals of their containers that changed."""

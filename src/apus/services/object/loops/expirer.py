@@ -54,3 +54,5 @@ class Expirer:
             await self._objects.shelf.discard(account, container, name, if_stamp=found.head.changed)
         except NotFound:
             return  # written anew meanwhile
+        known = await self._objects.directory.known(account, container)
+        self._objects.uploads.went(account, container, name, known.metadata if known is not None else {})
