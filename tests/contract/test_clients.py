@@ -319,6 +319,40 @@ def test_what_an_operator_reads_and_sets(cloud: Cloud) -> None:
     assert cloud.json("ip availability list", ADMIN)[0]["Network Name"] == "default"
 
 
+def test_hosts_are_put_together_by_the_command(cloud: Cloud) -> None:
+    hosts = [row["Hypervisor Hostname"] for row in cloud.json("hypervisor list", ADMIN)]
+    cloud.run("aggregate create rack --zone north --property a=b", ADMIN)
+    cloud.run(f"aggregate add host rack {hosts[0]}", ADMIN)
+    shown = cloud.json("aggregate show rack", ADMIN)
+    assert (shown["availability_zone"], shown["hosts"], shown["properties"]) == ("north", [hosts[0]], {"a": "b"})
+    assert {row["Zone Name"] for row in cloud.json("availability zone list")} == {"nova", "north"}
+    assert cloud.json(f"hypervisor show {hosts[0]}", ADMIN)["aggregates"] == ["rack"]
+    cloud.run("aggregate set rack --name shelf --zone south --property c=d", ADMIN)
+    assert [row["Availability Zone"] for row in cloud.json("aggregate list", ADMIN)] == ["south"]
+    old = "--os-compute-api-version 2.42"
+    zones = {row["Host Name"]: row["Zone"] for row in cloud.json(f"{old} host list", ADMIN)}
+    assert zones == {hosts[0]: "south", hosts[1]: "nova"}
+    assert cloud.json(f"{old} host show {hosts[0]}", ADMIN)[0]["Project"] == "(total)"
+    cloud.run(f"aggregate remove host shelf {hosts[0]}", ADMIN)
+    cloud.run("aggregate delete shelf", ADMIN)
+    assert {row["Zone Name"] for row in cloud.json("availability zone list")} == {"nova"}
+    assert cloud.json("server migration list", ADMIN) == []
+
+
+def test_a_server_changes_its_security_groups_by_the_command(cloud: Cloud, image: str) -> None:
+    cloud.run("security group create inner")
+    cloud.json(f"server create --image {image} --flavor m1.micro --network default --wait three")
+    assert [group["name"] for group in cloud.json("server show three")["security_groups"]] == ["default"]
+    cloud.run("server add security group three inner")
+    cloud.run("server remove security group three default")
+    assert [group["name"] for group in cloud.json("server show three")["security_groups"]] == ["inner"]
+    (port,) = cloud.json("port list --server three")
+    group = cloud.json("security group show inner")["id"]
+    assert cloud.json(f"port show {port['ID']}")["security_group_ids"] == [group]
+    cloud.run("server delete three --wait")
+    cloud.run("security group delete inner")
+
+
 def test_a_host_s_resources_by_the_command(cloud: Cloud) -> None:
     def placement(words: str, *, silent: bool = False) -> Any:
         return cloud.run(words, ADMIN) if silent else cloud.json(words, ADMIN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -121,6 +121,10 @@ class PlacementService(Protocol):
 
     async def enable_host(self, host: str, enabled: bool, reason: str | None) -> None:
         """Raise NotFound."""
+        ...
+
+    async def zone_hosts(self, zones: Mapping[str, str]) -> None:
+        """Host -> availability zone, as operators have set it; all other hosts are in the one that they report."""
         ...
 
     async def claims(self) -> Sequence[Claim]:

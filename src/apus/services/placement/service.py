@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from apus.kernel.errors import NoRoom, NotFound, Unavailable
@@ -208,7 +208,7 @@ class Placement:
                 Host(
                     id=host.id,
                     name=host.name,
-                    availability_zone=host.availability_zone,
+                    availability_zone=host.zone,
                     inventories=host.inventories,
                     used=host.used,
                     traits=host.traits,
@@ -232,6 +232,19 @@ class Placement:
         await self._world.store.write(work)
         self._table = None
         await self._world.bus.publish(CHANGED, self._mark)
+
+    async def zone_hosts(self, zones: Mapping[str, str]) -> None:
+        def work(tx: Transaction) -> bool:
+            moved = [host for host in PROVIDERS.find(tx) if host.is_host and host.given_zone != zones.get(host.name)]
+            for host in moved:
+                zone = zones.get(host.name)
+                PROVIDERS.put(tx, changed(host, given_zone=zone))
+                emit(tx, "placement.host.zoned", host.id, None, host=host.name, zone=zone or host.availability_zone)
+            return bool(moved)
+
+        if await self._world.store.write(work):
+            self._table = None
+            await self._world.bus.publish(CHANGED, self._mark)
 
     async def claims(self) -> Sequence[Claim]:
         return [_claim_of(item) for item in await self._world.store.read(lambda tx: ALLOCATIONS.find(tx))]
