@@ -374,6 +374,25 @@ def test_a_host_s_resources_by_the_command(cloud: Cloud) -> None:
     placement(f"resource provider allocation set {consumer} --allocation rp={id},VCPU=2 {owner} --consumer-type TEST")
     assert placement(f"resource provider allocation show {consumer}")[0]["resources"] == {"VCPU": 2}
     assert {row["resource_class"]: row["usage"] for row in placement(f"resource provider usage show {id}")}["VCPU"] == 2
+    alone = placement(
+        "allocation candidate list --group 1 --resource VCPU=1 --required CUSTOM_SHINY --group 2 --resource MEMORY_MB=1"
+        " --group-policy none"
+    )
+    assert {row["resource provider"] for row in alone} == {id}
+    apart = "--group 1 --resource VCPU=1 --group 2 --resource MEMORY_MB=1 --group-policy isolate"
+    assert placement(f"allocation candidate list {apart} --required CUSTOM_SHINY") == []
+    assert [row["uuid"] for row in placement("resource provider list --required CUSTOM_SHINY --resource VCPU=1")] == [
+        id
+    ]
+    group = "0f7c2f4e-1111-4a6b-8c6f-0d2a7f5a9f11"
+    generation = placement(f"resource provider show {id}")["generation"]
+    placement(f"resource provider aggregate set {id} --aggregate {group} --generation {generation}")
+    assert [row["uuid"] for row in placement(f"resource provider list --member-of {group}")] == [id]
+    (owned,) = placement(f"resource usage show {consumer}")
+    assert (owned["resource_class"], owned["usage"]["VCPU"]) == (
+        "TEST",
+        2,
+    )  # since 1.38 by type, which it prints as it is
     placement(f"resource provider allocation delete {consumer}", silent=True)
     placement(f"resource provider trait delete {id}", silent=True)
     placement(f"resource provider inventory delete {id}", silent=True)

@@ -12,6 +12,7 @@ from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
 from apus.services.placement.contract import SILENT_S, Claim, Explanation, Host, HostReport, Need
+from apus.services.placement.logic.room import fits
 from apus.services.placement.model import Allocation, Decision, Heartbeat, Provider
 from apus.services.placement.store import ALLOCATIONS, DECISIONS, HEARTBEATS, PROVIDERS
 
@@ -263,17 +264,6 @@ def _hosts_beside(tx: Transaction, need: Need) -> tuple[frozenset[str], frozense
     spread = Counter(held(need.spread_from))
     full = (host for host, count in spread.items() if count >= need.spread_max)
     return frozenset(held(need.same_host_as)), frozenset(held(need.different_host_from)).union(full)
-
-
-def fits(provider: Provider, resources: dict[str, int]) -> bool:
-    """Whether the provider, as it is now, can take this as well."""
-    for name, amount in resources.items():
-        inventory = provider.inventories.get(name)
-        if inventory is None or provider.used.get(name, 0) + amount > inventory.capacity:
-            return False
-        if not inventory.min_unit <= amount <= inventory.max_unit or amount % inventory.step_size:
-            return False
-    return True
 
 
 def added(used: dict[str, int], resources: dict[str, int], sign: int = 1) -> dict[str, int]:
