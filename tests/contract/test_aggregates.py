@@ -30,6 +30,17 @@ class Door:
         assert status == 200, made
         return int(made["aggregate"]["id"])
 
+    def boot(self, **fields: Any) -> dict[str, Any]:
+        server = {"name": "x", "flavorRef": TINY.id, "imageRef": IMAGE_ID, "networks": "none", **fields}
+        status, made = self("POST", "/servers", {"server": server}, token="alice")
+        assert status == 202, made
+        for _ in range(200):
+            shown = self("GET", f"/servers/{made['server']['id']}")[1]["server"]
+            if shown["status"] != "BUILD":
+                return dict(shown)
+            time.sleep(0.03)
+        raise AssertionError(shown)
+
 
 @pytest.fixture
 def door() -> Iterator[Door]:
@@ -48,15 +59,7 @@ def test_a_host_is_in_one_zone_and_stays_while_it_has_servers(door: Door) -> Non
     assert door.act(north, remove_host={"host": "h2"}) == 404
     assert door("DELETE", f"/os-aggregates/{north}")[0] == 400
 
-    server = {"name": "x", "flavorRef": TINY.id, "imageRef": IMAGE_ID, "networks": "none", "availability_zone": "n"}
-    status, made = door("POST", "/servers", {"server": server}, token="alice")
-    assert status == 202, made
-    id = made["server"]["id"]
-    for _ in range(200):
-        shown = door("GET", f"/servers/{id}")[1]["server"]
-        if shown["status"] != "BUILD":
-            break
-        time.sleep(0.03)
+    shown = door.boot(availability_zone="n")
     assert (shown["status"], shown["OS-EXT-SRV-ATTR:host"], shown["OS-EXT-AZ:availability_zone"]) == (
         "ACTIVE",
         "h1",
@@ -82,3 +85,17 @@ def test_names_and_bodies(door: Door) -> None:
     assert door("GET", "/os-aggregates", token="alice")[0] == 403
     assert door("DELETE", f"/os-aggregates/{one}")[0] == 200
     assert [item["name"] for item in door("GET", "/os-aggregates")[1]["aggregates"]] == ["two"]
+
+
+def test_a_host_that_left_for_good_is_removed(door: Door) -> None:
+    number = door.aggregate("both", "z")
+    for host in ("h1", "h2"):
+        assert door.act(number, add_host={"host": host}) == 200
+    host = door.boot()["OS-EXT-SRV-ATTR:host"]
+    services = {row["host"]: row["id"] for row in door("GET", "/os-services")[1]["services"]}
+    (other,) = set(services) - {host}
+    assert door("DELETE", f"/os-services/{services[host]}")[0] == 409
+    assert door("DELETE", f"/os-services/{services[other]}")[0] == 204
+    assert door("DELETE", f"/os-services/{services[other]}")[0] == 404
+    assert [row["hypervisor_hostname"] for row in door("GET", "/os-hypervisors")[1]["hypervisors"]] == [host]
+    assert door("GET", f"/os-aggregates/{number}")[1]["aggregate"]["hosts"] == [host]

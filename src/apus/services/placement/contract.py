@@ -123,6 +123,13 @@ class PlacementService(Protocol):
         """Raise NotFound."""
         ...
 
+    async def forget_host(self, host: str) -> None:
+        """A host that has left for good; one that is alive reports itself again.  Gone already is fine.
+
+        Raise Conflict while something is claimed of it, or other providers hang below it.
+        """
+        ...
+
     async def zone_hosts(self, zones: Mapping[str, str]) -> None:
         """Host -> availability zone, as operators have set it; all other hosts are in the one that they report."""
         ...

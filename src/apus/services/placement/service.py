@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from apus.kernel.errors import NoRoom, NotFound, Unavailable
+from apus.kernel.errors import Conflict, NoRoom, NotFound, Unavailable
 from apus.kernel.events import emit
 from apus.kernel.ids import new_id
 from apus.kernel.record import changed
@@ -229,6 +229,23 @@ class Placement:
                 raise NotFound("placement.no_host", f"There is no host {host}.")
             PROVIDERS.put(tx, changed(known, enabled=enabled, disabled_reason=None if enabled else reason))
             emit(tx, f"placement.host.{'enabled' if enabled else 'disabled'}", known.id, None, host=host, reason=reason)
+
+        await self._world.store.write(work)
+        self._table = None
+        await self._world.bus.publish(CHANGED, self._mark)
+
+    async def forget_host(self, host: str) -> None:
+        def work(tx: Transaction) -> None:
+            known = PROVIDERS.first(tx, name=host)
+            if known is None or not known.is_host:
+                return
+            if ALLOCATIONS.first(tx, provider_id=known.id) is not None:
+                raise Conflict("placement.provider.inuse", f"Host {host} has allocations; they must go first.")
+            if any(other.parent_id == known.id for other in PROVIDERS.find(tx)):
+                raise Conflict("placement.provider.has_children", f"Provider {known.id} has child providers.")
+            PROVIDERS.delete(tx, known.id)
+            HEARTBEATS.delete(tx, known.id)
+            emit(tx, "placement.host.left", known.id, None, host=host)
 
         await self._world.store.write(work)
         self._table = None

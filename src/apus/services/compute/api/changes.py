@@ -291,6 +291,13 @@ def _cpu_info_as_text(item: dict[str, Any]) -> None:
         item["cpu_info"] = "{}"
 
 
+def _interfaces_without_tag(body: Body) -> Body:
+    one = body.get("interfaceAttachment")
+    for item in [one] if one else body["interfaceAttachments"]:
+        del item["tag"]
+    return body
+
+
 def _aggregates_without_uuid(body: Body) -> Body:
     for item in (body["aggregate"],) if "aggregate" in body else body.get("aggregates", ()):
         del item["uuid"]
@@ -366,6 +373,7 @@ CHANGES: Final = (
     Change((2, 63), "create_server", up=_refuse("server", "trusted_image_certificates")),
     Change((2, 64), "create_group", up=_policies_as_list_up, down=_group_down(_policies_as_list)),
     *_on(("show_group", "list_groups"), (2, 64), _group_down(_policies_as_list)),
+    *_on(("list_interfaces", "show_interface"), (2, 70), _interfaces_without_tag),
     *_on(_ALL_VIEWS, (2, 71), _drop("server_groups")),
     *_on(_ALL_VIEWS, (2, 73), _drop("locked_reason")),
     Change((2, 74), "create_server", up=_refuse("server", "host", "hypervisor_hostname")),

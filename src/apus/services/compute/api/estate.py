@@ -290,6 +290,14 @@ async def update_service(request: ApiRequest) -> Reply:
     return Reply({"service": _service(await _one_service(request, lambda v: v.service_id == request.params["id"]))})
 
 
+async def delete_service(request: ApiRequest) -> Reply:
+    """By its id, or before 2.53 by its number."""
+    id = request.params["id"]
+    view = await _one_service(request, lambda v: id in (v.service_id, str(v.number)))
+    await compute_of(request).hosts.remove(request.who, view.host.name)
+    return Reply()
+
+
 async def act_on_service(request: ApiRequest) -> Reply:
     """Before 2.53: /os-services/enable, /disable, /disable-log-reason, /force-down with a host in the body."""
     body, verb = request.body, request.params["verb"]

@@ -24,6 +24,7 @@ from apus.services.compute.logic.status import project
 from apus.services.compute.model import Action, Server
 from apus.services.compute.policy import POLICY
 from apus.services.compute.service import Compute
+from apus.services.network.contract import ServerPort
 from apus.wire.listing import boolean, next_href, page_of
 from apus.wire.route import ApiRequest, Reply
 
@@ -315,20 +316,27 @@ async def list_security_groups(request: ApiRequest) -> Reply:
 
 async def list_interfaces(request: ApiRequest) -> Reply:
     server = await compute_of(request).server(request.who, request.params["id"])
-    return Reply(
-        {
-            "interfaceAttachments": [
-                {
-                    "port_id": port.id,
-                    "net_id": port.network_id,
-                    "mac_addr": port.mac,
-                    "port_state": "ACTIVE" if server.launched_at_s else "DOWN",
-                    "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.address} for ip in port.fixed_ips],
-                }
-                for port in server.ports
-            ]
-        }
-    )
+    return Reply({"interfaceAttachments": [_interface(server, port) for port in server.ports]})
+
+
+async def show_interface(request: ApiRequest) -> Reply:
+    server = await compute_of(request).server(request.who, request.params["id"])
+    for port in server.ports:
+        if port.id == request.params["port_id"]:
+            return Reply({"interfaceAttachment": _interface(server, port)})
+    shown = f"Instance {server.id} does not have a port with id {request.params['port_id']}"
+    raise NotFound("compute.no_interface", shown)
+
+
+def _interface(server: Server, port: ServerPort) -> dict[str, Any]:
+    return {
+        "port_id": port.id,
+        "net_id": port.network_id,
+        "mac_addr": port.mac,
+        "port_state": "ACTIVE" if server.launched_at_s else "DOWN",
+        "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.address} for ip in port.fixed_ips],
+        "tag": port.tag,
+    }
 
 
 async def list_volume_attachments(request: ApiRequest) -> Reply:
