@@ -156,14 +156,9 @@ async def open_store(
         await world.disk.write_synced(layout_path, msgspec.json.encode(layout))
     opened = [
         LocalDrive(
-            world,
-            drive.path,
-            DriveIdentity(drive.spec.id, layout.cluster),
-            part_power=layout.ring.part_power,
-            volume_bytes=volume_bytes,
-            connect=connect,
-            reserve_bytes=reserve_bytes,
-        )
+            world, drive.path, DriveIdentity(drive.spec.id, layout.cluster), part_power=layout.ring.part_power,
+            volume_bytes=volume_bytes, connect=connect, reserve_bytes=reserve_bytes,
+        )  # fmt: skip
         for drive in drives
     ]
     cluster = Cluster(world, layout.ring, {drive.id: drive for drive in opened}, layout.secret.encode(), node)
