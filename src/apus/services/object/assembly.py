@@ -133,32 +133,17 @@ async def open_store(
     """Open it, made if absent.  Drives that are new to the ring are marked and get their share by and by."""
     if not drives:
         raise Invalid("object.no_drives", "An object store needs one drive at least.", field="drives")
-    before = await _load(world, layout_path)
-    specs = [drive.spec for drive in drives]
-    known = {drive.id for drive in before.ring.drives} if before else set()
-    if before is not None and list(before.ring.drives) == specs:
-        layout = before
-    else:
-        from apus.services.object.logic.ring_builder import rebalance  # numpy: 20 MiB that most starts do without
-
-        ring = rebalance(
-            specs,
-            part_power=before.ring.part_power if before else part_power,
-            replicas=min(replicas, len(drives)),
-            previous=before.ring if before else None,
-        )
-        layout = _Layout(
-            before.cluster if before else new_id(world.dice), before.secret if before else new_id(world.dice), ring
-        )
-        for drive in drives:
-            if drive.spec.id not in known:
-                await format_drive(world, drive.path, DriveIdentity(drive.spec.id, layout.cluster))
-        await world.disk.write_synced(layout_path, msgspec.json.encode(layout))
+    layout = await _settled(world, drives, layout_path, part_power, replicas)
     opened = [
         LocalDrive(
-            world, drive.path, DriveIdentity(drive.spec.id, layout.cluster), part_power=layout.ring.part_power,
-            volume_bytes=volume_bytes, connect=connect, reserve_bytes=reserve_bytes,
-        )  # fmt: skip
+            world,
+            drive.path,
+            DriveIdentity(drive.spec.id, layout.cluster),
+            part_power=layout.ring.part_power,
+            volume_bytes=volume_bytes,
+            connect=connect,
+            reserve_bytes=reserve_bytes,
+        )
         for drive in drives
     ]
     cluster = Cluster(world, layout.ring, {drive.id: drive for drive in opened}, layout.secret.encode(), node)
@@ -182,6 +167,30 @@ async def open_store(
         layout.cluster,
         world,
     )
+
+
+async def _settled(world: World, drives: Sequence[DrivePath], path: Path, part_power: int, replicas: int) -> _Layout:
+    """What is known of the store, with these drives in its ring."""
+    before = await _load(world, path)
+    specs = [drive.spec for drive in drives]
+    if before is not None and list(before.ring.drives) == specs:
+        return before
+    from apus.services.object.logic.ring_builder import rebalance  # numpy: 20 MiB that most starts do without
+
+    ring = rebalance(
+        specs,
+        part_power=before.ring.part_power if before else part_power,
+        replicas=min(replicas, len(drives)),
+        previous=before.ring if before else None,
+    )
+    cluster, secret = (before.cluster, before.secret) if before else (new_id(world.dice), new_id(world.dice))
+    layout = _Layout(cluster, secret, ring)
+    known = {drive.id for drive in before.ring.drives} if before else set()
+    for drive in drives:
+        if drive.spec.id not in known:
+            await format_drive(world, drive.path, DriveIdentity(drive.spec.id, layout.cluster))
+    await world.disk.write_synced(path, msgspec.json.encode(layout))
+    return layout
 
 
 async def _start(cluster: Cluster, drives: Sequence[LocalDrive]) -> None:
