@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+from hypothesis import settings
 
 from apus.platform.process import LocalRunner
 from apus.platform.servers import Server, start_nats, start_postgres, stop_server
+
+settings.register_profile("busy", deadline=None)  # a machine that is busy is no failure
+settings.load_profile("busy")
 
 LEFT_OUT: Final = pytest.StashKey[list[str]]()
 
