@@ -101,7 +101,7 @@ async def open_objects(
     options = Options(
         account_writes_per_s=settings.account_writes_per_s,
         container_writes_per_s=settings.container_writes_per_s,
-        keyring=load_root_secrets(state_dir, make=settings.encrypt_objects),
+        keyring=load_root_secrets(state_dir, make=settings.encrypt_objects or bool(settings.s3_port)),
         encrypt=settings.encrypt_objects,
         realms=_sync_realms(state_dir / "container-sync-realms.conf"),
     )

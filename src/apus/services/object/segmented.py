@@ -31,7 +31,7 @@ LOOKUPS_AT_ONCE: Final = 16
 class Store(Protocol):
     async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None: ...
 
-    async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head: ...
+    async def put(self, intent: Intent, data: AsyncIterator[bytes], *, sealed: bool = False) -> Head: ...
 
     async def follow(self, found: Found, may_read: MayRead | None = None) -> Found: ...
 
@@ -52,7 +52,9 @@ class Segmented:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def put(self, intent: Intent, segments: Sequence[Segment], etag: str | None = None) -> Head:
+    async def put(
+        self, intent: Intent, segments: Sequence[Segment], etag: str | None = None, *, sealed: bool = False
+    ) -> Head:
         """Keep a manifest, shown with this ETag or Swift's.  The segments are taken as they are said to be."""
         check_manifest(segments)
         data = encode_manifest(segments)
@@ -60,7 +62,7 @@ class Segmented:
         whole = dataclasses.replace(
             intent, headers={**intent.headers, **shown}, size_bytes=len(data), etag=None
         )  # fmt: skip
-        return await self._store.put(whole, _once(data))
+        return await self._store.put(whole, _once(data), sealed=sealed)
 
     async def resolve(
         self, wishes: Sequence[Wish], may_read: MayRead | None = None

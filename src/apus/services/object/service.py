@@ -36,7 +36,7 @@ from apus.services.object.logic.locks import (
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.rights import Answer, Ask, answer
-from apus.services.object.logic.sealing import Keyring
+from apus.services.object.logic.sealing import ENCRYPT, Keyring
 from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.uploads import USED, parts_container, uploads_container
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, is_marker, state_of
@@ -163,14 +163,14 @@ class Objects:
     ) -> Head:
         """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`).
 
-        `sealed` or a `customer_key` (32 bytes): encrypted, also where that is not the rule.  Raise OverQuota past a
-        quota of the account or the container.
+        `sealed` or a `customer_key` (32 bytes): encrypted, also where that is not the rule of the store or of the
+        container.  Raise OverQuota past a quota of the account or the container.
         """
         await self.rates.of_container(intent.account, intent.container)
         data = await self.quotas.admit(intent, data)
-        if sealed or self.sealing.always or customer_key is not None:
-            intent, data = self.sealing.seal(intent, data, customer_key)
         metadata = await self._metadata(intent.account, intent.container)
+        if sealed or self.sealing.always or customer_key is not None or ENCRYPT in metadata:
+            intent, data = self.sealing.seal(intent, data, customer_key)
         locked = locked_intent(intent.headers, metadata, self.cluster.world.clock.now_s())
         if locked:
             headers = ChainMap(locked, cast(MutableMapping[str, str], intent.headers))  # a view: they may still change
@@ -189,9 +189,11 @@ class Objects:
             await self.history.put(archive, intent)
         return await self.shelf.put(intent, data)
 
-    async def put_manifest(self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None) -> Head:
+    async def put_manifest(
+        self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None, sealed: bool = False
+    ) -> Head:
         """Keep an object that is these segments, shown with this ETag or, without, with Swift's."""
-        return await self.segmented.put(intent, segments, etag)
+        return await self.segmented.put(intent, segments, etag, sealed=sealed)
 
     async def open_parts(
         self, found: Found, may_read: MayRead | None = None, *, customer_key: bytes | None = None

@@ -50,7 +50,9 @@ class Store(Protocol):
         self, intent: Intent, data: AsyncIterator[bytes], *, sealed: bool = False, customer_key: bytes | None = None
     ) -> Head: ...
 
-    async def put_manifest(self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None) -> Head: ...
+    async def put_manifest(
+        self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None, sealed: bool = False
+    ) -> Head: ...
 
     async def segments(self, found: Found) -> tuple[Segment, ...]: ...
 
@@ -115,7 +117,7 @@ class Uploads:
         prefix = part_prefix(*key_and_id(upload.name))
         return newest_parts([row async for row in self._rows(upload.account, parts_container(container), prefix)])
 
-    async def finish(self, upload: Head, intent: Intent, parts: Sequence[Part]) -> Head:
+    async def finish(self, upload: Head, intent: Intent, parts: Sequence[Part], *, sealed: bool = False) -> Head:
         """The object is these parts from now on, and the upload is over."""
         account, container = intent.account, intent.container
         upload_id = key_and_id(upload.name)[1]
@@ -123,7 +125,7 @@ class Uploads:
         await self._record(account, container, upload.name, stamp)
         whole = dataclasses.replace(intent, headers={**intent.headers, UPLOAD: upload_id}, stamp=stamp)
         segments = segments_of(account, container, parts)
-        head = await self._store.put_manifest(whole, segments, etag=etag_of_parts(parts))
+        head = await self._store.put_manifest(whole, segments, etag=etag_of_parts(parts), sealed=sealed)
         await self.give_up(upload, container)
         return head
 

@@ -10,6 +10,7 @@ from apus.skins.s3 import (
     buckets,
     completing,
     configs,
+    encryption,
     forms,
     lifecycle,
     listing,
@@ -59,6 +60,7 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "s3:GetAccelerateConfiguration",
         ),
         "cors": Operation("GetBucketCors", CORS.getter(), "s3:GetBucketCORS"),
+        "encryption": Operation("GetBucketEncryption", encryption.get_encryption, "s3:GetEncryptionConfiguration"),
         "lifecycle": Operation(
             "GetBucketLifecycleConfiguration", lifecycle.get_lifecycle, "s3:GetLifecycleConfiguration"
         ),
@@ -96,6 +98,7 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "": Operation("CreateBucket", buckets.create_bucket, on_bucket=False, needs_caller=True),
         "acl": Operation("PutBucketAcl", acls.put_bucket_acl, "s3:PutBucketAcl", "WRITE_ACP"),
         "cors": Operation("PutBucketCors", CORS.putter(), "s3:PutBucketCORS"),
+        "encryption": Operation("PutBucketEncryption", encryption.put_encryption, "s3:PutEncryptionConfiguration"),
         "lifecycle": Operation(
             "PutBucketLifecycleConfiguration", lifecycle.put_lifecycle, "s3:PutLifecycleConfiguration"
         ),
@@ -120,6 +123,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
     "DELETE": {
         "": Operation("DeleteBucket", buckets.delete_bucket, "s3:DeleteBucket"),
         "cors": Operation("DeleteBucketCors", CORS.remover(), "s3:PutBucketCORS"),
+        "encryption": Operation(
+            "DeleteBucketEncryption", encryption.delete_encryption, "s3:PutEncryptionConfiguration"
+        ),
         "lifecycle": Operation("DeleteBucketLifecycle", lifecycle.delete_lifecycle, "s3:PutLifecycleConfiguration"),
         "ownershipControls": Operation(
             "DeleteBucketOwnershipControls", configs.delete_ownership, "s3:PutBucketOwnershipControls"
