@@ -16,6 +16,7 @@ from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.hidden import NUL
 from apus.services.object.logic.manifest import Segment
+from apus.services.object.logic.notices import COMPLETED, PUT
 from apus.services.object.logic.uploads import (
     BEHIND,
     STAMPS,
@@ -51,7 +52,13 @@ class Store(Protocol):
     ) -> Head: ...
 
     async def put_manifest(
-        self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None, sealed: bool = False
+        self,
+        intent: Intent,
+        segments: Sequence[Segment],
+        *,
+        etag: str | None = None,
+        sealed: bool = False,
+        cause: str = PUT,
     ) -> Head: ...
 
     async def segments(self, found: Found) -> tuple[Segment, ...]: ...
@@ -125,7 +132,9 @@ class Uploads:
         await self._record(account, container, upload.name, stamp)
         whole = dataclasses.replace(intent, headers={**intent.headers, UPLOAD: upload_id}, stamp=stamp)
         segments = segments_of(account, container, parts)
-        head = await self._store.put_manifest(whole, segments, etag=etag_of_parts(parts), sealed=sealed)
+        head = await self._store.put_manifest(
+            whole, segments, etag=etag_of_parts(parts), sealed=sealed, cause=COMPLETED
+        )
         await self.give_up(upload, container)
         return head
 

@@ -14,6 +14,7 @@ from apus.skins.s3 import (
     forms,
     lifecycle,
     listing,
+    notifications,
     object_acls,
     object_lock,
     policies,
@@ -66,6 +67,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         ),
         "location": Operation("GetBucketLocation", buckets.get_location, "s3:GetBucketLocation"),
         "logging": Operation("GetBucketLogging", configs.constant("BucketLoggingStatus"), "s3:GetBucketLogging"),
+        "notification": Operation(
+            "GetBucketNotificationConfiguration", notifications.get_notifications, "s3:GetBucketNotification"
+        ),
         "object-lock": Operation(
             "GetObjectLockConfiguration", object_lock.get_configuration, "s3:GetBucketObjectLockConfiguration"
         ),
@@ -101,6 +105,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "encryption": Operation("PutBucketEncryption", encryption.put_encryption, "s3:PutEncryptionConfiguration"),
         "lifecycle": Operation(
             "PutBucketLifecycleConfiguration", lifecycle.put_lifecycle, "s3:PutLifecycleConfiguration"
+        ),
+        "notification": Operation(
+            "PutBucketNotificationConfiguration", notifications.put_notifications, "s3:PutBucketNotification"
         ),
         "object-lock": Operation(
             "PutObjectLockConfiguration", object_lock.put_configuration, "s3:PutBucketObjectLockConfiguration"

@@ -13,6 +13,7 @@ from typing import Final
 
 from apus.kernel.errors import CloudError, NotFound
 from apus.services.object.engine import Found, Intent
+from apus.services.object.logic import notices
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.tags import TAGS
@@ -66,7 +67,9 @@ async def put_object(request: S3Request) -> Reply:
     return Reply(headers=written_headers(request, head))
 
 
-async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None) -> Head:
+async def store(
+    request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None, *, cause: str = notices.PUT
+) -> Head:
     """Take the body in under the request's conditions.  Raise S3Error, and keep nothing."""
     headers = dict(intent.headers)
     async with Condition(request) as condition:
@@ -83,7 +86,9 @@ async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes]
             intent.account, intent.container, intent.name, intent.content_type, headers, intent.size_bytes, intent.etag
         )
         wanted = encryption.asked(request)
-        return await request.door.objects.put(whole, body(), sealed=wanted.sealed, customer_key=wanted.customer_key)
+        return await request.door.objects.put(
+            whole, body(), sealed=wanted.sealed, customer_key=wanted.customer_key, cause=cause
+        )
 
 
 class Condition:
@@ -149,7 +154,9 @@ async def copy_object(request: S3Request) -> Reply:
         await condition.look()
         stream = hashed(opened.stream(0, opened.size_bytes), algorithm, headers, condition)
         wanted = encryption.asked(request)
-        head = await request.door.objects.put(intent, stream, sealed=wanted.sealed, customer_key=wanted.customer_key)
+        head = await request.door.objects.put(
+            intent, stream, sealed=wanted.sealed, customer_key=wanted.customer_key, cause=notices.COPY
+        )
     fields: list[Field] = [
         ("LastModified", iso_time(head.changed)),
         ("ETag", f'"{head.shown_etag}"'),
