@@ -39,6 +39,7 @@ async def post_object(request: S3Request) -> Reply:
     form = FormReader(boundary, request.stream())
     fields = await _fields(form)
     policy = await _prove(request, fields)
+    await request.door.enter(request)
     request.key = _key(fields)
     sent = {name: value for name, value in fields.items() if name.startswith("x-amz-") or name in _HEADERS}
     if "acl" in fields:

@@ -124,7 +124,7 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "website": Operation("PutBucketWebsite", WEBSITE.putter(), "s3:PutBucketWebsite"),
     },
     "POST": {
-        "": Operation("PostObject", forms.post_object, proves=False),
+        "": Operation("PostObject", forms.post_object, on_bucket=False, proves=False),
         "delete": Operation("DeleteObjects", writing.delete_objects),
     },
     "DELETE": {

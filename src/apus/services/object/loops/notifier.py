@@ -47,9 +47,9 @@ class Notifier:
         waiting, self._objects.outbox.waiting = self._objects.outbox.waiting, {}
         now_s = self._objects.cluster.world.clock.monotonic_s()
         if now_s >= self._scan_at_s:
-            self._scan_at_s = now_s + SCAN_EVERY_S
             rows = await self._objects.listing(OUTBOX, "", ListingAsk())
             waiting.update(dict.fromkeys(row.name for row in rows))
+            self._scan_at_s = now_s + SCAN_EVERY_S
         return list(waiting)
 
     async def settle(self, key: str) -> None:
