@@ -16,6 +16,8 @@ from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node.announcing import SUBJECT as OBJECT_EVENTS
+from apus.node.announcing import StoredEvents
 from apus.node.catalogue import catalogue, object_address, public_url
 from apus.node.keys import SIGNING_KEYS, SealedKeys, StoredKeys
 from apus.node.keys import SUBJECT as KEYS
@@ -28,6 +30,7 @@ from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import kick_on_hint
 from apus.services.identity.service import Bootstrap, Identity
 from apus.services.object.client import ObjectClient
+from apus.services.object.contract import ObjectEvents
 from apus.skins.swift_auth.door import SwiftAuth, swift_auth_api
 from apus.wire.app import Api, App
 from apus.wire.client import HttpClient
@@ -69,6 +72,7 @@ class WiredControl:
         self.world = world = dataclasses.replace(world, store=store)
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
+        self.object_events = StoredEvents(world)
         self.object_http = HttpClient(*object_address(settings))
         self.app: Front | App
         self.projects: dict[str, str] = {}
@@ -101,6 +105,7 @@ class WiredControl:
         await identity.start()
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
         await serve(world.bus, SIGNING_KEYS, SigningKeys, identity)
+        await serve(world.bus, OBJECT_EVENTS, ObjectEvents, self.object_events)
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()

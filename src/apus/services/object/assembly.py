@@ -18,16 +18,19 @@ from apus.kernel.ids import new_id
 from apus.kernel.loop import Loop
 from apus.kernel.world import World
 from apus.services.object.cluster import Cluster
+from apus.services.object.contract import ObjectEvents
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive
 from apus.services.object.drivers.local import LocalDrive
 from apus.services.object.drivers.sender import HttpSender, Sender
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
+from apus.services.object.drivers.webhook import HttpWebhooks, Webhooks
 from apus.services.object.logic.ring import DriveSpec, Ring
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.lifecycle import Lifecycle
+from apus.services.object.loops.notifier import Notifier
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.sweeper import Sweeper
@@ -83,6 +86,7 @@ class ObjectStore:
     reaper: Reaper
     expirer: Expirer
     lifecycle: Lifecycle
+    notifier: Notifier
     sweeper: Sweeper
     syncer: Syncer
     compactor: Compactor
@@ -92,8 +96,8 @@ class ObjectStore:
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.replicator, self.updater, self.expirer, self.lifecycle, self.sweeper, self.reaper, self.syncer,
-            self.auditor, self.compactor,
+            self.replicator, self.updater, self.expirer, self.lifecycle, self.notifier, self.sweeper, self.reaper,
+            self.syncer, self.auditor, self.compactor,
         )  # fmt: skip
 
     async def adopt(self, drive_id: str) -> None:
@@ -129,6 +133,8 @@ async def open_store(
     options: Options = DEFAULTS,
     volume_bytes: int = VOLUME_BYTES,
     sender: Sender | None = None,
+    webhooks: Webhooks | None = None,
+    events: ObjectEvents | None = None,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to the ring are marked and get their share by and by."""
     if not drives:
@@ -161,6 +167,7 @@ async def open_store(
         Reaper(service),
         Expirer(service),
         Lifecycle(service),
+        Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
         Sweeper(service),
         Syncer(service, sender or HttpSender(), options.realms),
         Compactor(cluster, opened),

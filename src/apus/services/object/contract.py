@@ -17,6 +17,30 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
+class ObjectEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an object, as its container's owner asked to be told."""
+
+    name: str
+    """As S3 calls it: `ObjectCreated:Put`."""
+    account: str
+    bucket: str
+    key: str
+    at_s: float
+    sequence: str
+    """Of two events of a key the later one has the greater."""
+    size_bytes: int = 0
+    etag: str = ""
+    version_id: str = ""
+
+
+class ObjectEvents(Protocol):
+    """Where events are told to whoever follows the cloud's."""
+
+    async def announce(self, event: ObjectEvent) -> None:
+        """Durable when it returns.  The same one may come twice.  Raise Unavailable."""
+        ...
+
+
 class ObjectService(Protocol):
     async def put_object(
         self,

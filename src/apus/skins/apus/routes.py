@@ -40,7 +40,14 @@ POLICY: Final[Policy] = {
 }
 
 
-class ApusDoor:
+class EventsDoor:
+    """What the handler of events needs: all there is where objects stand alone."""
+
+    def __init__(self, world: World, streams: EventStreams | None = None) -> None:
+        self.world, self.streams = world, streams or EventStreams(world)
+
+
+class ApusDoor(EventsDoor):
     """What the handlers need."""
 
     def __init__(
@@ -52,13 +59,19 @@ class ApusDoor:
         *,
         streams: EventStreams | None = None,
     ) -> None:
-        self.world, self.flows, self.placement, self.compute = world, flows, placement, compute
-        self.streams = streams or EventStreams(world)
+        super().__init__(world, streams)
+        self.flows, self.placement, self.compute = flows, placement, compute
         self.board = StatusBoard(world, placement)
 
 
 def apus_api(door: ApusDoor) -> Api:
     return Api(name="apus", prefix=PREFIX, routes=ROUTES, service=door, policy=POLICY, faults=Faults(errors_fault))
+
+
+def events_api(world: World) -> Api:
+    """The events alone, without a cloud."""
+    door, faults = EventsDoor(world), Faults(errors_fault)
+    return Api(name="apus", prefix=PREFIX, routes=(EVENTS,), service=door, policy=POLICY, faults=faults)
 
 
 class AbandonBody(msgspec.Struct):
@@ -98,7 +111,8 @@ async def versions(request: ApiRequest) -> Reply:
 async def events(request: ApiRequest) -> Reply:
     raw = request.headers.get("last-event-id") or request.query("after")
     after = None if raw is None else whole_number("after", raw, minimum=0, maximum=_SEQ_MAX)
-    stream = await _door(request).streams.open(request, after, _scope(request), request.query("resource_id"))
+    door: EventsDoor = request.service
+    stream = await door.streams.open(request, after, _scope(request), request.query("resource_id"))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Reply(stream=stream, headers=headers, content_type="text/event-stream")
 
@@ -193,12 +207,13 @@ async def access(request: ApiRequest) -> Reply:
     return Reply({"access": {"ssh": {"address": ssh.address, "port": ssh.port}}})
 
 
+EVENTS: Final = Route("GET", "/v1/events", to=events, may="event:list")
 ROUTES: Final = (
     Route("GET", "", to=versions, may="apus:versions"),
     Route("GET", "/", to=versions, may="apus:versions"),
     Route("GET", "/v1", to=versions, may="apus:versions"),
     Route("GET", "/v1/", to=versions, may="apus:versions"),
-    Route("GET", "/v1/events", to=events, may="event:list"),
+    EVENTS,
     Route("GET", "/v1/operations", to=list_operations, may="operation:list"),
     Route("GET", "/v1/operations/{id}", to=show_operation, may="operation:show"),
     Route("POST", "/v1/operations/{id}/resume", to=resume_operation, may="operation:settle"),
