@@ -303,6 +303,8 @@ def server_of(sdk: Any, id: str) -> Any:
 def test_what_an_operator_reads_and_sets(cloud: Cloud) -> None:
     host = cloud.json("hypervisor list", ADMIN)[0]["Hypervisor Hostname"]
     assert {row["State"] for row in cloud.json("hypervisor list --long", ADMIN)} == {"up"}
+    compute = cloud.sdk(ADMIN).compute
+    assert " up " in compute.get_hypervisor(compute.find_hypervisor(host).id).uptime
     cloud.run(f"compute service set --disable --disable-reason broken {host} nova-compute", ADMIN)
     rows = cloud.json("compute service list --long", ADMIN)
     assert [(row["Status"], row["Disabled Reason"]) for row in rows if row["Host"] == host] == [("disabled", "broken")]
