@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,14 @@ def test_a_server_changes_its_security_groups_by_the_command(cloud: Cloud, image
     (port,) = cloud.json("port list --server three")
     group = cloud.json("security group show inner")["id"]
     assert cloud.json(f"port show {port['ID']}")["security_group_ids"] == [group]
+    cloud.run(f"port set --security-group default {port['ID']}")  # behind compute's back
+
+    def names() -> set[str]:
+        return {group["name"] for group in cloud.json("server show three")["security_groups"]}
+
+    until = time.monotonic() + 20
+    while names() != {"default", "inner"}:
+        assert time.monotonic() < until
     cloud.run("server delete three --wait")
     cloud.run("security group delete inner")
 
