@@ -125,6 +125,7 @@ class WiredControl:
         from apus.services.compute.api.routes import compute_apis
         from apus.services.compute.loops.host_watch import HostWatch
         from apus.services.compute.loops.orphan_sweep import OrphanSweep
+        from apus.services.compute.loops.port_copies import PortCopies
         from apus.services.compute.loops.purge import Purge
         from apus.services.compute.loops.zones import Zones
         from apus.services.compute.service import Compute
@@ -170,6 +171,7 @@ class WiredControl:
         self._parts += [
             ("compute-kicks", compute.kicks.run()),
             looped(HostWatch(world, compute.hosts), world.clock, self.metrics),
+            looped(PortCopies(world, network), world.clock, self.metrics, await self._port_hints()),
             looped(Zones(compute.aggregates), world.clock, self.metrics),
             looped(OrphanSweep(world, network, placement), world.clock, self.metrics),
             looped(Purge(world), world.clock, self.metrics),
@@ -183,6 +185,13 @@ class WiredControl:
             network_api(network),
             apus_api(door),
         ]
+
+    async def _port_hints(self) -> loops.Mailbox:
+        from apus.services.compute.loops.port_copies import kick_on_hint
+
+        mailbox = loops.Mailbox()
+        await kick_on_hint(self.world.bus, mailbox)
+        return mailbox
 
     def _images(self, identity: Identity) -> Images:
         from apus.services.image.limits import Settings as ImageSettings

@@ -65,10 +65,14 @@ class Api:
         faults: Faults,
         versions: VersionChain | None = None,
         service_type: str | None = None,
+        forgives_slash: bool = False,
     ) -> None:
+        """`forgives_slash`: a slash at the end of a path changes nothing, as in Keystone and Neutron, whose clients
+        send it.  Elsewhere it asks for a thing without a name.
+        """
         self.service_type = service_type or name
         self.name, self.prefix, self.routes, self.service = name, prefix.rstrip("/"), routes, service
-        self.policy, self.faults, self.versions = policy, faults, versions
+        self.policy, self.faults, self.versions, self.forgives_slash = policy, faults, versions, forgives_slash
         self.router = Router(routes)
         for route in routes:
             assert route.may is None or route.may in policy, f"{name}: no rule for {route.may}"
@@ -189,7 +193,7 @@ class App:
             raise Invalid("wire.nul", "A NUL character (%00) is nowhere part of a name or a value.")
         path = request.raw_path[len(api.prefix) :]
         found, methods = api.router.find(request.method, path)
-        if not methods and path.endswith("/"):  # OpenStack's own routers forgive it, and its clients send it
+        if not methods and api.forgives_slash and path.endswith("/"):
             found, methods = api.router.find(request.method, path.rstrip("/"))
         for route, params in found:
             if _in_range(route, request.version):
