@@ -28,6 +28,7 @@ from apus.services.object.drivers.volumes.recovery import recover
 from apus.services.object.drivers.volumes.run import Cold, Entry, IndexDamaged
 from apus.services.object.model import (
     BLOCK_BYTES,
+    NO_VERSION,
     CorruptCopy,
     DriveTrouble,
     Head,
@@ -85,6 +86,17 @@ class VolumeCopies:
             wish = Put(path_hash, head, data[record.head_bytes :], record.path, replaces=entry)
             if await journal.submit(wish):
                 return
+
+    def glance(self, place: Place) -> tuple[str, str] | None:
+        if self._journal is None or not self._fence.lets_in():
+            return None
+        try:
+            entry = self._journal.index.glance(bytes.fromhex(place.hash))
+        except IndexDamaged:
+            return None  # who asks for more finds out
+        if isinstance(entry, Cold):
+            return None
+        return entry.version if entry is not None else NO_VERSION
 
     async def head(self, place: Place) -> Head | None:
         found = await self._look(place, 0)
