@@ -131,8 +131,9 @@ class Directory:
         for drive in self.cluster.candidates(place.part):
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    if await drive.indexes.head(kind, place) is not None:
-                        return await drive.indexes.listing(kind, place, ask)
+                    rows = await drive.indexes.listing(kind, place, ask)
+                    if rows or await drive.indexes.head(kind, place) is not None:
+                        return rows
             except OSError as error:
                 self.cluster.failed(drive, error)
                 self.cluster.repairs.add(kind, place.part)
