@@ -23,8 +23,9 @@ from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.access import require_listed
+from apus.wire.body import ClientGone
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
-from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body, send_chunks
+from apus.wire.route import ApiRequest, Reply, Route, Router, convert_body, decode_body, send_chunks
 from apus.wire.versions import Version, VersionChain, text_of
 
 if TYPE_CHECKING:

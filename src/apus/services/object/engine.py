@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -45,6 +45,14 @@ class Found:
     head: Head
     drive: Drive
     data: bytes | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Removed:
+    """What a delete left, and what was there before."""
+
+    tombstone: Head
+    before: Head
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class Engine:
             found = await self._first(place)
             if found is not None:
                 return found
-        return await self._newest(place)
+        return await self._newest(place, AT_HAND_BYTES)
 
     async def read(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
         """Bytes of the version that was found; another copy takes over where one fails."""
@@ -142,22 +150,22 @@ class Engine:
 
     async def delete(
         self, account: str, container: str, name: str, *, if_stamp: str | None = None, stamp: str = ""
-    ) -> Head:
+    ) -> Removed:
         """Leave a tombstone.  Raise NotFound when there is nothing (or no longer that version) to delete."""
         place = self.cluster.place(account, container, name)
-        found = await self.locate(place, newest=True)
+        found = await self._newest(place, 0)
         if found is None or found.head.gone or (if_stamp is not None and found.head.changed != if_stamp):
             raise NotFound("object.absent", "The resource could not be found.")
         tombstone = Head(account, container, name, stamp or self.cluster.stamp(), gone=True)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, tombstone, b""))
-        return tombstone
+        return Removed(tombstone, found.head)
 
     async def describe(
         self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
     ) -> Head:
         """Replace the metadata, keep the bytes, and of the system's headers those not named; an empty one removes."""
         place = self.cluster.place(account, container, name)
-        found = await self.locate(place, newest=True)
+        found = await self._newest(place, 0)
         if found is None or found.head.gone:
             raise NotFound("object.absent", "The resource could not be found.")
         shown = content_type or found.head.shown_type
@@ -183,11 +191,14 @@ class Engine:
             return Found(place, got[0], drive, got[1])
         return None
 
-    async def _newest(self, place: Place) -> Found | None:
-        """The newest among all copies, wherever they may be."""
+    async def _newest(self, place: Place, upto_bytes: int) -> Found | None:
+        """The newest among all copies, wherever they may be; with its bytes if they are no more than this."""
         drives = self.cluster.candidates(place.part)
+        found = await self._alike(place, drives, upto_bytes)
+        if found is not None:
+            return found
         primaries = {drive.id for drive in self.cluster.primaries(place.part)}
-        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place, AT_HAND_BYTES), READ_TIMEOUT_S)
+        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place, upto_bytes), READ_TIMEOUT_S)
         best: Found | None = None
         heard = 0
         for drive, answer in zip(drives, answers, strict=True):
@@ -210,6 +221,23 @@ class Engine:
             if len(held) < self.cluster.copies or not all(held):
                 self.cluster.repairs.add("objects", place.part)
         return best
+
+    async def _alike(self, place: Place, drives: Sequence[Drive], upto_bytes: int) -> Found | None:
+        """The version that all primaries have and nobody a newer one, where all can say so at once; else None."""
+        first, *others = drives
+        version = first.copies.glance(place)
+        if version is None:
+            return None
+        primaries = self.cluster.ring.primaries(place.part)
+        for drive in others:
+            seen = drive.copies.glance(place)
+            if seen is None or seen > version or (seen < version and drive.id in primaries):
+                return None
+        try:
+            got = await first.copies.fetch(place, upto_bytes)
+        except OSError:
+            return None
+        return Found(place, got[0], first, got[1]) if got is not None and got[0].version == version else None
 
     def _note(self, drive: Drive, place: Place, error: OSError) -> None:
         if not isinstance(error, CorruptCopy | ReplacedCopy):

@@ -287,7 +287,8 @@ class Objects:
         elif archive is not None:
             deleted = await self.history.delete(archive, account, container, name)
         else:
-            deleted = Deleted((await self.shelf.discard(account, container, name, if_stamp=if_stamp)).stamp)
+            removed = await self.shelf.discard(account, container, name, if_stamp=if_stamp)
+            deleted = Deleted(removed.tombstone.stamp, existed=not self.expired(removed.before))
         self.uploads.went(account, container, name, metadata)
         marked = deleted.is_marker and version_id is None
         place = account, container, name
