@@ -39,6 +39,8 @@ PREFIX = f"t{os.getpid() % 0x10000:04x}"
 def our_links() -> list[str]:
     """Other tests make and remove theirs all the while."""
     return [line for line in sh("ip -o link").splitlines() if PREFIX in line]
+
+
 RUN_DIRECTORY = Path(f"/run/apus-test-{PREFIX}")
 
 
