@@ -47,7 +47,8 @@ class WiredObjects:
         return [*swift_apis(self.store.service), operator_api(self.store)]
 
     def parts(self) -> Sequence[Part]:
-        return [looped(loop, self.store.world.clock, self._metrics) for loop in self.store.loops]
+        driven = [looped(loop, self.store.world.clock, self._metrics) for loop in self.store.loops]
+        return [(self.store.replicator.name, self.store.replicator.run()), *driven]
 
     async def begin(self) -> None:
         self._stages.reached(f"objects on {len(self.store.drives)} drives")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.logic.ring import DriveSpec, Ring
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
+from apus.services.object.loops.drive_watch import DriveWatch
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.replicator import Replicator
@@ -70,7 +72,7 @@ class _NamedLayout(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """Everything that runs; `loops` are driven by whoever opened it."""
+    """Everything that runs; `loops` are driven, and `replicator` is run, by whoever opened it."""
 
     service: Objects
     cluster: Cluster
@@ -82,13 +84,14 @@ class ObjectStore:
     expirer: Expirer
     syncer: Syncer
     compactor: Compactor
+    drive_watch: DriveWatch
     identity: str
     world: World
 
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.replicator, self.updater, self.expirer, self.reaper, self.syncer, self.auditor, self.compactor,
+            self.drive_watch, self.updater, self.expirer, self.reaper, self.syncer, self.auditor, self.compactor,
         )  # fmt: skip
 
     async def adopt(self, drive_id: str) -> None:
@@ -96,9 +99,8 @@ class ObjectStore:
         for drive in self.drives:
             if drive.id == drive_id:
                 await format_drive(self.world, drive.root, DriveIdentity(drive_id, self.identity))
-                drive.forget()
-                self.cluster.worked(drive)
-                self.cluster.repairs.doubt_everything(1 << self.cluster.ring.part_power)
+                await drive.forget()
+                self.cluster.returned(drive)
 
     async def close(self) -> None:
         await self.service.close()
@@ -162,6 +164,8 @@ async def open_store(
         for drive in drives
     ]
     cluster = Cluster(world, layout.ring, {drive.id: drive for drive in opened}, layout.secret.encode(), node)
+    for local in opened:
+        local.on_return = partial(cluster.returned, local)
     await _start(cluster, opened)
     service = Objects(cluster, options)
     return ObjectStore(
@@ -175,6 +179,7 @@ async def open_store(
         Expirer(service),
         Syncer(service, sender or HttpSender(), options.realms),
         Compactor(cluster, opened),
+        DriveWatch(cluster, {drive.id: drive for drive in opened}),
         layout.cluster,
         world,
     )

@@ -7,7 +7,8 @@ to finish behind the answer instead (`_late`), which the engine waits for when i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from apus.kernel.errors import Unavailable
@@ -17,7 +18,8 @@ from apus.services.object.drivers.drive import Drive
 from apus.services.object.logic import merge, ring
 from apus.services.object.logic.ring import Ring
 from apus.services.object.model import DriveFull, Place
-from apus.services.object.repairs import Repairs, Room
+from apus.services.object.pace import Pace
+from apus.services.object.repairs import ROOMS, Key, Repairs, Room, Urgency
 
 T = TypeVar("T")
 
@@ -36,7 +38,12 @@ LATE_MAX: Final = 256
 class Cluster:
     def __init__(self, world: World, the_ring: Ring, drives: Mapping[str, Drive], secret: bytes, node: str) -> None:
         self.world, self.ring, self.drives, self.node = world, the_ring, dict(drives), node
-        self.repairs = Repairs(1 << the_ring.part_power)
+        self.repairs = Repairs(the_ring.parts, world.clock.monotonic_s)
+        self.pace = Pace(world.clock)
+        self.former: list[Ring] = []
+        """Rings whose drives may still hold what has not moved yet."""
+        self.strays: dict[Key, tuple[str, ...]] = {}
+        """Drives that hold something of a partition and that no ring would ask."""
         self._secret = secret
         self._failed_s: dict[str, float] = {}
         self._late: set[asyncio.Future[Any]] = set()
@@ -55,11 +62,45 @@ class Cluster:
 
     def candidates(self, part: int) -> list[Drive]:
         """Where a copy may be, likeliest first; drives that failed a moment ago at the end."""
-        names = (*self.ring.primaries(part), *self.ring.handoffs(part))
+        names: Iterable[str] = (*self.ring.primaries(part), *self.ring.handoffs(part))
+        if self.former:
+            names = dict.fromkeys((*names, *(name for old in self.former for name in old.primaries(part))))
         drives = [self.drives[name] for name in names if name in self.drives]
         if not self._failed_s:
             return drives
         return sorted(drives, key=self.resting)
+
+    def everywhere(self, room: Room, part: int) -> list[Drive]:
+        """Every drive that may hold something of this partition."""
+        drives = self.candidates(part)
+        known = {drive.id for drive in drives}
+        names = self.strays.get((room, part), ())
+        return drives + [self.drives[name] for name in names if name in self.drives and name not in known]
+
+    def wished(self, part: int) -> list[Drive]:
+        """Who shall hold this partition now: its primaries, and for each that is away the next that is not."""
+        here = [drive for drive in self.primaries(part) if not self.is_away(drive)]
+        missing = self.copies - len(here)
+        if missing > 0:
+            spare = (self.drives[name] for name in self.ring.handoffs(part) if name in self.drives)
+            here += islice((drive for drive in spare if not self.is_away(drive)), missing)
+        return here
+
+    def is_away(self, drive: Drive) -> bool:
+        """It failed, and has not worked since."""
+        return drive.id in self._failed_s
+
+    def lost(self, drive: Drive) -> None:
+        """What it held is short of a copy: have it copied to others."""
+        others_away = any(name != drive.id for name in self._failed_s)
+        parts = [part for part in range(self.ring.parts) if others_away or drive.id in self.ring.primaries(part)]
+        urgency = Urgency.ALONE if others_away else Urgency.SHORT
+        self.repairs.doubt(((room, part) for room in ROOMS for part in parts), urgency)
+
+    def returned(self, drive: Drive) -> None:
+        """It is in its place, and may hold anything: nothing is known until it was compared."""
+        self.worked(drive)
+        self.repairs.doubt_everything(self.ring.parts)
 
     def resting(self, drive: Drive) -> bool:
         failed_s = self._failed_s.get(drive.id)
@@ -97,8 +138,10 @@ class Cluster:
         attempt = _Attempt(self, act, candidates[self.copies :])
         await attempt.on(candidates[: self.copies])
         results = attempt.results
-        if attempt.running or len(results) < self.copies or not self._wished(part, attempt.asked):
+        if attempt.running or len(results) < self.copies:
             self.repairs.add(room, part)
+        elif not self._wished(part, attempt.asked):
+            self.repairs.add(room, part, Urgency.DOUBT)  # a stand-in has it
         if len(results) < self.quorum:
             shown = f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed."
             raise too_few(shown, attempt.errors)

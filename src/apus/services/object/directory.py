@@ -68,14 +68,14 @@ class Directory:
         if not self.cluster.repairs.suspects(kind, place.part):
             for drive in self.cluster.primaries(place.part):
                 if self.cluster.resting(drive):
-                    self.cluster.repairs.add(kind, place.part)
+                    self.cluster.repairs.suspect(kind, place.part)
                     continue
                 try:
                     async with asyncio.timeout(READ_TIMEOUT_S):
                         head = await drive.indexes.head(kind, place)
                 except OSError as error:
                     self.cluster.failed(drive, error)
-                    self.cluster.repairs.add(kind, place.part)
+                    self.cluster.repairs.suspect(kind, place.part)
                     continue
                 if head is not None:
                     return head
@@ -108,7 +108,7 @@ class Directory:
                         return await drive.indexes.listing(kind, place, ask)
             except OSError as error:
                 self.cluster.failed(drive, error)
-                self.cluster.repairs.add(kind, place.part)
+                self.cluster.repairs.suspect(kind, place.part)
         return []
 
     async def rows(self, account: str, container: str, after: str, limit: int) -> Sequence[Row]:
@@ -121,7 +121,7 @@ class Directory:
                         return await drive.indexes.rows(kind, place, after, limit)
             except OSError as error:
                 self.cluster.failed(drive, error)
-                self.cluster.repairs.add(kind, place.part)
+                self.cluster.repairs.suspect(kind, place.part)
         return []
 
     async def report(self, account: str | None = None) -> None:

@@ -166,7 +166,7 @@ class Engine:
         """The first primary that has it.  A missing or failing copy is noted, so the next reader asks them all."""
         for drive in self.cluster.primaries(place.part):
             if self.cluster.resting(drive):
-                self.cluster.repairs.add("objects", place.part)
+                self.cluster.repairs.suspect("objects", place.part)
                 continue
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
@@ -199,18 +199,22 @@ class Engine:
             raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
         if best is not None:
             held = [
-                answer[0].version == best.head.version
+                answer is not None and answer[0].version == best.head.version
                 for drive, answer in zip(drives, answers, strict=True)
-                if drive.id in primaries and isinstance(answer, tuple)
+                if drive.id in primaries and not isinstance(answer, OSError)
             ]
-            if len(held) < self.cluster.copies or not all(held):
+            if not all(held):
                 self.cluster.repairs.add("objects", place.part)
+            elif len(held) < self.cluster.copies:
+                self.cluster.repairs.suspect("objects", place.part)
         return best
 
     def _note(self, drive: Drive, place: Place, error: OSError) -> None:
-        if not isinstance(error, CorruptCopy | ReplacedCopy):
+        if isinstance(error, CorruptCopy | ReplacedCopy):
+            self.cluster.repairs.add("objects", place.part)
+        else:
             self.cluster.failed(drive, error)
-        self.cluster.repairs.add("objects", place.part)
+            self.cluster.repairs.suspect("objects", place.part)
 
     async def _digest(self, md5: _Hash, data: bytes) -> bytes:
         def work() -> bytes:

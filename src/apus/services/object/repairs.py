@@ -1,46 +1,186 @@
-"""Partitions whose copies are known, or not known not, to differ.
+"""Partitions whose copies are known, or not known not, to differ: what readers doubt, and what is repaired next.
 
-Readers ask more than one copy of these; the replicator goes to them first and takes them off the list.  After a start
-nothing is known, so everything is on it until the first pass is through.
+Readers ask more than one copy of these.  The replicator takes them in the order of their urgency, and takes them off
+the list when every copy is where it belongs.  One that cannot be whole now (a drive is away) is put aside, and tried
+again at the next scan or when something changes.  After a start nothing is known, so everything is on the list until
+the first pass is through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 Room = Literal["objects", "containers", "accounts"]
 ROOMS: Final[tuple[Room, ...]] = ("accounts", "containers", "objects")
 
+REST_S: Final = 5.0
+"""A partition that was just looked at is not looked at again for so long: under load it changes all the time."""
+
+ASIDE_S: Final = 30.0
+"""The same, of one that cannot be whole now and of which no copy is known to be missing."""
+
+Key = tuple[Room, int]
+"""A room and a partition of it."""
+
+
+class Urgency(enum.IntEnum):
+    """What goes first."""
+
+    ALONE = 0
+    """One good copy is left."""
+    LISTS = 1
+    """Accounts and containers: they are few, and small."""
+    SHORT = 2
+    """Copies are known to be missing."""
+    DOUBT = 3
+    """They may be."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Doubt:
+    told: int
+    """Rises with everything that is told: what is told during a repair is not lost."""
+    since_s: float
+    """When it was first told."""
+    urgency: Urgency
+    rested_s: float = 0.0
+    """Until when it is left alone."""
+
 
 class Repairs:
-    def __init__(self, parts: int) -> None:
-        self._waiting: dict[Room, dict[int, int]] = {room: dict.fromkeys(range(parts), 0) for room in ROOMS}
+    def __init__(self, parts: int, monotonic_s: Callable[[], float]) -> None:
+        self._monotonic_s = monotonic_s
+        self._doubts: dict[Room, dict[int, _Doubt]] = {room: {} for room in ROOMS}
+        self._queues: dict[Urgency, dict[Key, None]] = {urgency: {} for urgency in Urgency}
+        self._soon: dict[Key, Urgency] = {}
+        """Told since the last `ripen`."""
+        self._taken: set[Key] = set()
+        self._filled = asyncio.Event()
         self._told = 0
+        self.on_whole: Callable[[float], None] = lambda window_s: None
+        """Hears how long a partition was in doubt."""
+        self.doubt_everything(parts)
 
-    def add(self, room: Room, part: int) -> None:
+    # Who finds something wrong.
+
+    def add(self, room: Room, part: int, urgency: Urgency = Urgency.SHORT) -> None:
+        """Something is wrong here, or was changed on fewer copies than it should be: look soon."""
         self._told += 1
-        self._waiting[room][part] = self._told
+        doubt = self._doubts[room].get(part)
+        if doubt is None:
+            doubt = self._doubts[room][part] = _Doubt(self._told, self._monotonic_s(), urgency)
+        doubt.told = self._told
+        self._soon[room, part] = min(urgency, self._soon.get((room, part), urgency))
+        if urgency < Urgency.DOUBT:
+            doubt.rested_s = min(doubt.rested_s, self._monotonic_s() + REST_S)
 
-    def suspects(self, room: Room, part: int) -> bool:
-        return part in self._waiting[room]
-
-    def mark(self, room: Room, part: int) -> int:
-        """Taken before a repair, given back to `done` after it: what was told meanwhile is not lost."""
-        return self._waiting[room].get(part, 0)
-
-    def done(self, room: Room, part: int, mark: int) -> None:
-        if self._waiting[room].get(part) == mark:
-            del self._waiting[room][part]
+    def suspect(self, room: Room, part: int) -> None:
+        """A copy did not answer.  What is in doubt already need not be looked at again for that."""
+        if part not in self._doubts[room]:
+            self.add(room, part, Urgency.DOUBT)
 
     def doubt_everything(self, parts: int) -> None:
-        """A drive came, or came back."""
-        for room in ROOMS:
-            for part in range(parts):
-                self.add(room, part)
+        """A drive came, or came back: look at all now."""
+        self.doubt((room, part) for room in ROOMS for part in range(parts))
 
-    def waiting(self) -> Iterable[tuple[Room, int]]:
-        return [(room, part) for room in ROOMS for part in self._waiting[room]]
+    def doubt(self, keys: Iterable[Key], urgency: Urgency = Urgency.DOUBT) -> None:
+        """Look at these now."""
+        for room, part in keys:
+            self.add(room, part, urgency)
+            del self._soon[room, part]
+            self._queue(room, part, urgency)
+
+    # Who asks.
+
+    def suspects(self, room: Room, part: int) -> bool:
+        return part in self._doubts[room]
+
+    def since_s(self, room: Room, part: int) -> float | None:
+        """When this partition came into doubt (monotonic); None when it is not."""
+        doubt = self._doubts[room].get(part)
+        return None if doubt is None else doubt.since_s
+
+    def oldest_s(self) -> float | None:
+        """When the partition that is longest in doubt came into it."""
+        return min((doubt.since_s for room in ROOMS for doubt in self._doubts[room].values()), default=None)
+
+    def waiting(self) -> Iterable[Key]:
+        return [(room, part) for room in ROOMS for part in self._doubts[room]]
 
     def count(self) -> int:
-        return sum(len(parts) for parts in self._waiting.values())
+        return sum(len(doubts) for doubts in self._doubts.values())
+
+    @property
+    def queued(self) -> int:
+        """To be looked at now; the rest waits for a drive."""
+        return sum(len(queue) for queue in self._queues.values()) + len(self._taken) + len(self._soon)
+
+    # Who repairs.
+
+    def ripen(self) -> None:
+        """What was told becomes due, unless it was looked at a moment ago.  Called several times a second."""
+        now_s = self._monotonic_s()
+        for key, urgency in list(self._soon.items()):
+            doubt = self._doubts[key[0]].get(key[1])
+            if doubt is None or now_s >= doubt.rested_s:
+                del self._soon[key]
+                self._queue(*key, urgency)
+
+    async def next(self) -> Key:
+        """The most urgent, once there is one.  Give it back with `put_back`."""
+        while (key := self._pop()) is None:
+            self._filled.clear()
+            await self._filled.wait()
+        self._taken.add(key)
+        return key
+
+    def mark(self, room: Room, part: int) -> int:
+        """Taken before a repair, given back to `done` after it."""
+        doubt = self._doubts[room].get(part)
+        return 0 if doubt is None else doubt.told
+
+    def done(self, room: Room, part: int, mark: int) -> None:
+        doubt = self._doubts[room].get(part)
+        if doubt is not None and doubt.told == mark:
+            del self._doubts[room][part]
+            self.on_whole(self._monotonic_s() - doubt.since_s)
+
+    def put_back(self, key: Key, mark: int) -> None:
+        """A look at it has ended; what was told meanwhile is looked at again."""
+        self._taken.discard(key)
+        doubt = self._doubts[key[0]].get(key[1])
+        if doubt is not None:
+            told = self._soon.get(key)
+            aside = told is None or told == Urgency.DOUBT
+            doubt.rested_s = self._monotonic_s() + (ASIDE_S if aside else REST_S)
+            if doubt.told != mark and told is None:
+                self._soon[key] = Urgency.DOUBT
+
+    def again(self, keys: Iterable[Key]) -> None:
+        """Look at these, which may be in no doubt at all."""
+        for key in keys:
+            self._queue(*key, Urgency.DOUBT)
+
+    def _pop(self) -> Key | None:
+        for queue in self._queues.values():
+            for key in queue:
+                if key not in self._taken:
+                    del queue[key]
+                    return key
+        return None
+
+    def _queue(self, room: Room, part: int, urgency: Urgency) -> None:
+        if room != "objects" and urgency > Urgency.LISTS:
+            urgency = Urgency.LISTS
+        key = room, part
+        for other, queue in self._queues.items():
+            if key in queue:
+                if other <= urgency:
+                    return
+                del queue[key]
+        self._queues[urgency][key] = None
+        self._filled.set()

@@ -6,7 +6,9 @@ is written to for no longer than that, and what was written there is only an ext
 
 from __future__ import annotations
 
+import asyncio
 import errno
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -44,13 +46,16 @@ class Fence:
         self._world, self._root, self._identity, self._reserve = world, root, identity, reserve_bytes
         self._looked_s = -1e9
         self._free_bytes = 0
+        self._lost = False
+        self._returning = asyncio.Lock()
+        self.on_return: Callable[[], Awaitable[None]] = _nothing
+        """Awaited before a drive that was away is used again: it may hold other things than it did."""
 
     async def check(self, room_for: int = 0) -> None:
         """Raise DriveTrouble unless this is the drive, DriveFull unless it has room."""
         now = self._world.clock.monotonic_s()
         if now - self._looked_s >= LOOK_EVERY_S:
-            await self._look()
-            self._looked_s = now
+            await self.look()
         if room_for and self._free_bytes - room_for < self._reserve:
             raise DriveFull(errno.ENOSPC, f"{self._identity.drive} has {self._free_bytes} bytes left")
 
@@ -69,6 +74,22 @@ class Fence:
         """Something failed: look again before the next use."""
         self._looked_s = -1e9
 
+    async def look(self) -> None:
+        """Look now.  Raise DriveTrouble unless this is the drive."""
+        now = self._world.clock.monotonic_s()
+        try:
+            await self._look()
+        except OSError:
+            self._lost = True
+            self.doubt()
+            raise
+        if self._lost:
+            async with self._returning:
+                if self._lost:
+                    await self.on_return()
+                    self._lost = False
+        self._looked_s = now
+
     async def _look(self) -> None:
         try:
             data = await self._world.disk.read(self._root / ID_FILE)
@@ -78,3 +99,7 @@ class Fence:
             raise DriveTrouble(errno.ENODEV, f"{self._identity.drive} is not at {self._root}: {error}") from error
         if found != self._identity:
             raise DriveTrouble(errno.ENODEV, f"{self._root} is drive {found.drive}, not {self._identity.drive}")
+
+
+async def _nothing() -> None:
+    """Nobody asked to be told."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -14,7 +15,10 @@ from apus.services.object.drivers.indexes import SqliteIndexes
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.copies import VolumeCopies
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
-from apus.services.object.model import Change, DriveTrouble
+from apus.services.object.model import Change, DriveTrouble, trouble_of
+
+PROBE: Final = "probe"
+"""A file that is written to find out whether the drive takes writes."""
 
 
 class LocalDrive:
@@ -36,6 +40,10 @@ class LocalDrive:
         self.copies = VolumeCopies(world, root, fence, part_power=part_power, volume_bytes=volume_bytes)
         self.indexes = SqliteIndexes(world, root, fence, connect)
         self.pending = FilePending(world, root, fence)
+        self.on_return: Callable[[], None] = lambda: None
+        """Hears that the drive is in its place again, and may hold other things than it did."""
+        self._disk = world.disk
+        fence.on_return = self._returned
 
     async def start(self) -> None:
         """Read what is there.  Raise DriveTrouble unless it is the drive."""
@@ -45,10 +53,25 @@ class LocalDrive:
         """Raise DriveTrouble unless the drive is there."""
         return await self._fence.free_bytes()
 
-    def forget(self) -> None:
+    async def look(self, *, write: bool) -> None:
+        """Look now whether it is there, and also whether it takes writes.  Raise DriveTrouble."""
+        await self._fence.look()
+        if write:
+            try:
+                await self._disk.write_synced(self.root / PROBE, b"")
+            except OSError as error:
+                raise trouble_of(error) from error
+
+    async def forget(self) -> None:
         """The drive may hold other things than it did."""
         self._fence.doubt()
         self.copies.forget()
+        await self.indexes.close()
+
+    async def _returned(self) -> None:
+        self.copies.forget()
+        await self.indexes.close()
+        self.on_return()
 
     async def close(self) -> None:
         await self.copies.close()

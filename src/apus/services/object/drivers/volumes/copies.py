@@ -134,6 +134,9 @@ class VolumeCopies:
     async def digest(self, part: int) -> int:
         return (await self._ready()).index.parts.get(part, (0, 0))[1]
 
+    async def census(self) -> Mapping[int, tuple[int, int]]:
+        return dict((await self._ready()).index.parts)
+
     async def inventory(self, part: int) -> Mapping[str, tuple[str, str]]:
         journal = await self._ready()
         try:

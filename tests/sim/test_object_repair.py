@@ -1,0 +1,197 @@
+"""Repair in virtual time: how soon it starts, how fast it goes, and whether it knows how long it will take."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apus.kernel import loop as loops
+from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.pace import Wish
+from apus.services.object.repair_status import repair_status
+from apus.sim.clock import SimClock
+from apus.sim.loop import run
+from tests.object_store import chunks, drive_paths, intent, make_world
+from tests.sim.object_disk import FaultyDisk
+
+ROOT = Path("/sim")
+LOST = ROOT / "d1"
+
+
+class RunningStore:
+    """A store whose loops run, in virtual time."""
+
+    def __init__(self, store: ObjectStore, disk: FaultyDisk) -> None:
+        self.store, self.disk, self.cluster = store, disk, store.cluster
+
+    async def fill(self, count: int, size: int = 1000) -> None:
+        for number in range(count):
+            await self.store.service.engine.put(intent(f"o{number}"), chunks(b"x" * size))
+
+    async def lacking(self) -> int:
+        return (await repair_status(self.cluster)).copies_to_make
+
+    async def until(self, what: Callable[[], Awaitable[bool]], within_s: float) -> float:
+        """Virtual seconds until it is so."""
+        began_s = self.now_s
+        while not await what():
+            assert self.now_s - began_s < within_s, await repair_status(self.cluster)
+            await asyncio.sleep(0.01)
+        return self.now_s - began_s
+
+    @property
+    def now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def is_whole(self) -> bool:
+        return self.cluster.repairs.count() == 0
+
+    def wipe(self) -> None:
+        """Another disk, empty, that is marked as the one that was there."""
+        mark = self.disk.files[LOST / "drive.json"]
+        self.disk.wipe(LOST)
+        self.disk.files[LOST / "drive.json"] = self.disk.synced[LOST / "drive.json"] = mark
+
+
+@asynccontextmanager
+async def running(count: int = 4) -> Any:
+    disk, world = FaultyDisk(), None
+    world = make_world(disk, SimClock())
+    store = await open_store(
+        world,
+        drives_in(drive_paths(ROOT, count)),
+        ROOT / "layout.json",
+        part_power=4,
+        connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
+    )
+    tasks = [asyncio.create_task(store.replicator.run())]
+    tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]
+    try:
+        yield RunningStore(store, disk)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_lost_drive_is_noticed_and_its_copies_are_made_elsewhere_within_a_second() -> None:
+    async def story() -> None:
+        async with running() as one:
+            await one.fill(40)
+            await one.until(one.is_whole, 60)
+            one.disk.away.add(LOST)
+
+            async def begun() -> bool:
+                return bool(one.cluster.pace.copied)
+
+            assert await one.until(begun, 5) < 1.0
+
+            async def safe() -> bool:
+                return await one.lacking() == 0
+
+            await one.until(safe, 30)
+            status = await repair_status(one.cluster)
+            assert (status.copies_at_risk, status.drives_away) == (0, ("drive1",))
+            assert status.state in ("waiting", "repairing")
+
+    run(story())
+
+
+@pytest.mark.parametrize("away_s", [0.6, 7.0, 40.0])
+@pytest.mark.parametrize("how", ["as it was", "old", "empty"])
+def test_a_drive_that_returns_is_whole_again_without_waiting_for_a_scan(away_s: float, how: str) -> None:
+    async def story() -> None:
+        async with running() as one:
+            await one.fill(20)
+            await one.until(one.is_whole, 60)
+            before = one.disk.snapshot(LOST)
+            await one.fill(40)
+            await one.until(one.is_whole, 60)
+            one.disk.away.add(LOST)
+            await asyncio.sleep(away_s)
+            if how == "old":
+                one.disk.restore(LOST, before)
+            elif how == "empty":
+                one.wipe()
+            one.disk.away.discard(LOST)
+            made = one.cluster.pace.copied
+
+            async def begun() -> bool:
+                return one.cluster.pace.copied > made or await one.is_whole()
+
+            assert await one.until(begun, 5) < 1.0
+            assert await one.until(one.is_whole, 10) < 3.0
+            counts = [len(await drive.copies.census()) for drive in one.store.drives]
+            assert all(counts)
+
+    run(story())
+
+
+def test_time_left_is_right_within_a_fifth() -> None:
+    async def story() -> None:
+        async with running() as one:
+            await one.fill(400, 60_000)
+            await one.until(one.is_whole, 60)
+            one.cluster.pace.set(Wish(cap_bytes_s=1 << 20))
+            one.disk.away.add(LOST)
+            told: list[tuple[float, float]] = []
+            began_s = one.now_s
+            while not told or await one.lacking():
+                await asyncio.sleep(0.5)
+                status = await repair_status(one.cluster)
+                if status.seconds_left and one.now_s - began_s > 3:
+                    told.append((one.now_s, status.seconds_left))
+            ended_s = one.now_s
+            assert ended_s - began_s > 10
+            long = [(at_s, left_s) for at_s, left_s in told if ended_s - at_s > 2]
+            assert len(long) > 10
+            for at_s, left_s in long:
+                assert left_s == pytest.approx(ended_s - at_s, rel=0.2, abs=0.6), (at_s, left_s, ended_s)
+
+    run(story())
+
+
+def test_repair_is_paused_resumed_and_capped() -> None:
+    async def story() -> None:
+        async with running() as one:
+            await one.fill(200, 60_000)
+            await one.until(one.is_whole, 60)
+            one.cluster.pace.set(Wish(paused=True))
+            one.disk.away.add(LOST)
+            await asyncio.sleep(60)
+            status = await repair_status(one.cluster)
+            assert (status.state, one.cluster.pace.copied, status.seconds_left) == ("paused", 0, None)
+            assert status.copies_at_risk == status.copies_to_make > 100
+            one.cluster.pace.set(Wish(cap_bytes_s=1 << 20))
+            began_s = one.now_s
+            while await one.lacking():
+                await asyncio.sleep(0.1)
+            took_s = one.now_s - began_s
+            assert one.cluster.pace.copied * 65_536 / took_s == pytest.approx(1 << 20, rel=0.1)
+
+    run(story())
+
+
+def test_what_has_one_copy_left_is_repaired_first() -> None:
+    async def story() -> None:
+        async with running(5) as one:
+            await one.fill(100)
+            await one.until(one.is_whole, 60)
+            one.cluster.pace.set(Wish(paused=True))
+            one.disk.away |= {LOST, ROOT / "d2"}
+            await asyncio.sleep(2)
+            alone = (await repair_status(one.cluster)).versions_alone
+            assert alone
+            one.cluster.pace.set(Wish(cap_bytes_s=1 << 20))
+            while (await repair_status(one.cluster)).versions_alone:
+                await asyncio.sleep(0.05)
+            assert one.cluster.pace.copied < 2.5 * alone + 40
+            assert await one.lacking() > 0
+
+    run(story())
