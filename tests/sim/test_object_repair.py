@@ -3,81 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from apus.kernel import loop as loops
-from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.pace import Wish
 from apus.services.object.repair_status import repair_status
-from apus.sim.clock import SimClock
 from apus.sim.loop import run
-from tests.object_store import chunks, drive_paths, intent, make_world
-from tests.sim.object_disk import FaultyDisk
-
-ROOT = Path("/sim")
-LOST = ROOT / "d1"
-
-
-class RunningStore:
-    """A store whose loops run, in virtual time."""
-
-    def __init__(self, store: ObjectStore, disk: FaultyDisk) -> None:
-        self.store, self.disk, self.cluster = store, disk, store.cluster
-
-    async def fill(self, count: int, size: int = 1000) -> None:
-        for number in range(count):
-            await self.store.service.engine.put(intent(f"o{number}"), chunks(b"x" * size))
-
-    async def lacking(self) -> int:
-        return (await repair_status(self.cluster)).copies_to_make
-
-    async def until(self, what: Callable[[], Awaitable[bool]], within_s: float) -> float:
-        """Virtual seconds until it is so."""
-        began_s = self.now_s
-        while not await what():
-            assert self.now_s - began_s < within_s, await repair_status(self.cluster)
-            await asyncio.sleep(0.01)
-        return self.now_s - began_s
-
-    @property
-    def now_s(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def is_whole(self) -> bool:
-        return self.cluster.repairs.count() == 0
-
-    def wipe(self) -> None:
-        """Another disk, empty, that is marked as the one that was there."""
-        mark = self.disk.files[LOST / "drive.json"]
-        self.disk.wipe(LOST)
-        self.disk.files[LOST / "drive.json"] = self.disk.synced[LOST / "drive.json"] = mark
-
-
-@asynccontextmanager
-async def running(count: int = 4) -> Any:
-    disk, world = FaultyDisk(), None
-    world = make_world(disk, SimClock())
-    store = await open_store(
-        world,
-        drives_in(drive_paths(ROOT, count)),
-        ROOT / "layout.json",
-        part_power=4,
-        connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
-    )
-    tasks = [asyncio.create_task(store.replicator.run())]
-    tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]
-    try:
-        yield RunningStore(store, disk)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+from tests.sim.running_store import LOST, ROOT, running
 
 
 def test_a_lost_drive_is_noticed_and_its_copies_are_made_elsewhere_within_a_second() -> None:

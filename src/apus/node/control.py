@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
+from apus.kernel.events import SUBJECT as EVENTS
+from apus.kernel.events import EventSink, StoredEvents
 from apus.kernel.flow import FencedStore, FlowRunner
 from apus.kernel.forget import Forget
 from apus.kernel.hints import HintingStore, Hints
@@ -100,6 +102,7 @@ class WiredControl:
         await identity.start()
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
         await serve(world.bus, SIGNING_KEYS, SigningKeys, identity)
+        await serve(world.bus, EVENTS, EventSink, StoredEvents(world.store))
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from apus.kernel import loop as loops
 from apus.kernel.errors import Unavailable
+from apus.kernel.events import SUBJECT as EVENTS
+from apus.kernel.events import EventSink
 from apus.kernel.remote import client
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
 from apus.node.keys import SIGNING_KEYS, SealedKeys, fetch_token_keys
 from apus.node.keys import SUBJECT as KEYS
+from apus.node.object_metrics import watch_store
 from apus.node.secrets import load_root_secrets, load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
@@ -94,7 +97,7 @@ def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
 
 
 async def open_objects(
-    state_dir: Path, settings: Settings, world: World, stages: Stages, metrics: Metrics
+    state_dir: Path, settings: Settings, world: World, stages: Stages, metrics: Metrics, events: EventSink
 ) -> WiredObjects:
     paths = drive_paths(state_dir, settings)
     for path in paths:
@@ -113,10 +116,9 @@ async def open_objects(
         replicas=settings.replicas,
         node=settings.node,
         options=options,
+        events=events,
     )
-    metrics.watch(
-        "apus_object_drive_away", "Drives that failed and have not worked since.", "drive", store.cluster.away
-    )
+    watch_store(store, metrics)
     return WiredObjects(store, stages, metrics)
 
 
@@ -129,7 +131,8 @@ async def wire_objects(
 ) -> ObjectProcess:
     """`here`: the control role shares this state directory, and with it the token keys."""
     metrics = Metrics(world.clock.monotonic_s)
-    objects = await open_objects(state_dir, settings, world, stages, metrics)
+    events: EventSink = client(world.bus, EVENTS, EventSink)
+    objects = await open_objects(state_dir, settings, world, stages, metrics, events)
     if settings.bus_url and not here:
         control: SealedKeys = client(world.bus, KEYS, SealedKeys)
         cluster_key = load_secrets(state_dir).cluster_key

@@ -36,11 +36,19 @@ LATE_MAX: Final = 256
 
 
 class Cluster:
-    def __init__(self, world: World, the_ring: Ring, drives: Mapping[str, Drive], secret: bytes, node: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        the_ring: Ring,
+        drives: Mapping[str, Drive],
+        secret: bytes,
+        node: str,
+        former: Sequence[Ring] = (),
+    ) -> None:
         self.world, self.ring, self.drives, self.node = world, the_ring, dict(drives), node
         self.repairs = Repairs(the_ring.parts, world.clock.monotonic_s)
         self.pace = Pace(world.clock)
-        self.former: list[Ring] = []
+        self.former = list(former)
         """Rings whose drives may still hold what has not moved yet."""
         self.strays: dict[Key, tuple[str, ...]] = {}
         """Drives that hold something of a partition and that no ring would ask."""
@@ -90,6 +98,16 @@ class Cluster:
         """It failed, and has not worked since."""
         return drive.id in self._failed_s
 
+    def turn_to(self, new: Ring) -> None:
+        """Use this ring from now on; nothing is known to be where it has it."""
+        self.ring = new
+        self.repairs.doubt_everything(new.parts)
+
+    def forget(self, name: str) -> None:
+        """This drive is none of ours any more."""
+        self.drives.pop(name, None)
+        self._failed_s.pop(name, None)
+
     def lost(self, drive: Drive) -> None:
         """What it held is short of a copy: have it copied to others."""
         others_away = any(name != drive.id for name in self._failed_s)
@@ -119,7 +137,7 @@ class Cluster:
 
     async def away(self) -> dict[str, float]:
         """Drive -> 1 when it failed and has not worked since, else 0: a metric."""
-        return {name: float(name in self._failed_s) for name in self.drives}
+        return {name: float(name in self._failed_s) for name in list(self.drives)}
 
     @property
     def copies(self) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, cast
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from apus.kernel.errors import Conflict, Invalid, NotFound
 from apus.kernel.flow import Flow, FlowRunner, FlowState, load_flow
 from apus.kernel.flow.log import page_flows
 from apus.kernel.policy import Policy, Rule, require_visible
@@ -16,20 +16,19 @@ from apus.kernel.world import Transaction, World
 from apus.services.compute.contract import ComputeService
 from apus.services.placement.contract import Explanation, PlacementService
 from apus.skins.apus import views
-from apus.skins.apus.events import EventStreams
+from apus.skins.apus.events import EVENT_POLICY, EVENTS, EventStreams, scope_of
 from apus.skins.apus.status import StatusBoard
 from apus.wire.app import Api
 from apus.wire.faults import Faults, errors_fault
-from apus.wire.listing import boolean, whole_number
+from apus.wire.listing import whole_number
 from apus.wire.route import ApiRequest, Reply, Route
 
 PREFIX: Final = "/apus"
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
-_SEQ_MAX: Final = (1 << 63) - 1
 
 POLICY: Final[Policy] = {
     "apus:versions": Rule.PUBLIC,
-    "event:list": Rule.READER,
+    **EVENT_POLICY,
     "operation:list": Rule.READER,
     "operation:show": Rule.READER,
     "operation:settle": Rule.ADMIN,
@@ -69,20 +68,6 @@ def _door(request: ApiRequest) -> ApusDoor:
     return cast(ApusDoor, request.service)
 
 
-def _scope(request: ApiRequest) -> str | None:
-    """The project whose things are shown; None for all: an administrator's wish (`all_projects=1`)."""
-    caller = request.who
-    if boolean("all_projects", request.query("all_projects") or "false"):
-        if not caller.is_admin:
-            raise Forbidden("apus.all_projects", "all_projects is for an administrator.")
-        return None
-    if caller.project_id is None:
-        if caller.is_admin:
-            return None
-        raise Forbidden("apus.no_project", "This needs a token that is scoped to a project.")
-    return caller.project_id
-
-
 async def versions(request: ApiRequest) -> Reply:
     base = f"{request.base_url}{PREFIX}/v1"
     links = [{"rel": "self", "href": f"{base}/"}]
@@ -95,14 +80,6 @@ async def versions(request: ApiRequest) -> Reply:
     )
 
 
-async def events(request: ApiRequest) -> Reply:
-    raw = request.headers.get("last-event-id") or request.query("after")
-    after = None if raw is None else whole_number("after", raw, minimum=0, maximum=_SEQ_MAX)
-    stream = await _door(request).streams.open(request, after, _scope(request), request.query("resource_id"))
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Reply(stream=stream, headers=headers, content_type="text/event-stream")
-
-
 async def list_operations(request: ApiRequest) -> Reply:
     raw_state, raw_limit = request.query("state"), request.query("limit")
     try:
@@ -111,7 +88,7 @@ async def list_operations(request: ApiRequest) -> Reply:
         known = ", ".join(one.value for one in FlowState)
         raise Invalid("apus.state", f"state: {raw_state!r} is not one of: {known}.", field="state") from None
     limit = _LIMIT_DEFAULT if raw_limit is None else whole_number("limit", raw_limit, minimum=1, maximum=_LIMIT_MAX)
-    project_id, resource_id, door = _scope(request), request.query("resource_id"), _door(request)
+    project_id, resource_id, door = scope_of(request), request.query("resource_id"), _door(request)
 
     def work(tx: Transaction) -> Sequence[Flow]:
         return page_flows(tx, project_id=project_id, state=state, resource_id=resource_id, limit=limit)
@@ -198,7 +175,7 @@ ROUTES: Final = (
     Route("GET", "/", to=versions, may="apus:versions"),
     Route("GET", "/v1", to=versions, may="apus:versions"),
     Route("GET", "/v1/", to=versions, may="apus:versions"),
-    Route("GET", "/v1/events", to=events, may="event:list"),
+    EVENTS,
     Route("GET", "/v1/operations", to=list_operations, may="operation:list"),
     Route("GET", "/v1/operations/{id}", to=show_operation, may="operation:show"),
     Route("POST", "/v1/operations/{id}/resume", to=resume_operation, may="operation:settle"),

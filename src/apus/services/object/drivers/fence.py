@@ -41,6 +41,14 @@ async def format_drive(world: World, root: Path, identity: DriveIdentity) -> Non
         raise DriveTrouble(errno.EINVAL, f"{root} is drive {found.drive} of cluster {found.cluster}")
 
 
+async def marked_as(world: World, root: Path) -> DriveIdentity | None:
+    """What a directory is marked as; None when it is not, or cannot be read."""
+    try:
+        return msgspec.json.decode(await world.disk.read(root / ID_FILE), type=DriveIdentity)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 class Fence:
     def __init__(self, world: World, root: Path, identity: DriveIdentity, reserve_bytes: int = RESERVE_BYTES) -> None:
         self._world, self._root, self._identity, self._reserve = world, root, identity, reserve_bytes

@@ -32,7 +32,9 @@ class Auditor:
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
-        drive = self.cluster.drives[key]
+        drive = self.cluster.drives.get(key)
+        if drive is None:
+            return  # it was removed meanwhile
         try:
             for part in await drive.copies.parts():
                 for path_hash in await drive.copies.inventory(part):

@@ -24,7 +24,9 @@ class Updater:
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
-        drive = self.cluster.drives[key]
+        drive = self.cluster.drives.get(key)
+        if drive is None:
+            return  # it was removed meanwhile
         if self.cluster.resting(drive):
             return
         try:
