@@ -149,6 +149,20 @@ def test_an_emptied_drive_is_adopted_by_the_command_and_not_by_itself(store: Sto
     assert store.run("object", "drive", "adopt", "drive9").code == 1
 
 
+def test_the_ring_grows_while_it_serves(store: Store) -> None:
+    store.until(lambda found: found["state"] == "idle" and not store.object("ring", "show")["changes_under_way"])
+    before = store.object("ring", "show")["partitions"]
+    assert store.object("ring", "grow")["partitions"] == 2 * before
+    store.whole("m", 40)
+    assert store.ask("PUT", f"{store.path}/after", b"x", token=store.token).status == 201
+    said = store.run("object", "ring", "grow")
+    assert said.code == 1
+    assert "possible when their copies have moved" in said.err
+    store.until(lambda found: not store.object("ring", "show")["changes_under_way"])
+    listed = store.ask("GET", f"{store.path}?prefix=m", token=store.token).text.split()
+    assert len(listed) == 40
+
+
 def test_bad_drives_are_refused_with_the_field(store: Store) -> None:
     token, _ = store.login("admin")
     path = "/apus/v1/object/drives"

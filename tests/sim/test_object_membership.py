@@ -227,3 +227,50 @@ def test_changes_survive_a_restart_in_the_middle() -> None:
             await settled(one)
 
     run(story())
+
+
+async def versions_held(one: RunningStore) -> dict[str, int]:
+    return {drive.id: sum(count for count, _ in (await drive.copies.census()).values()) for drive in one.store.drives}
+
+
+def test_partitions_are_cut_in_two_while_it_serves() -> None:
+    async def story() -> None:
+        async with served(5) as one:
+            held = await versions_held(one)
+            for power in (5, 6):
+                ring = await one.store.membership.grow()
+                assert one.cluster.ring.part_power == ring.part_power == power
+                with pytest.raises(Conflict, match="possible when"):
+                    await one.store.membership.grow()
+                made = one.cluster.pace.copied
+                await settled(one)
+                assert one.cluster.pace.copied - made < 20, "nothing travels but what was just written"
+            after = await versions_held(one)
+            assert all(abs(after[name] - held[name]) < 40 for name in held)
+            await one.store.membership.add(ROOT / "d6", SPEC)
+
+    run(story())
+
+
+def test_growing_survives_a_restart_and_a_drive_that_was_away() -> None:
+    async def story() -> None:
+        async with running(4) as one:
+            disk = one.disk
+            await one.fill(60)
+            await one.until(one.is_whole, QUIET_S)
+            disk.away.add(LOST)
+            await asyncio.sleep(2)
+            await one.store.membership.grow()
+            for number in range(60):
+                assert await one.read(f"o{number}") == b"x" * 1000
+            await one.store.close()
+        disk.away.clear()
+        async with running(4, disk) as one:
+            assert one.cluster.ring.part_power == 5
+            await settled(one)
+            await copies_are_home(one)
+            for number in range(60):
+                assert await one.read(f"o{number}") == b"x" * 1000
+            await one.store.close()
+
+    run(story())

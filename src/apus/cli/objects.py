@@ -19,6 +19,8 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)(?:/s)?", re.IGNORE
 app = typer.Typer(no_args_is_help=True)
 repair = typer.Typer(no_args_is_help=True)
 app.add_typer(repair, name="repair", help="What is made again after a loss, and how fast.")
+ring = typer.Typer(no_args_is_help=True)
+app.add_typer(ring, name="ring", help="Which drives keep which partition.")
 app.add_typer(object_drives.app, name="drive", help="Drives join, change and leave while the store serves.")
 
 
@@ -60,6 +62,25 @@ def cap(
 ) -> None:
     """Copy no more than so much in a second."""
     _told(cloud_at(state_dir).ask("PATCH", f"{PREFIX}/repair", {"cap_bytes_s": bytes_of(rate)}), format)
+
+
+@ring.command("show")
+def show_ring(state_dir: StateDir = None, format: Format = "table") -> None:
+    """Partitions, copies, and changes that still move data."""
+    _show_ring(cloud_at(state_dir).ask("GET", f"{PREFIX}/ring")["ring"], format)
+
+
+@ring.command("grow")
+def grow(state_dir: StateDir = None, format: Format = "table") -> None:
+    """Cut every partition in two: for more drives than there were when the store began.  Nothing travels."""
+    _show_ring(cloud_at(state_dir).ask("POST", f"{PREFIX}/ring/grow", timeout_s=600)["ring"], format)
+
+
+def _show_ring(found: dict[str, Any], format: str) -> None:
+    if format == "json":
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        show_table(("", ""), [(name.replace("_", " "), f"{value:,}") for name, value in found.items()], header=False)
 
 
 def bytes_of(text: str) -> int:

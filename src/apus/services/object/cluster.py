@@ -58,7 +58,9 @@ class Cluster:
         self._last_ticks = 0
 
     def place(self, *names: str) -> Place:
-        path_hash = ring.path_hash(self._secret, *names)
+        return self.place_of(ring.path_hash(self._secret, *names))
+
+    def place_of(self, path_hash: str) -> Place:
         return Place(ring.part_of(path_hash, self.ring.part_power), path_hash)
 
     def stamp(self) -> str:
@@ -100,8 +102,13 @@ class Cluster:
 
     def turn_to(self, new: Ring) -> None:
         """Use this ring from now on; nothing is known to be where it has it."""
+        grown = new.part_power != self.ring.part_power
         self.ring = new
-        self.repairs.doubt_everything(new.parts)
+        if grown:
+            self.strays.clear()
+            self.repairs.reset(new.parts)
+        else:
+            self.repairs.doubt_everything(new.parts)
 
     def forget(self, name: str) -> None:
         """This drive is none of ours any more."""

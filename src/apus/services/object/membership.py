@@ -24,13 +24,16 @@ from apus.services.object.drivers.fence import DriveIdentity, format_drive, mark
 from apus.services.object.drivers.local import LocalDrive
 from apus.services.object.layout import Layout, save_layout
 from apus.services.object.logic.progress import work_left
-from apus.services.object.logic.ring import DRIVES_MAX, DriveSpec, Ring
+from apus.services.object.logic.ring import DRIVES_MAX, PART_POWER_MAX, DriveSpec, Ring, split
 from apus.services.object.model import IndexKind
 
 FORMER_MAX: Final = 8
 """Changes that may be under way at once: each lengthens the way of a reader who has to ask everywhere."""
 
 ASK_S: Final = 30.0
+
+SETTLE_S: Final = 10.0
+"""A request that asked the ring before a change puts its copies by then."""
 
 INDEXES: Final[tuple[IndexKind, ...]] = ("accounts", "containers")
 
@@ -46,6 +49,7 @@ class Membership:
         self.layout, self._replicas = layout, replicas
         self.drives: dict[str, LocalDrive] = {}
         self._changing = asyncio.Lock()
+        self._turned_s = world.clock.monotonic_s()
 
     async def start(self) -> None:
         """Open the drives.  One that cannot start is away, and tried again as any other."""
@@ -65,10 +69,16 @@ class Membership:
         """A former ring's drives may still hold what has to move."""
         return bool(self.layout.former)
 
+    @property
+    def settled(self) -> bool:
+        """Everything was looked at, and what was begun before the last change has ended."""
+        rested = self._world.clock.monotonic_s() - self._turned_s >= SETTLE_S
+        return rested and self._cluster.repairs.count() == 0
+
     async def moved(self) -> None:
         """Everything is where the ring has it: nobody need ask a former one."""
         async with self._changing:
-            if self._cluster.repairs.count() == 0:
+            if self.settled:
                 await self._keep(msgspec.structs.replace(self.layout, former=()))
 
     async def add(self, path: Path, spec: DriveSpec) -> DriveSpec:
@@ -136,6 +146,30 @@ class Membership:
             await drive.forget()
             self._cluster.returned(drive)
 
+    async def grow(self) -> Ring:
+        """Cut every partition in two; nothing travels.  Raise Conflict while a change is under way, or repair paused.
+
+        What was begun with the old partitions, and ends now, puts things where a partition of the old number is: until
+        everything was looked at, the ring that is cut once more says where that is.
+        """
+        async with self._changing:
+            before = self.layout.ring
+            if before.part_power >= PART_POWER_MAX:
+                raise Conflict("object.ring_full", f"There are 2^{PART_POWER_MAX} partitions, the most there can be.")
+            if self.layout.former:
+                raise Conflict("object.ring_moving", "Drives were changed; possible when their copies have moved.")
+            if self._cluster.pace.wish.paused:
+                raise Conflict("object.repair_paused", "Repair is paused; possible after `apus object repair resume`.")
+            ring = split(before)
+            after = split(ring) if ring.part_power < PART_POWER_MAX else ring
+            async with self._cluster.repairs.held():
+                layout = msgspec.structs.replace(self.layout, ring=ring, former=(after,))
+                await save_layout(self._world, self._path, layout)
+                for drive in self.drives.values():
+                    await drive.repartition(ring.part_power)
+                self._take(layout)
+            return ring
+
     def spec(self, drive_id: str) -> DriveSpec:
         for one in self.layout.ring.drives:
             if one.id == drive_id:
@@ -156,9 +190,13 @@ class Membership:
 
     async def _keep(self, layout: Layout) -> None:
         await save_layout(self._world, self._path, layout)
+        self._take(layout)
+
+    def _take(self, layout: Layout) -> None:
         before, self.layout = self.layout, layout
         self._cluster.former = list(layout.former)
         if layout.ring != before.ring:
+            self._turned_s = self._world.clock.monotonic_s()
             self._cluster.turn_to(layout.ring)
 
     def _register(self, drive_id: str, path: Path) -> LocalDrive:

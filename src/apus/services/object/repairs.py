@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Final, Literal
 
 Room = Literal["objects", "containers", "accounts"]
@@ -59,6 +60,8 @@ class Repairs:
         self._soon: dict[Key, Urgency] = {}
         """Told since the last `ripen`."""
         self._taken: set[Key] = set()
+        self._put_back = asyncio.Event()
+        self._held = False
         self._filled = asyncio.Event()
         self._told = 0
         self.on_whole: Callable[[float], None] = lambda window_s: None
@@ -132,11 +135,33 @@ class Repairs:
 
     async def next(self) -> Key:
         """The most urgent, once there is one.  Give it back with `put_back`."""
-        while (key := self._pop()) is None:
+        while self._held or (key := self._pop()) is None:
             self._filled.clear()
             await self._filled.wait()
         self._taken.add(key)
         return key
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Nobody repairs in this block."""
+        self._held = True
+        try:
+            while self._taken:
+                self._put_back.clear()
+                await self._put_back.wait()
+            yield
+        finally:
+            self._held = False
+            self._filled.set()
+
+    def reset(self, parts: int) -> None:
+        """There are so many partitions from now on."""
+        for room in ROOMS:
+            self._doubts[room].clear()
+        for queue in self._queues.values():
+            queue.clear()
+        self._soon.clear()
+        self.doubt_everything(parts)
 
     def mark(self, room: Room, part: int) -> int:
         """Taken before a repair, given back to `done` after it."""
@@ -152,6 +177,7 @@ class Repairs:
     def put_back(self, key: Key, mark: int) -> None:
         """A look at it has ended; what was told meanwhile is looked at again."""
         self._taken.discard(key)
+        self._put_back.set()
         doubt = self._doubts[key[0]].get(key[1])
         if doubt is not None:
             told = self._soon.get(key)

@@ -105,6 +105,28 @@ async def adopt_drive(request: ApiRequest) -> Reply:
     return await _one(store, drive_id)
 
 
+async def show_ring(request: ApiRequest) -> Reply:
+    store = store_of(request)
+    ring, membership = store.cluster.ring, store.membership
+    return Reply(
+        {
+            "ring": {
+                "part_power": ring.part_power,
+                "partitions": ring.parts,
+                "copies": ring.copies,
+                "quorum": ring.quorum,
+                "drives": len(ring.drives),
+                "changes_under_way": len(membership.layout.former),
+            }
+        }
+    )
+
+
+async def grow_ring(request: ApiRequest) -> Reply:
+    await store_of(request).membership.grow()
+    return await show_ring(request)
+
+
 async def _one(store: ObjectStore, drive_id: str) -> Reply:
     return Reply({"drive": next(view for view in await drive_views(store) if view["id"] == drive_id)})
 
@@ -121,6 +143,8 @@ ROUTES: Final = (
     Route("POST", "/drives", add_drive, "object:operate", takes=NewDrive, status=201),
     Route("PATCH", "/drives/{id}", change_drive, "object:operate", takes=ChangeDrive),
     Route("DELETE", "/drives/{id}", remove_drive, "object:operate", status=204),
+    Route("GET", "/ring", show_ring, "object:status"),
+    Route("POST", "/ring/grow", grow_ring, "object:operate"),
     Route("POST", "/drives/{id}/adopt", adopt_drive, "object:operate", takes=AdoptDrive),
 )
 

@@ -1,4 +1,4 @@
-"""The indexes of one drive: `containers/PARTITION/HASH.db` and `accounts/PARTITION/HASH.db`.
+"""The indexes of one drive.  Where their files are is in `index_places.py`.
 
 Changes to one index that arrive while another is being committed wait and are committed together: one sync for all.
 """
@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import Fence
+from apus.services.object.drivers.index_places import IndexPlaces
 from apus.services.object.drivers.sqlite_index import Connect, IndexFile, connect_file
 from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.model import (
@@ -34,6 +35,8 @@ from apus.services.object.model import (
 
 T = TypeVar("T")
 
+KINDS: Final[tuple[IndexKind, ...]] = ("accounts", "containers")
+
 OPEN_MAX: Final = 32
 """Index files of a drive that are open at once: three handles and up to half a MiB of cache each."""
 
@@ -44,20 +47,25 @@ _Ticket = tuple[Change, "asyncio.Future[IndexHead]"]
 
 
 class SqliteIndexes:
-    def __init__(self, world: World, root: Path, fence: Fence, connect: Connect = connect_file) -> None:
+    def __init__(
+        self, world: World, root: Path, fence: Fence, *, part_power: int, connect: Connect = connect_file
+    ) -> None:
         self._world, self._root, self._fence, self._connect = world, root, fence, connect
+        self._places = IndexPlaces(world.disk, root, part_power)
         self._open: OrderedDict[Path, IndexFile] = OrderedDict()
-        self._locks: dict[Path, tuple[asyncio.Lock, int]] = {}
-        self._waiting: dict[Path, list[_Ticket]] = {}
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        """By hash: with it, how many wait for it or have it."""
+        self._waiting: dict[str, list[_Ticket]] = {}
+        self._gate = asyncio.Event()
+        self._gate.set()
 
     async def apply(self, kind: IndexKind, place: Place, change: Change) -> IndexHead:
         await self._fence.check()
-        path = self._path(kind, place)
         ticket = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(path, []).append((change, ticket))
-        async with self._alone(path):
+        self._waiting.setdefault(place.hash, []).append((change, ticket))
+        async with self._alone(kind, place.hash) as path:
             if not ticket.done():
-                tickets = self._waiting.pop(path)
+                tickets = self._waiting.pop(place.hash)
                 await self._commit(path, tickets)
         head: IndexHead = ticket.result()
         return head
@@ -83,24 +91,48 @@ class SqliteIndexes:
 
     async def drop(self, kind: IndexKind, place: Place) -> None:
         await self._fence.check()
-        path = self._path(kind, place)
-        async with self._alone(path):
+        async with self._alone(kind, place.hash) as path:
             await self._forget(path)
+            await self._settle(path)
             for suffix in ("", "-wal", "-shm"):
                 await self._world.disk.remove(path.with_name(path.name + suffix))
 
     async def parts(self, kind: IndexKind) -> Sequence[int]:
         await self._fence.check()
-        return sorted(int(name) for name in await self._world.disk.names(self._root / kind) if name.isdigit())
+        return await self._places.parts(kind)
 
     async def places(self, kind: IndexKind, part: int) -> Sequence[Place]:
         await self._fence.check()
-        names = await self._world.disk.names(self._root / kind / str(part))
-        return [Place(part, name[:-3]) for name in names if name.endswith(".db")]
+        return await self._places.places(kind, part)
+
+    async def repartition(self, part_power: int) -> None:
+        """Keep files by these partitions from now on.  Who asks meanwhile waits."""
+        self._gate.clear()
+        try:
+            for lock, _ in list(self._locks.values()):
+                async with lock:
+                    pass
+            for path in list(self._open):
+                await self._forget(path)
+            self._places.part_power, self._places.settled = part_power, False
+        finally:
+            self._gate.set()
+
+    async def settle(self) -> None:
+        """Move what is still in the directory of a partition that was cut in two."""
+        if self._places.settled:
+            return
+        await self._fence.check()
+        power = self._places.part_power
+        for kind in KINDS:
+            for path_hash in await self._places.strays(kind):
+                async with self._alone(kind, path_hash) as path:
+                    await self._settle(path)
+        self._places.settled = power == self._places.part_power
 
     async def close(self) -> None:
         for path in list(self._open):
-            async with self._alone(path):
+            async with self._alone(_kind_of(path), path.stem):
                 await self._forget(path)
 
     async def _commit(self, path: Path, tickets: list[_Ticket]) -> None:
@@ -123,8 +155,7 @@ class SqliteIndexes:
 
     async def _ask(self, kind: IndexKind, place: Place, ask: Callable[[IndexFile], T], absent: T) -> T:
         await self._fence.check()
-        path = self._path(kind, place)
-        async with self._alone(path):
+        async with self._alone(kind, place.hash) as path:
             answer = await self._on(path, ask, make=False)
         return absent if answer is None else answer
 
@@ -133,9 +164,10 @@ class SqliteIndexes:
         index = self._open.get(path)
         try:
             if index is None:
+                there = await self._world.disk.stat(path) is not None or await self._settle(path)
                 if make:
                     await self._world.disk.make_directory(path.parent)
-                elif await self._world.disk.stat(path) is None:
+                elif not there:
                     return None
                 index = self._open[path] = await unbroken(
                     self._world.run.in_thread(lambda: IndexFile(path, self._connect))
@@ -175,9 +207,9 @@ class SqliteIndexes:
         for path in list(self._open):
             if len(self._open) <= OPEN_MAX:
                 return
-            if path != keep and path not in self._locks:
+            if path != keep and path.stem not in self._locks:
                 index = self._open.pop(path)
-                async with self._alone(path):
+                async with self._alone(_kind_of(path), path.stem):
                     await self._world.run.in_thread(index.close)
 
     async def _forget(self, path: Path) -> None:
@@ -188,19 +220,34 @@ class SqliteIndexes:
             except sqlite3.Error:
                 self._fence.doubt()
 
-    def _path(self, kind: IndexKind, place: Place) -> Path:
-        return self._root / kind / str(place.part) / f"{place.hash}.db"
+    async def _settle(self, path: Path) -> bool:
+        """Move the file here if it is still where it was; whether it is here now."""
+        old = await self._places.former(path)
+        if old is None:
+            return False
+        if await self._world.disk.stat(old.with_name(old.name + "-wal")) is not None:  # a crash left it: take it in
+            left = await unbroken(self._world.run.in_thread(lambda: IndexFile(old, self._connect)))
+            await self._world.run.in_thread(left.close)
+        await self._world.disk.make_directory(path.parent)
+        await self._world.disk.rename_synced(old, path)
+        return True
 
     @asynccontextmanager
-    async def _alone(self, path: Path) -> AsyncIterator[None]:
-        lock, users = self._locks.get(path) or (asyncio.Lock(), 0)
-        self._locks[path] = lock, users + 1
+    async def _alone(self, kind: IndexKind, path_hash: str) -> AsyncIterator[Path]:
+        """Nobody else uses this index, whose path is given, in the block."""
+        await self._gate.wait()
+        lock, users = self._locks.get(path_hash) or (asyncio.Lock(), 0)
+        self._locks[path_hash] = lock, users + 1
         try:
             async with lock:
-                yield
+                yield self._places.path(kind, path_hash)
         finally:
-            lock, users = self._locks[path]
+            lock, users = self._locks[path_hash]
             if users == 1:
-                del self._locks[path]
+                del self._locks[path_hash]
             else:
-                self._locks[path] = lock, users - 1
+                self._locks[path_hash] = lock, users - 1
+
+
+def _kind_of(path: Path) -> IndexKind:
+    return "accounts" if path.parts[-3] == "accounts" else "containers"

@@ -38,7 +38,7 @@ class LocalDrive:
         self.id, self.root = identity.drive, root
         self._fence = fence = Fence(world, root, identity, reserve_bytes)
         self.copies = VolumeCopies(world, root, fence, part_power=part_power, volume_bytes=volume_bytes)
-        self.indexes = SqliteIndexes(world, root, fence, connect)
+        self.indexes = SqliteIndexes(world, root, fence, part_power=part_power, connect=connect)
         self.pending = FilePending(world, root, fence)
         self.on_return: Callable[[], None] = lambda: None
         """Hears that the drive is in its place again, and may hold other things than it did."""
@@ -67,6 +67,11 @@ class LocalDrive:
         self._fence.doubt()
         self.copies.forget()
         await self.indexes.close()
+
+    async def repartition(self, part_power: int) -> None:
+        """Count and keep by these partitions from now on; who asks meanwhile waits.  Works on one that is away, too."""
+        await self.copies.repartition(part_power)
+        await self.indexes.repartition(part_power)
 
     async def _returned(self) -> None:
         self.copies.forget()

@@ -27,6 +27,7 @@ class Compactor:
         if drive is None:
             return
         try:
+            await drive.indexes.settle()
             self.moved_bytes += await drive.copies.tidy()
         except OSError as error:
             self._cluster.failed(drive, error)

@@ -41,7 +41,7 @@ class RepairWatch:
             await self._tell("object.drive.returned", name)
         self._away = away
         await self._repair()
-        if self._membership.moving and self._cluster.repairs.count() == 0:
+        if self._membership.moving and self._membership.settled:
             await self._membership.moved()
             await self._tell("object.ring.moved", "ring")
 

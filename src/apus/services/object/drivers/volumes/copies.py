@@ -158,6 +158,14 @@ class VolumeCopies:
             self._journal.abandon()
             self._journal = None
 
+    async def repartition(self, part_power: int) -> None:
+        """Count by these partitions from now on.  Who asks meanwhile waits for the index to be read again."""
+        async with self._opening:
+            if self._journal is not None:
+                self._journal.abandon()
+            await self.close()
+            self._part_power = part_power
+
     def _damaged(self) -> None:
         """The index is made again from the volumes before the next use."""
         self._index_damaged = True
