@@ -72,7 +72,7 @@ def repair(table: Table, store: OurStore, objects: int) -> None:
 def _show(table: Table, what: str, run: Repaired) -> None:
     rate, cpu_s = run.copies / run.took_s, 1000 * run.cpu_s / run.copies
     times = rate / REPAIR_COPIES_S
-    told = f"{run.copies:,} copies in {run.took_s:.1f} s; swift {REPAIR_COPIES_S['swift']:.0f}/s"
+    told = f"{run.copies:,} copies in {run.took_s:.1f} s; swift {REPAIR_COPIES_S:.0f}/s"
     table.add(f"{what}: rate", rate, "copies/s", ">= 10 x swift", times >= 10, told)
     told = " · ".join(f"{name} {seconds:g}" for name, seconds in REPAIR_CPU_S.items())
     table.add(f"{what}: CPU", cpu_s, "s/1000", "<= 1", cpu_s <= 1, told)

@@ -31,6 +31,25 @@ def watch_store(store: ObjectStore, metrics: Metrics) -> None:
         "apus_object_drive_away", "Drives that failed and have not worked since.", "drive", store.cluster.away
     )
 
+    async def windows() -> Mapping[str, float]:
+        return store.cluster.freshness.seconds()
+
+    async def writes() -> Mapping[str, float]:
+        freshness = store.cluster.freshness
+        return {"all": float(freshness.writes), "short": float(freshness.short)}
+
+    metrics.watch(
+        "apus_object_stale_window_seconds",
+        "For how long copies of a partition may have differed: of the last 1,000 such windows, and of the oldest open.",
+        "window",
+        windows,
+    )
+    metrics.watch(
+        "apus_object_writes",
+        "Writes of objects and indexes; short: not every copy had it before the answer.",
+        "kind",
+        writes,
+    )
     seen = _Seen(store)
     for name, (field, about) in REPAIR.items():
         metrics.watch(f"apus_object_{name}", about, "room", partial(seen.figure, field))

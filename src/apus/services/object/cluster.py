@@ -15,9 +15,10 @@ from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.drive import Drive
+from apus.services.object.freshness import Freshness
 from apus.services.object.logic import merge, ring
 from apus.services.object.logic.ring import Ring
-from apus.services.object.model import DriveFull, Place
+from apus.services.object.model import CorruptCopy, DriveFull, Place, ReplacedCopy
 from apus.services.object.pace import Pace
 from apus.services.object.repairs import ROOMS, Key, Repairs, Room, Urgency
 
@@ -50,6 +51,10 @@ class Cluster:
         self.pace = Pace(world.clock)
         self.former = list(former)
         """Rings whose drives may still hold what has not moved yet."""
+        self.freshness = Freshness(self.repairs, world.clock.monotonic_s)
+        self.repairs.on_whole = self._whole
+        self._forgetful: dict[str, set[int]] = {}
+        """Drives that may not hold all that they acknowledged, and the partitions of objects that this is true of."""
         self.strays: dict[Key, tuple[str, ...]] = {}
         """Drives that hold something of a partition and that no ring would ask."""
         self._secret = secret
@@ -108,12 +113,15 @@ class Cluster:
             self.strays.clear()
             self.repairs.reset(new.parts)
         else:
-            self.repairs.doubt_everything(new.parts)
+            self.repairs.doubt_everything(new.parts, loose=True)
+        for name in self._forgetful:
+            self._forgetful[name] = set(range(new.parts))
 
     def forget(self, name: str) -> None:
         """This drive is none of ours any more."""
         self.drives.pop(name, None)
         self._failed_s.pop(name, None)
+        self._forgetful.pop(name, None)
 
     def lost(self, drive: Drive) -> None:
         """What it held is short of a copy: have it copied to others."""
@@ -125,7 +133,44 @@ class Cluster:
     def returned(self, drive: Drive) -> None:
         """It is in its place, and may hold anything: nothing is known until it was compared."""
         self.worked(drive)
+        self._forgetful[drive.id] = set(range(self.ring.parts))
         self.repairs.doubt_everything(self.ring.parts)
+
+    def trouble(self, drive: Drive, part: int, error: OSError) -> None:
+        """A drive did not give its copy of an object in this partition."""
+        if isinstance(error, CorruptCopy | ReplacedCopy):
+            if isinstance(error, CorruptCopy):
+                self._forgetful.setdefault(drive.id, set()).add(part)
+            self.repairs.add("objects", part)
+        else:
+            self.failed(drive, error)
+            self.repairs.suspect("objects", part)
+
+    def remembers(self, name: str, part: int) -> bool:
+        """Whether this drive, if it answers, is known to hold all objects here that it acknowledged."""
+        return part not in self._forgetful.get(name, ())
+
+    def remembers_all(self, name: str) -> bool:
+        return not self._forgetful.get(name)
+
+    def is_loose(self, room: Room, part: int) -> bool:
+        """Whether something acknowledged may be on fewer primaries than a quorum."""
+        return bool(self.former) or self.repairs.is_loose(room, part)
+
+    def doubt_s(self, room: Room, part: int) -> float:
+        """For how long copies here may have differed; 0 when they are known not to."""
+        since_s = self.repairs.since_s(room, part)
+        return 0.0 if since_s is None else max(self.world.clock.monotonic_s() - since_s, 0.001)
+
+    def saw(self, version: tuple[str, str]) -> None:
+        """New stamps are later than this version's, whatever the clock says."""
+        self._last_ticks = max(self._last_ticks, *map(merge.ticks_of, version))
+
+    def _whole(self, room: Room, part: int, window_s: float) -> None:
+        self.freshness.whole(window_s)
+        if room == "objects":
+            for parts in self._forgetful.values():
+                parts.discard(part)
 
     def resting(self, drive: Drive) -> bool:
         failed_s = self._failed_s.get(drive.id)
@@ -163,14 +208,21 @@ class Cluster:
         attempt = _Attempt(self, act, candidates[self.copies :])
         await attempt.on(candidates[: self.copies])
         results = attempt.results
-        if attempt.running or len(results) < self.copies:
-            self.repairs.add(room, part)
-        elif not self._wished(part, attempt.asked):
-            self.repairs.add(room, part, Urgency.DOUBT)  # a stand-in has it
+        short = attempt.running or len(results) < self.copies
+        self.freshness.writes += 1
+        if short or not self._wished(part, attempt.asked):
+            self.short(room, part, attempt.succeeded, Urgency.SHORT if short else Urgency.DOUBT)
         if len(results) < self.quorum:
             shown = f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed."
             raise too_few(shown, attempt.errors)
         return results
+
+    def short(self, room: Room, part: int, held_by: Iterable[str], urgency: Urgency = Urgency.SHORT) -> None:
+        """A write was acknowledged, or may be, by these drives, which are not all primaries."""
+        primaries = self.ring.primaries(part)
+        loose = sum(name in primaries for name in held_by) < self.quorum
+        self.freshness.short += 1
+        self.repairs.add(room, part, urgency, loose=loose)
 
     def _wished(self, part: int, asked: Sequence[Drive]) -> bool:
         primaries = self.ring.primaries(part)
@@ -200,6 +252,7 @@ class _Attempt(Generic[T]):
         self.results: list[T] = []
         self.errors: list[OSError] = []
         self.asked: list[Drive] = []
+        self.succeeded: list[str] = []
         self.running = 0
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._patience: asyncio.TimerHandle | None = None
@@ -227,6 +280,7 @@ class _Attempt(Generic[T]):
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         if error is None:
             self.results.append(work.result())
+            self.succeeded.append(drive.id)
             self._cluster.worked(drive)
         elif isinstance(error, OSError):
             self._cluster.failed(drive, error)

@@ -13,6 +13,7 @@ from typing import Final
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.consistency import Reading
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.engine import READ_TIMEOUT_S
 from apus.services.object.logic.listed import listed_text
@@ -32,6 +33,8 @@ class Directory:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._cache: OrderedDict[tuple[str, str], tuple[float, IndexHead | None]] = OrderedDict()
+        self._behind_since_s: float | None = cluster.world.clock.monotonic_s()
+        """Since when changes may wait for the updater."""
         self._unreported: dict[str, dict[str, IndexHead]] = {}
 
     def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
@@ -58,9 +61,23 @@ class Directory:
             await self.postpone(change)
 
     async def postpone(self, change: Change) -> None:
+        if self._behind_since_s is None:
+            self._behind_since_s = self.cluster.world.clock.monotonic_s()
         place = self.cluster.place(change.account, change.container)
         name = f"{self.cluster.stamp()}-{place.hash}"
         await self.cluster.spread("objects", place.part, lambda drive: drive.pending.add(name, change))
+
+    def saw(self, reading: Reading, account: str, container: str) -> None:
+        """A request read this index: its copies may differ, and changes may wait for the updater."""
+        kind, place = self.place(account, container)
+        reading.saw(self.cluster.doubt_s(kind, place.part))
+        if self._behind_since_s is not None:
+            reading.saw(self.cluster.world.clock.monotonic_s() - self._behind_since_s)
+
+    def caught_up(self, began_s: float) -> None:
+        """A pass that began then found that no drive keeps a change."""
+        if self._behind_since_s is not None and self._behind_since_s <= began_s:
+            self._behind_since_s = None
 
     async def head(self, account: str, container: str = "") -> IndexHead | None:
         """What it says about itself, deleted ones too."""

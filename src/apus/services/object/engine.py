@@ -16,12 +16,14 @@ import msgspec
 
 from apus.kernel.errors import Invalid, NotFound, TooLarge, Unavailable
 from apus.services.object.cluster import Cluster, ask_each, too_few
+from apus.services.object.consistency import READING, Level, noted
 from apus.services.object.drivers.drive import CopyWriter, Drive
 from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.logic.hidden import described
 from apus.services.object.logic.merge import merge
-from apus.services.object.model import STRIDE_BYTES, CorruptCopy, Head, Meta, Place, ReplacedCopy
+from apus.services.object.model import STRIDE_BYTES, Head, Meta, Place, ReplacedCopy
+from apus.services.object.strong import newest_of_quorum, outrank
 
 OBJECT_BYTES_MAX: Final = 5 * (1 << 30) + 2
 """As Swift's default `max_file_size`."""
@@ -74,6 +76,9 @@ class Engine:
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
         """Write it; when `data` raises, nothing is left."""
         place = self.cluster.place(intent.account, intent.container, intent.name)
+        reading = READING.get()
+        if reading is not None and reading.level is Level.STRONG:
+            await outrank(self.cluster, place)
         md5 = hashlib.md5(usedforsecurity=False)
         strides = _strides(data, intent.size_bytes)
         first = await anext(strides, b"")
@@ -81,7 +86,7 @@ class Engine:
             checksums = await self._digest(md5, first)
             head = self._head(intent, len(first), md5, checksums)
             await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, head, first))
-            return head
+            return noted(head)
         upload = _Upload(self.cluster, place)
         try:
             await unbroken(upload.open())
@@ -93,7 +98,7 @@ class Engine:
                 stride = await anext(strides, b"")
             head = self._head(intent, size, md5, checksums)
             await unbroken(upload.commit(head))
-            return head
+            return noted(head)
         finally:
             await unbroken(upload.close())
 
@@ -104,7 +109,21 @@ class Engine:
         return None if found is None or found.head.gone else found
 
     async def locate(self, place: Place, *, newest: bool = False) -> Found | None:
-        """The version in this place, a tombstone too."""
+        """The version in this place, a tombstone too: as fresh as the request asks for."""
+        reading = READING.get()
+        if reading is None:
+            return await self._look(place, newest=newest)
+        if reading.level is not Level.STRONG:
+            doubt_s = self.cluster.doubt_s("objects", place.part)
+            found = await self._look(place, newest=newest)
+            if reading.is_met_by(found.head if found else None):
+                reading.saw(doubt_s)
+                return found
+        sure = await newest_of_quorum(self.cluster, place)
+        return None if sure is None else Found(place, *sure)
+
+    async def _look(self, place: Place, *, newest: bool) -> Found | None:
+        """One copy, or all where one may not be enough."""
         if not newest and not self.cluster.repairs.suspects("objects", place.part):
             found = await self._first(place)
             if found is not None:
@@ -146,7 +165,7 @@ class Engine:
             raise NotFound("object.absent", "The resource could not be found.")
         tombstone = Head(account, container, name, stamp or self.cluster.stamp(), gone=True)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, tombstone, b""))
-        return tombstone
+        return noted(tombstone)
 
     async def describe(
         self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
@@ -160,7 +179,7 @@ class Engine:
         kept = described(found.head.shown_headers, headers)
         meta = Meta(found.head.stamp, self.cluster.stamp(), shown, kept)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.describe(place, meta))
-        return msgspec.structs.replace(found.head, meta=meta)
+        return noted(msgspec.structs.replace(found.head, meta=meta))
 
     async def _first(self, place: Place) -> Found | None:
         """The first primary that has it.  A missing or failing copy is noted, so the next reader asks them all."""
@@ -210,11 +229,7 @@ class Engine:
         return best
 
     def _note(self, drive: Drive, place: Place, error: OSError) -> None:
-        if isinstance(error, CorruptCopy | ReplacedCopy):
-            self.cluster.repairs.add("objects", place.part)
-        else:
-            self.cluster.failed(drive, error)
-            self.cluster.repairs.suspect("objects", place.part)
+        self.cluster.trouble(drive, place.part, error)
 
     async def _digest(self, md5: _Hash, data: bytes) -> bytes:
         def work() -> bytes:
@@ -276,7 +291,7 @@ class _Upload:
     async def commit(self, head: Head) -> None:
         await self._on_each(lambda writer: writer.commit(head))
         if set(self._writers) != set(self._cluster.ring.primaries(self._place.part)):
-            self._cluster.repairs.add("objects", self._place.part)
+            self._cluster.short("objects", self._place.part, self._writers)
 
     async def close(self) -> None:
         """Leave nothing of what was not committed."""

@@ -59,6 +59,8 @@ class Membership:
                 await drive.start()
             except OSError as error:
                 self._cluster.failed(drive, error)
+            if drive.comparing:
+                self._cluster.returned(drive)
 
     async def close(self) -> None:
         for drive in self.drives.values():
@@ -144,7 +146,6 @@ class Membership:
                 await old.close()
             drive = self.drives[drive_id]
             await drive.forget()
-            self._cluster.returned(drive)
 
     async def grow(self) -> Ring:
         """Cut every partition in two; nothing travels.  Raise Conflict while a change is under way, or repair paused.

@@ -10,8 +10,8 @@ import msgspec
 
 from apus.kernel.world import Clock
 
-CAP_BYTES_S: Final = 64 << 20
-"""Unless told otherwise.  About half of what one disk writes."""
+CAP_BYTES_S: Final = 24 << 20
+"""Unless told otherwise.  Clients then wait no more than twice as long for the slowest of a hundred answers."""
 
 COPY_COST_BYTES: Final = 64 << 10
 """What a small copy counts for at least: it costs the processor as much as it would cost the disk."""

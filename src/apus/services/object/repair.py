@@ -98,22 +98,37 @@ class _Healing:
     async def _object(self, place: Place, wanted: Plan) -> None:
         """Bring the newest version to whoever lacks it, then take it from where it does not belong."""
         drives, at_home = self._cluster.drives, True
-        sources = [drives[name] for name in wanted.sources]
         for name in wanted.lacking:
-            if await _copy(place, wanted.newest, sources, drives[name], self._cluster):
+            if await self._copy(place, wanted, name):
                 self._outcome.copied += 1
                 continue
             self._outcome.whole = at_home = False
             spare = next((one for one in self._spare if self._held[one].get(place.hash) != wanted.newest), None)
             if spare is not None and name in self._primaries:  # full, or read-only: it is still short of a copy
-                self._outcome.copied += await _copy(place, wanted.newest, sources, drives[spare], self._cluster)
+                self._outcome.copied += await self._copy(place, wanted, spare)
         for name in wanted.strays if at_home else ():
-            self._outcome.dropped += await _drop(drives[name], place, self._held[name][place.hash])
+            if name in drives:
+                self._outcome.dropped += await _drop(drives[name], place, self._held[name][place.hash])
+
+    async def _copy(self, place: Place, wanted: Plan, target: str) -> bool:
+        drives, pace = self._cluster.drives, self._cluster.pace
+        sources = [drives[name] for name in wanted.sources if name in drives]
+        if target not in drives:
+            return False
+        return await copy_version(self._cluster, place, wanted.newest, sources, drives[target], pace)
 
 
-async def _copy(place: Place, version: Version, sources: Sequence[Drive], target: Drive, cluster: Cluster) -> bool:
-    pace = cluster.pace
-    await pace.turn()
+async def copy_version(
+    cluster: Cluster,
+    place: Place,
+    version: Version,
+    sources: Sequence[Drive],
+    target: Drive,
+    pace: Pace | None = None,
+) -> bool:
+    """Bring this version, or a newer one, to the target from any of the sources; whether that was possible."""
+    if pace is not None:
+        await pace.turn()
     for source in sources:
         try:
             got = await source.copies.fetch(place)
@@ -123,16 +138,18 @@ async def _copy(place: Place, version: Version, sources: Sequence[Drive], target
             if head.version < version:
                 continue
             if data is not None:
-                await pace.spend(head.size_bytes)
+                if pace is not None:
+                    await pace.spend(head.size_bytes)
                 await target.copies.store(place, head, data)
             else:
                 await _stream(place, head, source, target, pace)
             if head.meta is not None:
                 await target.copies.describe(place, head.meta)
-            pace.made(head.size_bytes)
+            if pace is not None:
+                pace.made(head.size_bytes)
             return True
-        except CorruptCopy:
-            cluster.repairs.add("objects", place.part)
+        except CorruptCopy as error:
+            cluster.trouble(source, place.part, error)
         except ReplacedCopy:
             return False  # the next pass sees the version that came
         except OSError:
@@ -140,7 +157,7 @@ async def _copy(place: Place, version: Version, sources: Sequence[Drive], target
     return False
 
 
-async def _stream(place: Place, head: Head, source: Drive, target: Drive, pace: Pace) -> None:
+async def _stream(place: Place, head: Head, source: Drive, target: Drive, pace: Pace | None) -> None:
     present = await target.copies.head(place)
     if present is not None and present.stamp >= head.stamp:
         return
@@ -151,7 +168,8 @@ async def _stream(place: Place, head: Head, source: Drive, target: Drive, pace: 
             parts.append(chunk)
             held += len(chunk)
             if held >= STRIDE_BYTES:
-                await pace.spend(held)
+                if pace is not None:
+                    await pace.spend(held)
                 await writer.write(b"".join(parts))
                 held, parts = 0, []
         if parts:

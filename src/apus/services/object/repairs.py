@@ -18,7 +18,7 @@ from typing import Final, Literal
 Room = Literal["objects", "containers", "accounts"]
 ROOMS: Final[tuple[Room, ...]] = ("accounts", "containers", "objects")
 
-REST_S: Final = 5.0
+REST_S: Final = 2.0
 """A partition that was just looked at is not looked at again for so long: under load it changes all the time."""
 
 ASIDE_S: Final = 30.0
@@ -48,6 +48,8 @@ class _Doubt:
     since_s: float
     """When it was first told."""
     urgency: Urgency
+    loose: bool = False
+    """Something was acknowledged by fewer primaries than a quorum: it may be on other drives alone."""
     rested_s: float = 0.0
     """Until when it is left alone."""
 
@@ -64,19 +66,20 @@ class Repairs:
         self._held = False
         self._filled = asyncio.Event()
         self._told = 0
-        self.on_whole: Callable[[float], None] = lambda window_s: None
-        """Hears how long a partition was in doubt."""
-        self.doubt_everything(parts)
+        self.on_whole: Callable[[Room, int, float], None] = lambda room, part, window_s: None
+        """Hears of a partition that is whole again, and for how many seconds it was in doubt."""
+        self.doubt_everything(parts, loose=True)
 
     # Who finds something wrong.
 
-    def add(self, room: Room, part: int, urgency: Urgency = Urgency.SHORT) -> None:
+    def add(self, room: Room, part: int, urgency: Urgency = Urgency.SHORT, *, loose: bool = False) -> None:
         """Something is wrong here, or was changed on fewer copies than it should be: look soon."""
         self._told += 1
         doubt = self._doubts[room].get(part)
         if doubt is None:
             doubt = self._doubts[room][part] = _Doubt(self._told, self._monotonic_s(), urgency)
         doubt.told = self._told
+        doubt.loose |= loose
         self._soon[room, part] = min(urgency, self._soon.get((room, part), urgency))
         if urgency < Urgency.DOUBT:
             doubt.rested_s = min(doubt.rested_s, self._monotonic_s() + REST_S)
@@ -86,14 +89,14 @@ class Repairs:
         if part not in self._doubts[room]:
             self.add(room, part, Urgency.DOUBT)
 
-    def doubt_everything(self, parts: int) -> None:
+    def doubt_everything(self, parts: int, *, loose: bool = False) -> None:
         """A drive came, or came back: look at all now."""
-        self.doubt((room, part) for room in ROOMS for part in range(parts))
+        self.doubt(((room, part) for room in ROOMS for part in range(parts)), loose=loose)
 
-    def doubt(self, keys: Iterable[Key], urgency: Urgency = Urgency.DOUBT) -> None:
+    def doubt(self, keys: Iterable[Key], urgency: Urgency = Urgency.DOUBT, *, loose: bool = False) -> None:
         """Look at these now."""
         for room, part in keys:
-            self.add(room, part, urgency)
+            self.add(room, part, urgency, loose=loose)
             del self._soon[room, part]
             self._queue(room, part, urgency)
 
@@ -101,6 +104,11 @@ class Repairs:
 
     def suspects(self, room: Room, part: int) -> bool:
         return part in self._doubts[room]
+
+    def is_loose(self, room: Room, part: int) -> bool:
+        """Whether something acknowledged may be on fewer primaries than a quorum."""
+        doubt = self._doubts[room].get(part)
+        return doubt is not None and doubt.loose
 
     def since_s(self, room: Room, part: int) -> float | None:
         """When this partition came into doubt (monotonic); None when it is not."""
@@ -161,7 +169,7 @@ class Repairs:
         for queue in self._queues.values():
             queue.clear()
         self._soon.clear()
-        self.doubt_everything(parts)
+        self.doubt_everything(parts, loose=True)
 
     def mark(self, room: Room, part: int) -> int:
         """Taken before a repair, given back to `done` after it."""
@@ -172,19 +180,20 @@ class Repairs:
         doubt = self._doubts[room].get(part)
         if doubt is not None and doubt.told == mark:
             del self._doubts[room][part]
-            self.on_whole(self._monotonic_s() - doubt.since_s)
+            self.on_whole(room, part, self._monotonic_s() - doubt.since_s)
 
-    def put_back(self, key: Key, mark: int) -> None:
-        """A look at it has ended; what was told meanwhile is looked at again."""
+    def put_back(self, key: Key, mark: int, *, waits: bool) -> None:
+        """A look at it has ended.  It is looked at again after a rest; if it waits for a drive, when something is told."""
         self._taken.discard(key)
         self._put_back.set()
         doubt = self._doubts[key[0]].get(key[1])
-        if doubt is not None:
-            told = self._soon.get(key)
-            aside = told is None or told == Urgency.DOUBT
-            doubt.rested_s = self._monotonic_s() + (ASIDE_S if aside else REST_S)
-            if doubt.told != mark and told is None:
-                self._soon[key] = Urgency.DOUBT
+        if doubt is None:
+            return
+        told = self._soon.get(key)
+        aside = waits and told in (None, Urgency.DOUBT)
+        doubt.rested_s = self._monotonic_s() + (ASIDE_S if aside else REST_S)
+        if told is None and (doubt.told != mark or not waits):
+            self._soon[key] = Urgency.DOUBT
 
     def again(self, keys: Iterable[Key]) -> None:
         """Look at these, which may be in no doubt at all."""

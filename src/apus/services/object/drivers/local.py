@@ -21,6 +21,10 @@ PROBE: Final = "probe"
 """A file that is written to find out whether the drive takes writes."""
 
 
+COMPARING: Final = "comparing"
+"""A file that is there from a return of the drive until it was compared: it may not hold all that it acknowledged."""
+
+
 class LocalDrive:
     """Composed of what it keeps; all parts stand behind one fence."""
 
@@ -42,12 +46,14 @@ class LocalDrive:
         self.pending = FilePending(world, root, fence)
         self.on_return: Callable[[], None] = lambda: None
         """Hears that the drive is in its place again, and may hold other things than it did."""
+        self.comparing = False
         self._disk = world.disk
         fence.on_return = self._returned
 
     async def start(self) -> None:
         """Read what is there.  Raise DriveTrouble unless it is the drive."""
         await self.copies.start()
+        self.comparing = await self._disk.stat(self.root / COMPARING) is not None
 
     async def free_bytes(self) -> int:
         """Raise DriveTrouble unless the drive is there."""
@@ -63,10 +69,14 @@ class LocalDrive:
                 raise trouble_of(error) from error
 
     async def forget(self) -> None:
-        """The drive may hold other things than it did."""
+        """The drive may hold other things than it did.  Raise DriveTrouble."""
         self._fence.doubt()
-        self.copies.forget()
-        await self.indexes.close()
+        await self._returned()
+
+    async def compared(self) -> None:
+        """It holds all that it should."""
+        await self._disk.remove(self.root / COMPARING)
+        self.comparing = False
 
     async def repartition(self, part_power: int) -> None:
         """Count and keep by these partitions from now on; who asks meanwhile waits.  Works on one that is away, too."""
@@ -74,6 +84,12 @@ class LocalDrive:
         await self.indexes.repartition(part_power)
 
     async def _returned(self) -> None:
+        try:
+            await self._disk.write_synced(self.root / COMPARING, b"")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise trouble_of(error) from error
+        self.comparing = True
         self.copies.forget()
         await self.indexes.close()
         self.on_return()

@@ -52,9 +52,9 @@ class Auditor:
         began_s = self.cluster.world.clock.monotonic_s()
         try:
             head = await drive.copies.audit(place)
-        except CorruptCopy:
+        except CorruptCopy as error:
             self.bad += 1
-            self.cluster.repairs.add("objects", place.part)
+            self.cluster.trouble(drive, place.part, error)
             return
         if head is None:
             self.cluster.repairs.add("objects", place.part)

@@ -40,8 +40,10 @@ class DriveWatch:
                 self._away.add(key)
                 self._cluster.lost(drive)
             return
+        if self._cluster.is_away(drive):
+            self._cluster.worked(drive)
         if key in self._away:
             self._away.discard(key)
-            self._cluster.returned(drive)
-        elif self._cluster.is_away(drive):
-            self._cluster.worked(drive)
+            self._cluster.repairs.doubt_everything(self._cluster.ring.parts)
+        if drive.comparing and self._cluster.remembers_all(key):
+            await drive.compared()

@@ -87,7 +87,10 @@ class Replicator:
             try:
                 await attempted(self.name, f"{key[0]}/{key[1]}", self.settle(key))
             finally:
-                repairs.put_back(key, mark)
+                waits = len(self.cluster.primaries(key[1])) < self.cluster.copies or any(
+                    self.cluster.is_away(drive) for drive in self.cluster.primaries(key[1])
+                )
+                repairs.put_back(key, mark, waits=waits)
 
     async def _held(self, room: Room) -> dict[str, Iterable[int]]:
         """By drive, the partitions of which it holds something."""

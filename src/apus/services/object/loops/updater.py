@@ -18,9 +18,16 @@ class Updater:
 
     def __init__(self, cluster: Cluster, directory: Directory) -> None:
         self.cluster, self._directory = cluster, directory
+        self._clear: set[str] = set()
+        """Drives that kept no change, in the pass that began then."""
+        self._began_s = 0.0
 
     async def keys(self) -> Iterable[str]:
         await self._directory.report()
+        if self._clear.issuperset(self.cluster.drives):
+            self._directory.caught_up(self._began_s)
+        self._clear.clear()
+        self._began_s = self.cluster.world.clock.monotonic_s()
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
@@ -30,7 +37,10 @@ class Updater:
         if self.cluster.resting(drive):
             return
         try:
-            for name in await drive.pending.names():
+            names = await drive.pending.names()
+            if not names:
+                self._clear.add(key)
+            for name in names:
                 change = await drive.pending.get(name)
                 if change is not None:
                     await self._directory.apply(change)
