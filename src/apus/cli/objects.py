@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from apus.cli import object_drives
+from apus.cli.object_simulate import simulate
 from apus.cli.places import StateDir, cloud_at
 from apus.cli.shown import Format, in_bytes, in_time, show_table
 from apus.kernel.errors import Invalid
@@ -22,6 +23,9 @@ app.add_typer(repair, name="repair", help="What is made again after a loss, and 
 ring = typer.Typer(no_args_is_help=True)
 app.add_typer(ring, name="ring", help="Which drives keep which partition.")
 app.add_typer(object_drives.app, name="drive", help="Drives join, change and leave while the store serves.")
+
+
+app.command("simulate")(simulate)
 
 
 @app.command("status")

@@ -183,7 +183,7 @@ class Repairs:
             self.on_whole(room, part, self._monotonic_s() - doubt.since_s)
 
     def put_back(self, key: Key, mark: int, *, waits: bool) -> None:
-        """A look at it has ended.  It is looked at again after a rest; if it waits for a drive, when something is told."""
+        """A look at it has ended.  The next is after a rest; if it waits for a drive, when something is told."""
         self._taken.discard(key)
         self._put_back.set()
         doubt = self._doubts[key[0]].get(key[1])
