@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from apus.kernel.errors import Invalid
+from apus.kernel.errors import Invalid, Unavailable
 from apus.kernel.flow import FlowRunner
 from apus.kernel.once import OnceStore
 from apus.kernel.world import World
@@ -32,6 +32,8 @@ class WrittenPages:
             raise Invalid("image.uri", "refused", field="method.uri")
 
     async def fetch(self, url: str) -> AsyncIterator[bytes]:
+        if url == "http://web/silent":
+            raise Unavailable("image.no_answer", f"{url} could not be fetched: no answer.")
         if url not in self.pages:
             raise Invalid("image.uri", f"{url} answers 404")
         yield self.pages[url]

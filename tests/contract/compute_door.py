@@ -19,7 +19,7 @@ from apus.platform.bus_local import LocalBus
 from apus.platform.clock import SystemClock
 from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
-from apus.services.compute.api.routes import compute_api
+from apus.services.compute.api.routes import compute_apis
 from apus.services.placement.api.routes import placement_api
 from apus.services.placement.inventory import Inventories
 from apus.wire.app import App
@@ -49,7 +49,7 @@ def serving(**cloud_options: Any) -> Iterator[tuple[str, Cloud]]:
         world = World(clock=clock, dice=Random(7), bus=LocalBus(), store=store, disk=LocalDisk(), run=LocalRunner())
         async with Cloud(world, **cloud_options) as cloud:
             app = App(
-                [compute_api(cloud.compute), placement_api(Inventories(world, cloud.placement))],
+                [*compute_apis(cloud.compute), placement_api(Inventories(world, cloud.placement))],
                 Tokens(),
                 dice=Random(8),
             )

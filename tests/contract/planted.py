@@ -206,7 +206,14 @@ async def throw_aways(cloud: WholeCloud, admin: str, things: Things) -> Things:
     providers = await made("POST", "/placement/resource_providers", {"name": "throw-away"}, admin)
     rows = await made("GET", "/placement/resource_providers?name=throw-away", None, admin)
     things["resource_providers"] = [rows["resource_providers"][0]["uuid"]]
-    things["os-hypervisors"] = [str(row["id"]) for row in await _hypervisors(cloud, admin)]
+    hypervisors = await _hypervisors(cloud, admin)
+    things["os-hypervisors"] = [str(row["id"]) for row in hypervisors]
+    things["os-hosts"] = [str(row["hypervisor_hostname"]) for row in hypervisors]
+    things["os-aggregates"] = []
+    for number in range(3):
+        aggregate = {"aggregate": {"name": f"throw-away-{number}"}}
+        made_one = (await made("POST", "/compute/v2.1/os-aggregates", aggregate, admin))["aggregate"]
+        things["os-aggregates"].append(str(made_one["id"]))
     things["resource_classes"], things["traits"] = ["VCPU", "CUSTOM_THROW"], ["HW_CPU_X86_AVX", "CUSTOM_THROW"]
     assert providers is None or providers
     return things

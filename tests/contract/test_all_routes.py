@@ -24,11 +24,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from apus.kernel.policy import Rule
-from apus.services.compute.api.servers import _ACTIONS, _NOT_HERE
+from apus.services.compute.api.actions import ACTIONS, NOT_HERE
 from apus.services.identity.api import bodies as identity_bodies
 from apus.services.identity.api.resources import RESOURCES
 from apus.wire.app import Api
 from apus.wire.route import Route
+from apus.wire.versions import text_of
 from tests.contract.planted import MARK, PASSWORD, Tenant, Things, add_person, plant, throw_aways, view_of
 from tests.contract.shapes import ODD_TEXT, Words, bodies, names_of, of_type
 from tests.contract.whole_cloud import Answer, WholeCloud, whole_cloud
@@ -230,10 +231,19 @@ def right_body(route: Route, words: Words) -> st.SearchStrategy[Any]:
             {"flavorRef": "2"}, {"name": "\u0000", "metadata": {}}, [], "x", 5,
         )  # fmt: skip
         return st.dictionaries(
-            st.sampled_from(sorted({*_ACTIONS, *_NOT_HERE})), st.sampled_from(arguments), min_size=1, max_size=1
+            st.sampled_from(sorted({*ACTIONS, *NOT_HERE})), st.sampled_from(arguments), min_size=1, max_size=1
         )
     if route.operation == "act_on_flavor":
         return st.sampled_from(("addTenantAccess", "removeTenantAccess")).map(lambda verb: {verb: {"tenant": "x"}})
+    if route.operation == "act_on_aggregate":
+        hosts = st.fixed_dictionaries({"host": words("host")})
+        metadata = st.fixed_dictionaries(
+            {"metadata": st.dictionaries(words("key"), st.none() | words("value"), max_size=2)}
+        )
+        return st.one_of(
+            st.sampled_from(("add_host", "remove_host")).flatmap(lambda verb: st.fixed_dictionaries({verb: hosts})),
+            st.fixed_dictionaries({"set_metadata": metadata}),
+        )
     if route.operation == "create_image":
         fields = {
             "name": words("name"), "disk_format": st.sampled_from(("raw", "qcow2", "iso")), "container_format": st.just("bare"),
@@ -460,7 +470,8 @@ def check_reached(scene: Scene, api: Api, route: Route) -> None:
         if not planted:
             return
         path = path.replace(f"{{{name}}}", quote(planted[0], safe="")).replace(f"{{{name}:path}}", planted[0])
-    headers = {"openstack-api-version": f"{api.name} latest"} if api.name in ("compute", "placement") else {}
+    version = text_of(route.until) if route.until is not None else "latest"
+    headers = {"openstack-api-version": f"{api.name} {version}"} if api.name in ("compute", "placement") else {}
     answers = [scene.ask("GET", api.prefix + path, None, scene.tokens[who], headers) for who in ("member", "admin")]
     statuses = [answer.status for answer in answers if answer is not None]
     assert min(statuses) < 400, (path, statuses)

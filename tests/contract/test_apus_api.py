@@ -60,6 +60,10 @@ class WrittenPlacement:
 
     async def enable_host(self, host: str, enabled: bool, reason: str | None) -> None: ...
 
+    async def forget_host(self, host: str) -> None: ...
+
+    async def zone_hosts(self, zones: Mapping[str, str]) -> None: ...
+
     async def claims(self) -> Sequence[Claim]:
         return []
 
@@ -76,6 +80,9 @@ class WrittenCompute:
         raise NotImplementedError
 
     async def metadata_for(self, server_id: str) -> Mapping[str, bytes] | None:
+        raise NotImplementedError
+
+    async def keep_password(self, server_id: str, password: str) -> None:
         raise NotImplementedError
 
 

@@ -319,6 +319,40 @@ def test_what_an_operator_reads_and_sets(cloud: Cloud) -> None:
     assert cloud.json("ip availability list", ADMIN)[0]["Network Name"] == "default"
 
 
+def test_hosts_are_put_together_by_the_command(cloud: Cloud) -> None:
+    hosts = [row["Hypervisor Hostname"] for row in cloud.json("hypervisor list", ADMIN)]
+    cloud.run("aggregate create rack --zone north --property a=b", ADMIN)
+    cloud.run(f"aggregate add host rack {hosts[0]}", ADMIN)
+    shown = cloud.json("aggregate show rack", ADMIN)
+    assert (shown["availability_zone"], shown["hosts"], shown["properties"]) == ("north", [hosts[0]], {"a": "b"})
+    assert {row["Zone Name"] for row in cloud.json("availability zone list")} == {"nova", "north"}
+    assert cloud.json(f"hypervisor show {hosts[0]}", ADMIN)["aggregates"] == ["rack"]
+    cloud.run("aggregate set rack --name shelf --zone south --property c=d", ADMIN)
+    assert [row["Availability Zone"] for row in cloud.json("aggregate list", ADMIN)] == ["south"]
+    old = "--os-compute-api-version 2.42"
+    zones = {row["Host Name"]: row["Zone"] for row in cloud.json(f"{old} host list", ADMIN)}
+    assert zones == {hosts[0]: "south", hosts[1]: "nova"}
+    assert cloud.json(f"{old} host show {hosts[0]}", ADMIN)[0]["Project"] == "(total)"
+    cloud.run(f"aggregate remove host shelf {hosts[0]}", ADMIN)
+    cloud.run("aggregate delete shelf", ADMIN)
+    assert {row["Zone Name"] for row in cloud.json("availability zone list")} == {"nova"}
+    assert cloud.json("server migration list", ADMIN) == []
+
+
+def test_a_server_changes_its_security_groups_by_the_command(cloud: Cloud, image: str) -> None:
+    cloud.run("security group create inner")
+    cloud.json(f"server create --image {image} --flavor m1.micro --network default --wait three")
+    assert [group["name"] for group in cloud.json("server show three")["security_groups"]] == ["default"]
+    cloud.run("server add security group three inner")
+    cloud.run("server remove security group three default")
+    assert [group["name"] for group in cloud.json("server show three")["security_groups"]] == ["inner"]
+    (port,) = cloud.json("port list --server three")
+    group = cloud.json("security group show inner")["id"]
+    assert cloud.json(f"port show {port['ID']}")["security_group_ids"] == [group]
+    cloud.run("server delete three --wait")
+    cloud.run("security group delete inner")
+
+
 def test_a_host_s_resources_by_the_command(cloud: Cloud) -> None:
     def placement(words: str, *, silent: bool = False) -> Any:
         return cloud.run(words, ADMIN) if silent else cloud.json(words, ADMIN)
@@ -340,6 +374,25 @@ def test_a_host_s_resources_by_the_command(cloud: Cloud) -> None:
     placement(f"resource provider allocation set {consumer} --allocation rp={id},VCPU=2 {owner} --consumer-type TEST")
     assert placement(f"resource provider allocation show {consumer}")[0]["resources"] == {"VCPU": 2}
     assert {row["resource_class"]: row["usage"] for row in placement(f"resource provider usage show {id}")}["VCPU"] == 2
+    alone = placement(
+        "allocation candidate list --group 1 --resource VCPU=1 --required CUSTOM_SHINY --group 2 --resource MEMORY_MB=1"
+        " --group-policy none"
+    )
+    assert {row["resource provider"] for row in alone} == {id}
+    apart = "--group 1 --resource VCPU=1 --group 2 --resource MEMORY_MB=1 --group-policy isolate"
+    assert placement(f"allocation candidate list {apart} --required CUSTOM_SHINY") == []
+    assert [row["uuid"] for row in placement("resource provider list --required CUSTOM_SHINY --resource VCPU=1")] == [
+        id
+    ]
+    group = "0f7c2f4e-1111-4a6b-8c6f-0d2a7f5a9f11"
+    generation = placement(f"resource provider show {id}")["generation"]
+    placement(f"resource provider aggregate set {id} --aggregate {group} --generation {generation}")
+    assert [row["uuid"] for row in placement(f"resource provider list --member-of {group}")] == [id]
+    (owned,) = placement(f"resource usage show {consumer}")
+    assert (owned["resource_class"], owned["usage"]["VCPU"]) == (
+        "TEST",
+        2,
+    )  # since 1.38 by type, which it prints as it is
     placement(f"resource provider allocation delete {consumer}", silent=True)
     placement(f"resource provider trait delete {id}", silent=True)
     placement(f"resource provider inventory delete {id}", silent=True)

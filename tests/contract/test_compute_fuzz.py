@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from apus.kernel.policy import Rule
-from apus.services.compute.api.routes import compute_api
+from apus.services.compute.api.routes import compute_apis
 from apus.services.placement.api.routes import placement_api
 from apus.services.placement.inventory import Inventories
 from apus.wire.app import Api, App
@@ -76,7 +76,7 @@ async def call(
 
 async def doors() -> tuple[Cloud, list[Api], App]:
     cloud = Cloud(await memory_world(), hosts=("h1",))
-    apis = [compute_api(cloud.compute), placement_api(Inventories(cloud.world, cloud.placement))]
+    apis = [*compute_apis(cloud.compute), placement_api(Inventories(cloud.world, cloud.placement))]
     return cloud, apis, App(apis, Tokens(), dice=Random(3))
 
 

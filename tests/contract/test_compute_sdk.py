@@ -58,7 +58,15 @@ def boot(url: str, token: str = "alice", **fields: Any) -> dict[str, Any]:
 
 
 def test_discovery(url: str) -> None:
-    assert requests.get(f"{url}/compute", timeout=9).json()["versions"][0]["version"] == "2.100"
+    old, new = requests.get(f"{url}/compute", timeout=9).json()["versions"]
+    assert (old["id"], old["status"], new["id"], new["version"]) == ("v2.0", "SUPPORTED", "v2.1", "2.100")
+    for entry in (old, new):
+        shown = requests.get(entry["links"][0]["href"], timeout=9).json()["version"]
+        assert (shown["id"], shown["links"][0]) == (entry["id"], entry["links"][0])
+    headers = {"X-Auth-Token": "alice", "OpenStack-API-Version": "compute 2.90"}
+    answer = requests.get(f"{url}/compute/v2/flavors/detail", headers=headers, timeout=9)
+    assert answer.headers["OpenStack-API-Version"] == "compute 2.1"
+    assert all("extra_specs" not in flavor for flavor in answer.json()["flavors"])
     assert requests.get(f"{url}/compute/v2.1/", timeout=9).json()["version"]["min_version"] == "2.1"
     assert requests.get(f"{url}/placement/", timeout=9).json()["versions"][0]["max_version"] == "1.39"
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from apus.kernel.buffers import BUFFER_BYTES, take_buffer
 from apus.kernel.world import Disk
+from apus.platform.direct import DIRECT_BYTES
 from apus.platform.disk import LocalDisk
 from apus.sim.disk import SimDisk, SimDrive
 from apus.sim.loop import run
@@ -195,3 +200,43 @@ def test_a_power_cut_tears_what_was_not_synced() -> None:
 
         run(story())
     assert {1000, 5000} < lengths
+
+
+BUFFERED = st.builds(
+    lambda fill, size, whole: (fill, (size // 4096 + 1) * 4096 if whole else size, whole),
+    st.integers(0, 255),
+    st.sampled_from([1, 700, 4096, DIRECT_BYTES, DIRECT_BYTES + 5, BUFFER_BYTES - 4096]),
+    st.booleans(),
+)
+
+
+@pytest.mark.parametrize("root", ["/dev/shm", "."], ids=["memory", "here"])
+@settings(max_examples=25, deadline=None)
+@given(parts=st.lists(BUFFERED, min_size=1, max_size=5))
+def test_large_pieces_arrive_whichever_way_they_go(root: str, parts: list[tuple[int, int, bool]]) -> None:
+    """Buffers at a page and not, of whole pages and not, among small pieces: in a file that grows, and in place."""
+    made = list[bytes | memoryview]()
+    for fill, size, whole in parts:
+        view = take_buffer()[:size]
+        view[:] = bytes([fill]) * size
+        made.append(view if whole or fill % 2 else bytes(view))
+    expected = b"".join(made)
+
+    async def story(disk: LocalDisk, path: Path) -> None:
+        writer = await disk.create(path)
+        for part in made:
+            await writer.write(part)
+        await writer.sync()
+        await writer.close()
+        assert await disk.read(path) == expected
+        file = await disk.open(path)
+        await file.write_synced(len(expected), made)
+        await file.write_synced(0, made)
+        assert file.size_bytes == 2 * len(expected)
+        assert await file.read(0, 2 * len(expected)) == 2 * expected
+        await file.close()
+
+    disk = LocalDisk()
+    with tempfile.TemporaryDirectory(dir=root) as directory:
+        asyncio.run(story(disk, Path(directory) / "file"))
+    disk.close()

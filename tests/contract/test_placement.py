@@ -270,6 +270,128 @@ def test_candidates() -> None:
     with_door(story)
 
 
+def test_groups_of_a_request_and_since_when_they_may_be_written() -> None:
+    async def story(door: Door) -> None:
+        await provider(door, A, "host")
+        await provider(door, B, "numa1", parent_provider_uuid=A)
+        await provider(door, C, "numa2", parent_provider_uuid=A)
+        body = {"resource_provider_generation": 2, "traits": ["HW_CPU_X86_AVX"]}
+        assert (await door.ask("PUT", f"/resource_providers/{B}/traits", body)).status == 200
+
+        async def ways(query: str, version: str = "1.39") -> list[dict[str, list[str]]]:
+            answer = await door.ask("GET", f"/allocation_candidates?{query}", version=version)
+            assert answer.status == 200, answer.data
+            return [request.get("mappings", request) for request in answer.body["allocation_requests"]]
+
+        assert await ways("resources1=VCPU:3&required1=HW_CPU_X86_AVX&resources2=VCPU:3&group_policy=isolate") == [
+            {"1": [B], "2": [A]}, {"1": [B], "2": [C]},
+        ]  # fmt: skip
+        assert len(await ways("resources1=VCPU:1&resources2=VCPU:1&group_policy=none")) == 6
+        assert await ways(f"resources_X=VCPU:1&in_tree_X={B}&required_X=!HW_CPU_X86_AVX&limit=1") == [{"_X": [A]}]
+        assert len(await ways("resources=VCPU:1", "1.28")) == 1  # trees came with 1.29
+        assert (await ways("resources=VCPU:1&root_required=HW_CPU_X86_AVX")) == []
+        assert len(await ways("resources=VCPU:1&required=in:HW_CPU_X86_AVX,HW_CPU_X86_VMX")) == 1
+        for query, version in (
+            ("resources1=VCPU:1&resources2=VCPU:1", "1.39"),
+            ("resources1=VCPU:1&resources2=VCPU:1&group_policy=x", "1.39"),
+            ("resources1=VCPU:1", "1.24"), ("resources_A=VCPU:1", "1.32"), ("resources=VCPU:1&required=HW_CPU_X86_AVX", "1.16"),
+            ("resources=VCPU:1&required=!HW_CPU_X86_AVX", "1.21"), (f"resources=VCPU:1&member_of={A}", "1.20"),
+            (f"resources=VCPU:1&member_of=!{A}", "1.31"), (f"resources=VCPU:1&in_tree={A}", "1.30"),
+            ("resources=VCPU:1&root_required=HW_CPU_X86_AVX", "1.34"), ("resources=VCPU:1&limit=1", "1.15"),
+            ("resources=VCPU:1&required=in:HW_CPU_X86_AVX,HW_CPU_X86_VMX", "1.38"), ("resources=VCPU:1&in_tree=x", "1.39"),
+            ("resources=VCPU:1&required=HW_NOT_THERE", "1.39"), ("resources=NO_SUCH:1", "1.39"), ("required1=HW_CPU_X86_AVX", "1.39"),
+            ("resources1=VCPU:1&same_subtree=1,2", "1.39"), ("resources=VCPU:1&else=1", "1.39"),
+            ("resources=VCPU:1&member_of=x", "1.39"), ("resources=VCPU:1&required=", "1.39"),
+        ):  # fmt: skip
+            answer = await door.ask("GET", f"/allocation_candidates?{query}", version=version)
+            assert answer.status == 400, (query, version, answer.data)
+        listed = (await door.ask("GET", "/resource_providers?required=HW_CPU_X86_AVX&resources=VCPU:4")).body
+        assert [item["uuid"] for item in listed["resource_providers"]] == [B]
+        assert (await door.ask("GET", "/resource_providers?required=HW_CPU_X86_AVX", version="1.17")).status == 400
+
+    with_door(story)
+
+
+def test_inventory_moves_together_with_what_is_held_of_it() -> None:
+    async def story(door: Door) -> None:
+        await provider(door, A, "host")
+        assert (
+            await door.ask("POST", "/resource_providers", {"name": "child", "uuid": B, "parent_provider_uuid": A})
+        ).status == 200
+        held = {
+            "allocations": {A: {"resources": {"VCPU": 2, "MEMORY_MB": 64}}}, "project_id": "p", "user_id": "u",
+            "consumer_generation": None, "consumer_type": "INSTANCE",
+        }  # fmt: skip
+        assert (await door.ask("PUT", f"/allocations/{CONSUMER}", held)).status == 204
+        generation = (await door.ask("GET", f"/resource_providers/{A}")).body["generation"]
+        moved: dict[str, Any] = {
+            "inventories": {
+                A: {"resource_provider_generation": generation, "inventories": {"MEMORY_MB": {"total": 1024}}},
+                B: {"resource_provider_generation": 1, "inventories": {"VCPU": {"total": 4}}},
+            },
+            "allocations": {},
+        }
+        refused = await door.ask("POST", "/reshaper", moved)
+        assert (refused.status, refused.body["errors"][0]["code"]) == (409, "placement.inventory.inuse")
+        after = {A: {"resources": {"MEMORY_MB": 64}}, B: {"resources": {"VCPU": 2}}}
+        moved["allocations"] = {CONSUMER: {**held, "consumer_generation": 1, "allocations": after}}
+        stale = {
+            **moved,
+            "inventories": {**moved["inventories"], B: {**moved["inventories"][B], "resource_provider_generation": 9}},
+        }
+        assert (await door.ask("POST", "/reshaper", stale)).status == 409
+        shown = (await door.ask("GET", f"/allocations/{CONSUMER}")).body
+        assert list(shown["allocations"]) == [A]  # a refusal changed nothing
+        assert (await door.ask("POST", "/reshaper", moved, "1.29")).status == 404
+        assert (await door.ask("POST", "/reshaper", moved)).status == 204
+        shown = (await door.ask("GET", f"/allocations/{CONSUMER}")).body
+        assert {id: item["resources"] for id, item in shown["allocations"].items()} == {
+            A: {"MEMORY_MB": 64},
+            B: {"VCPU": 2},
+        }
+        assert (await door.ask("GET", f"/resource_providers/{A}/usages")).body["usages"] == {"MEMORY_MB": 64}
+        assert (await door.ask("GET", f"/resource_providers/{B}/usages")).body["usages"] == {"VCPU": 2}
+        nowhere = {**moved, "inventories": {C: moved["inventories"][B]}}
+        assert (await door.ask("POST", "/reshaper", nowhere)).status == 400
+
+    with_door(story)
+
+
+def test_consumers_have_types_since_1_38() -> None:
+    async def story(door: Door) -> None:
+        await provider(door, A, "host")
+        body = {"allocations": {A: {"resources": {"VCPU": 1}}}, "project_id": "p", "user_id": "u"}
+        assert (await door.ask("POST", "/allocations", {CONSUMER: body}, "1.27")).status == 204
+        typed = {**body, "consumer_generation": None, "consumer_type": "MIGRATION"}
+        assert (await door.ask("PUT", f"/allocations/{B}", {**body, "consumer_generation": None})).status == 400
+        assert (await door.ask("PUT", f"/allocations/{B}", typed)).status == 204
+        usages = (await door.ask("GET", "/usages?project_id=p")).body["usages"]
+        assert usages == {
+            "MIGRATION": {"VCPU": 1, "consumer_count": 1}, "unknown": {"VCPU": 1, "consumer_count": 1},
+        }  # fmt: skip
+        assert list((await door.ask("GET", "/usages?project_id=p&consumer_type=MIGRATION")).body["usages"]) == [
+            "MIGRATION"
+        ]
+        everything = (await door.ask("GET", "/usages?project_id=p&consumer_type=all")).body["usages"]
+        assert everything == {"all": {"VCPU": 2, "consumer_count": 2}}
+        assert (await door.ask("GET", "/usages?project_id=p", version="1.37")).body["usages"] == {"VCPU": 2}
+
+    with_door(story)
+
+
+def test_one_inventory_is_added() -> None:
+    async def story(door: Door) -> None:
+        assert (await door.ask("POST", "/resource_providers", {"name": "a", "uuid": A})).status == 200
+        body = {"resource_class": "VCPU", "total": 4, "resource_provider_generation": 1}
+        made = await door.ask("POST", f"/resource_providers/{A}/inventories", body)
+        assert (made.status, made.body["total"]) == (201, 4)
+        assert made.headers["location"].endswith(f"/resource_providers/{A}/inventories/VCPU")
+        body["resource_provider_generation"] = made.body["resource_provider_generation"]
+        assert (await door.ask("POST", f"/resource_providers/{A}/inventories", body)).status == 409
+
+    with_door(story)
+
+
 def test_classes_and_traits() -> None:
     async def story(door: Door) -> None:
         assert (await door.ask("POST", "/resource_classes", {"name": "CUSTOM_GOLD"})).status == 201

@@ -166,14 +166,11 @@ def test_protections_that_are_not_there_are_refused(s3: Any, server: S3Server, b
     for asked in (
         {"ServerSideEncryption": "AES256"},
         {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32},
-        {"ObjectLockLegalHoldStatus": "ON"},
     ):
         status, _, body = server.signed("PUT", f"/{bucket}/o", b"x", **_headers(asked))
         assert (status, b"NotImplemented" in body) == (501, True), body
     with refusal("NoSuchKey"):
         s3.get_object(Bucket=bucket, Key="o")
-    with refusal("NotImplemented"):
-        s3.create_bucket(Bucket="to-be-locked", ObjectLockEnabledForBucket=True)
 
 
 def _headers(asked: dict[str, str]) -> dict[str, str]:
@@ -181,7 +178,6 @@ def _headers(asked: dict[str, str]) -> dict[str, str]:
         "ServerSideEncryption": "x_amz_server_side_encryption",
         "SSECustomerAlgorithm": "x_amz_server_side_encryption_customer_algorithm",
         "SSECustomerKey": "x_amz_server_side_encryption_customer_key",
-        "ObjectLockLegalHoldStatus": "x_amz_object_lock_legal_hold",
     }
     return {names[name]: value for name, value in asked.items()}
 

@@ -57,6 +57,13 @@ class Guest:
     async def reaches(self, ip: str, port: int, *, timeout_s: float = 0.4) -> bool:
         return await self.run(lambda: _connects(ip, port, timeout_s)) is not None
 
+    async def stream_to(self, ip: str, listener: Listener) -> Stream:
+        """A TCP connection to a listener that another guest opened."""
+        port = listener.listener.getsockname()[1]
+        near = await self.run(lambda: socket.create_connection((ip, port), timeout=5))
+        far, _ = await asyncio.to_thread(listener.listener.accept)
+        return Stream(near, far)
+
     async def local_address_towards(self, ip: str, port: int) -> str | None:
         return await self.run(lambda: _connects(ip, port, 0.4))
 
@@ -65,6 +72,36 @@ class Guest:
 
     async def ask_name(self, server: str, name: str) -> str | None:
         return await self.run(lambda: _dns(server, name))
+
+
+class Stream:
+    """Both ends of one TCP connection."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.near, self.far = near, far
+
+    async def carries(self, *, timeout_s: float = 5.0) -> bool:
+        """Whether a byte gets there and one comes back; what the kernel sends again counts."""
+        return await self._passes(self.near, self.far, timeout_s) and await self._passes(self.far, self.near, timeout_s)
+
+    async def answers(self, *, timeout_s: float) -> bool:
+        """Whether a byte of the far end gets to the near one, which sends nothing of its own."""
+        return await self._passes(self.far, self.near, timeout_s)
+
+    async def _passes(self, sender: socket.socket, receiver: socket.socket, timeout_s: float) -> bool:
+        def blocking() -> bool:
+            sender.sendall(b"x")
+            receiver.settimeout(timeout_s)
+            try:
+                return receiver.recv(1) == b"x"
+            except TimeoutError:
+                return False
+
+        return await asyncio.to_thread(blocking)
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
 
 
 class Listener:

@@ -302,6 +302,40 @@ class TestTraffic:
 
         asyncio.run(story())
 
+    def test_a_connection_ends_with_the_rule_that_let_it_in(self) -> None:
+        async def story() -> None:
+            async with bench("flat") as b:
+                network = network_spec()
+                server = port_spec(network, 5, tcp_in(80), tcp_in(81), tcp_in(82, group="friends"))
+                client = port_spec(network, 6)
+                await b.driver.ensure_network(with_reservations(network, server, client))
+                one, two = await b.guest(server), await b.guest(client)
+                for guest in (one, two):
+                    await guest.take_lease()
+                await b.driver.update_sets([AddressSet(name="friends", addresses=("10.9.0.6",))])
+                listeners = [await one.serve(port) for port in (80, 81, 82)]
+                web, other, friendly = [await two.stream_to("10.9.0.5", listener) for listener in listeners]
+                assert [await stream.carries() for stream in (web, other, friendly)] == [True] * 3
+
+                without = tuple(rule for rule in server.rules if rule.port_min != 80)
+                await b.driver.ensure_port(msgspec.structs.replace(server, rules=without))
+                await b.driver.update_sets([AddressSet(name="friends", addresses=())])
+                # the server may send to anyone, but not within a connection that no rule lets in
+                for ended in (web, friendly):
+                    assert not await ended.answers(timeout_s=0.5)
+                    assert not await ended.carries(timeout_s=0.5)
+                assert await other.carries()
+
+                await b.driver.ensure_port(server)
+                assert await web.carries()  # the same rule again: what the ends still hold goes on
+                silent = msgspec.structs.replace(client, rules=())
+                await b.driver.ensure_port(silent)
+                assert not await other.carries(timeout_s=0.5)  # nor may the client go on with what it began
+                for end in (web, other, friendly, *listeners):
+                    end.close()
+
+        asyncio.run(story())
+
     def test_a_forged_source_is_dropped(self) -> None:
         async def story() -> None:
             async with bench("flat") as b:

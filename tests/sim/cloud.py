@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid, NotFound
 from apus.kernel.flow import FlowRunner
@@ -93,6 +95,7 @@ class FakeNetwork:
                         id=child_id(server_id, str(index)), network_id=NETWORK_ID, network_name="private",
                         project_id=caller.project_id or "", server_id=server_id, mac=f"fa:16:3e:00:{self._next:04x}",
                         fixed_ips=(FixedIp(address=address, subnet_id="s", cidr="10.0.0.0/16"),), mtu=1500, host=host,
+                        security_group_ids=("default",), security_group_names=("default",),
                     )
                 )  # fmt: skip
             self.ports[server_id] = tuple(made)
@@ -100,6 +103,14 @@ class FakeNetwork:
 
     async def release_ports(self, server_id: str) -> None:
         self.ports.pop(server_id, None)
+
+    async def regroup(self, caller: Caller, server_id: str, group: str, *, add: bool) -> Sequence[ServerPort]:
+        made = []
+        for port in self.ports.get(server_id, ()):
+            kept = tuple(name for name in port.security_group_names if name != group) + ((group,) if add else ())
+            made.append(msgspec.structs.replace(port, security_group_ids=kept, security_group_names=kept))
+        self.ports[server_id] = tuple(made)
+        return made
 
     async def ports_of(self, server_ids: Sequence[str]) -> Mapping[str, Sequence[ServerPort]]:
         return {id: self.ports[id] for id in server_ids if id in self.ports}

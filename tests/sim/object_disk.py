@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from apus.kernel.world import Stat
 
@@ -188,9 +190,12 @@ class FaultyOpenFile:
         data = self._data()[offset : offset + length]
         return data if len(data) == length and self._disk.dice.random() < 0.5 else None
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
         self._disk._look(self._path)
-        return self._data()[offset : offset + length]
+        data = self._data()[offset : offset + length]
+        if check is not None:
+            check(data)
+        return data
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         self._disk._change(self._path, grows=True)
@@ -204,3 +209,24 @@ class FaultyOpenFile:
     def _data(self) -> bytes:
         self._last = self._disk.files.get(self._path, self._last)
         return self._last
+
+
+def sqlite_on(disk: FaultyDisk) -> Callable[[Path], sqlite3.Connection]:
+    """Indexes on this disk: a commit is there whole after a power cut, or not at all."""
+
+    def connect(path: Path) -> sqlite3.Connection:
+        class OnDisk(sqlite3.Connection):
+            def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+                if sql != "COMMIT":
+                    return super().execute(sql, *values)
+                disk._change(path, grows=True)
+                cursor = super().execute(sql)
+                disk.files[path] = disk.synced[path] = self.serialize()
+                return cursor
+
+        connection = sqlite3.connect(":memory:", isolation_level=None, factory=OnDisk)
+        if path in disk.files:
+            connection.deserialize(disk.files[path])
+        return connection
+
+    return connect

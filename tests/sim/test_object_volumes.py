@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from apus.services.object.drivers.fence import DriveIdentity, Fence, format_drive
 from apus.services.object.drivers.trailer import checksums_of, seal
 from apus.services.object.drivers.volumes.copies import VolumeCopies
+from apus.services.object.drivers.volumes.journal import ALIGNED_BYTES, PAGE_BYTES
 from apus.services.object.drivers.volumes.run import IndexDamaged
 from apus.services.object.logic.merge import digest_of, make_stamp
 from apus.services.object.logic.ring import part_of
@@ -130,7 +131,11 @@ class Volumes(RuleBasedStateMachine):
         self.ticks += 1
         return self.ticks
 
-    @rule(name=st.sampled_from(NAMES), size=st.sampled_from([0, 1, 700, 2500]), fill=st.integers(0, 255))
+    @rule(
+        name=st.sampled_from(NAMES),
+        size=st.sampled_from([0, 1, 700, 2500, ALIGNED_BYTES + 1]),
+        fill=st.integers(0, 255),
+    )
     def store(self, name: str, size: int, fill: int) -> None:
         data = bytes([fill]) * size
         head = head_of(name, self.stamp(), data)
@@ -397,3 +402,22 @@ async def test_dead_bytes_are_given_back() -> None:
             assert found is not None
             assert found[1] == bytes([ticks]) * 1000
         copies = await opened(disk, clock)
+
+
+@awaited
+async def test_large_data_begin_at_a_page_and_are_found_again_without_the_index() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    copies = await opened(disk, clock, volume_bytes=1 << 30)
+    bodies = {"o1": b"s" * 10, "o2": Random(1).randbytes(ALIGNED_BYTES), "o3": Random(2).randbytes(ALIGNED_BYTES + 9)}
+    for tick, (name, data) in enumerate(bodies.items(), 1):
+        await copies.store(place_of(name), head_of(name, tick, data), data)
+    volume = next(path for path in disk.files if path.suffix == ".volume")
+    for data in (bodies["o2"], bodies["o3"]):
+        assert disk.files[volume].find(data) % PAGE_BYTES == 0
+    for path in [path for path in disk.files if path.name == "manifest" or path.suffix == ".run"]:
+        await disk.remove(path)
+    copies = await opened(disk, clock, volume_bytes=1 << 30)
+    for name, data in bodies.items():
+        read = await read_all(copies, name)
+        assert read is not None
+        assert read[1] == data

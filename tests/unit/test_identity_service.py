@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -343,6 +344,52 @@ def test_ec2_keys_give_their_owner() -> None:
         await client.ok("DELETE", f"{path}/{made['access']}", token=demo)
         assert await client.identity.signing_key(*asked) is None
         assert client.identity.core.view.version > before, "who remembers the key is not told"
+
+    run(work)
+
+
+def test_an_access_key_may_be_changed_and_signs_from_then_on() -> None:
+    async def work(client: Client) -> None:
+        caller = client.identity.verifier.verify(client.token)
+
+        def of(access: str, secret: str) -> dict[str, object]:
+            return {"blob": json.dumps({"access": access, "secret": secret})}
+
+        async def signs(access: str, secret: str) -> bool:
+            found = await client.identity.signing_key(access, "20260131", "RegionOne", "s3")
+            return found is not None and found[0] == signing_key(secret, "20260131", "RegionOne", "s3")
+
+        kept = {"type": "ec2", "user_id": caller.user_id, "project_id": caller.project_id}
+        body = {"credential": {**kept, **of("first", "s1")}}
+        id = (await client.ok("POST", "/v3/credentials", body))["credential"]["id"]
+        assert id == hashlib.sha256(b"first").hexdigest()
+        other = (await client.ok("POST", "/v3/credentials", {"credential": {**kept, **of("other", "s9")}}))[
+            "credential"
+        ]
+        assert await signs("first", "s1")
+
+        path = f"/v3/credentials/{id}"
+        changed = (await client.ok("PATCH", path, {"credential": of("second", "s2")}))["credential"]
+        assert (changed["id"], json.loads(changed["blob"])["access"]) == (id, "second")
+        assert await signs("second", "s2")
+        assert await client.identity.signing_key("first", "20260131", "RegionOne", "s3") is None
+        mine = f"/v3/users/{caller.user_id}/credentials/OS-EC2"
+        assert (await client.ok("GET", f"{mine}/second"))["credential"]["secret"] == "s2"
+        assert (await client.call("GET", f"{mine}/first"))[0] == 404
+
+        taken = f"/v3/credentials/{other['id']}"
+        assert (await client.call("PATCH", taken, {"credential": of("second", "x")}))[0] == 409
+        assert (await client.call("POST", "/v3/credentials", {"credential": {**kept, **of("second", "x")}}))[0] == 409
+        assert await signs("other", "s9")
+        await client.ok("PATCH", path, {"credential": of("third", "s3")})
+        assert await client.identity.signing_key("second", "20260131", "RegionOne", "s3") is None
+        await client.ok("PATCH", path, {"credential": of("first", "s4")})
+        assert await signs("first", "s4")
+        await client.ok("PATCH", path, {"credential": of("fourth", "s5")})
+        await client.ok("DELETE", path)
+        assert await client.identity.signing_key("fourth", "20260131", "RegionOne", "s3") is None
+        await client.ok("PATCH", taken, {"credential": of("fourth", "s6")})
+        assert await signs("fourth", "s6")
 
     run(work)
 

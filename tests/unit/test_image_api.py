@@ -379,6 +379,22 @@ def test_imports() -> None:
     run(story())
 
 
+def test_a_source_that_never_answers_is_given_up() -> None:
+    async def story() -> None:
+        async with image_cloud() as cloud:
+            image_id = await cloud.image()
+            flow = await cloud.images.start_import(ALICE, image_id, "web-download", "http://web/silent")
+            await cloud.flows.advance_to_rest(flow.id)
+            assert (await cloud.show(image_id))["status"] == "importing"
+            cloud.world.clock.ahead_s = limits.ANSWER_WITHIN_S + 10  # type: ignore[attr-defined]
+            await cloud.flows.advance_to_rest(flow.id)
+            image = await cloud.show(image_id)
+            assert (image["status"], image["os_glance_failed_import"]) == ("queued", "object")
+            assert "no answer" in image["os_glance_failure"]
+
+    run(story())
+
+
 def test_deleted_while_importing() -> None:
     async def story() -> None:
         async with image_cloud({"http://web/good": RAW}) as cloud:

@@ -87,6 +87,9 @@ def test_fetching() -> None:
             ):  # fmt: skip
                 with pytest.raises(error):
                     await _all(fetcher, f"{base}/{path}")
+            with pytest.raises(Unavailable) as silent:
+                await _all(fetcher, "http://127.0.0.1:1/nobody-listens")
+            assert silent.value.code == "image.no_answer"
             asked.clear()
             with pytest.raises((Invalid, Unavailable)):
                 await _all(HttpFetcher(), f"http://localhost:{server.addresses[0][1]}/image")

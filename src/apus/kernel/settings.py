@@ -66,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where a control node reaches the object process, when that is another node's: http://10.0.0.5:8775."""
     micro_image_dir: str = ""
     """Where `apus image build micro` put the guest that is imported at the first start; empty: the usual cache."""
+    web_download_private: bool = False
+    """Images may be fetched from loopback, link-local and private addresses too: then tenants reach what we reach."""
     cpu_allocation_ratio: Ratio = 16.0
     memory_allocation_ratio: Ratio = 1.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

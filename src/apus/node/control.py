@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from apus.node.first_start import FirstStart
     from apus.node.seams import ControlSeams
     from apus.services.compute.agent.image_cache import ReadImage
+    from apus.services.image.service import Images
 
 RESELLER_ROLES = ("ResellerAdmin",)
 OBJECT_PATHS = ("/v1", "/info", "/healthcheck", "/crossdomain.xml", "/recon", "/apus/v1/object")
@@ -119,14 +120,13 @@ class WiredControl:
         """Images, placement, compute, networks and our own door."""
         from apus.node.first_start import FirstStart
         from apus.node.seams import ControlSeams, console_of, serve_control
-        from apus.services.compute.api.routes import compute_api
+        from apus.services.compute.api.routes import compute_apis
         from apus.services.compute.loops.host_watch import HostWatch
         from apus.services.compute.loops.orphan_sweep import OrphanSweep
         from apus.services.compute.loops.purge import Purge
+        from apus.services.compute.loops.zones import Zones
         from apus.services.compute.service import Compute
         from apus.services.image.api.routes import image_api
-        from apus.services.image.loops.sweep_debris import SweepDebris
-        from apus.services.image.service import Images
         from apus.services.network.api.routes import network_api
         from apus.services.network.service.service import HostSide, NetworkService
         from apus.services.placement.api.routes import placement_api
@@ -138,9 +138,7 @@ class WiredControl:
         world = self.world
         placement = Placement(world)
         await placement.follow()
-        objects = ObjectClient(self.object_http, identity.service_token)
-        images = Images(world, self.flows, objects)
-        self.read_image = images.read
+        images = self._images(identity)
         network = NetworkService(world)
         compute = Compute(
             world,
@@ -169,8 +167,8 @@ class WiredControl:
         )
         self._parts += [
             ("compute-kicks", compute.kicks.run()),
-            looped(SweepDebris(world, objects), world.clock, self.metrics, images.debris),
             looped(HostWatch(world, compute.hosts), world.clock, self.metrics),
+            looped(Zones(compute.aggregates), world.clock, self.metrics),
             looped(OrphanSweep(world, network, placement), world.clock, self.metrics),
             looped(Purge(world), world.clock, self.metrics),
         ]
@@ -179,10 +177,22 @@ class WiredControl:
         return [
             image_api(images),
             placement_api(inventories),
-            compute_api(compute),
+            *compute_apis(compute),
             network_api(network),
             apus_api(door),
         ]
+
+    def _images(self, identity: Identity) -> Images:
+        from apus.services.image.limits import Settings as ImageSettings
+        from apus.services.image.loops.sweep_debris import SweepDebris
+        from apus.services.image.service import Images
+
+        objects = ObjectClient(self.object_http, identity.service_token)
+        of_images = ImageSettings(web_download_private_targets=self.settings.web_download_private)
+        images = Images(self.world, self.flows, objects, settings=of_images)
+        self.read_image = images.read
+        self._parts.append(looped(SweepDebris(self.world, objects), self.world.clock, self.metrics, images.debris))
+        return images
 
     def front(self, apis: Sequence[Api], identity: Identity) -> None:
         """Serve these.  Objects are another process's, unless they are among them."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from apus.kernel.world import Stat
+from apus.platform.direct import DirectHandle, write_all
 
 T = TypeVar("T")
 
@@ -25,7 +27,6 @@ THREADS_MAX = 16
 _TEMPORARY = ".apus-writing"
 """Suffix of a file on its way to be another.  Nobody is shown it; found later, it is the rest of a crash."""
 _writings = itertools.count()
-_VECTOR_MAX = os.sysconf("SC_IOV_MAX")
 
 
 def sync_directory(path: Path) -> None:
@@ -51,17 +52,12 @@ def make_directories(path: Path) -> None:
 class LocalFileWriter:
     def __init__(self, disk: LocalDisk, handle: int) -> None:
         self._disk = disk
-        self._handle = handle
+        self._handle, self._direct = handle, DirectHandle(handle)
+        self._end = os.fstat(handle).st_size
 
     async def write(self, data: bytes | memoryview) -> None:
         handle = self._open_handle()
-
-        def write_all() -> None:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-
-        await self._disk.in_thread(write_all)
+        self._end += await self._disk.in_thread(lambda: write_all(handle, self._direct, [data], self._end))
 
     async def sync(self) -> None:
         handle = self._open_handle()
@@ -70,7 +66,12 @@ class LocalFileWriter:
     async def close(self) -> None:
         if self._handle >= 0:
             handle, self._handle = self._handle, -1
-            await self._disk.in_thread(lambda: os.close(handle))
+
+            def close() -> None:
+                self._direct.close()
+                os.close(handle)
+
+            await self._disk.in_thread(close)
 
     def _open_handle(self) -> int:
         if self._handle < 0:
@@ -80,7 +81,7 @@ class LocalFileWriter:
 
 class LocalOpenFile:
     def __init__(self, disk: LocalDisk, handle: int) -> None:
-        self._disk, self._handle = disk, handle
+        self._disk, self._handle, self._direct = disk, handle, DirectHandle(handle)
         self.size_bytes = os.fstat(handle).st_size
         self._users = 0
         self._closing = False
@@ -93,12 +94,22 @@ class LocalOpenFile:
             return None
         return bytes(buffer) if count == length else None
 
-    async def read(self, offset: int, length: int) -> bytes:
-        return await self._in_thread(lambda: _pread_full(self._handle, offset, length))
+    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
+        def read() -> bytes:
+            data = _pread_full(self._handle, offset, length)
+            if check is not None:
+                check(data)
+            return data
+
+        return await self._in_thread(read)
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
-        await self._in_thread(lambda: _pwrite_synced(self._handle, offset, parts))
-        self.size_bytes = max(self.size_bytes, offset + sum(len(part) for part in parts))
+        def write() -> int:
+            written = write_all(self._handle, self._direct, parts, offset)
+            os.fdatasync(self._handle)
+            return written
+
+        self.size_bytes = max(self.size_bytes, offset + await self._in_thread(write))
 
     async def close(self) -> None:
         if not self._closing:
@@ -125,6 +136,7 @@ class LocalOpenFile:
     def _close_if_idle(self) -> None:
         if not self._users and self._handle >= 0:
             handle, self._handle = self._handle, -1
+            self._direct.close()
             os.close(handle)
 
 
@@ -181,7 +193,12 @@ class LocalDisk:
             made = make and not path.exists()
             if made:
                 make_directories(path.parent)
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+            except OSError as error:
+                if make or error.errno != errno.EROFS:
+                    raise
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # it can still be read
             if made:
                 sync_directory(path.parent)
             return LocalOpenFile(self, handle)
@@ -269,19 +286,6 @@ def _pread_full(handle: int, offset: int, length: int) -> bytes:
             break
         data += more
     return data
-
-
-def _pwrite_synced(handle: int, offset: int, parts: Sequence[bytes | memoryview]) -> None:
-    for first in range(0, len(parts), _VECTOR_MAX):
-        rest = [memoryview(part) for part in parts[first : first + _VECTOR_MAX]]
-        while rest:
-            written = os.pwritev(handle, rest, offset)
-            offset += written
-            while rest and written >= len(rest[0]):
-                written -= len(rest.pop(0))
-            if rest and written:
-                rest[0] = rest[0][written:]
-    os.fdatasync(handle)
 
 
 def _read_full(handle: int, length: int | None) -> bytes:

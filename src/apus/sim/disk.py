@@ -152,10 +152,13 @@ class SimOpenFile:
         data = self._file.seen[offset : offset + length]
         return data if len(data) == length and self._disk.is_cached() else None
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
         self._require_open()
         await self._disk.wait()
-        return self._file.seen[offset : offset + length]
+        data = self._file.seen[offset : offset + length]
+        if check is not None:
+            check(data)
+        return data
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         self._require_open()

@@ -84,6 +84,24 @@ def test_a_permission(given: SecurityRule, lines: list[str]) -> None:
     assert ruleset.permission(given) == lines
 
 
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        (rule(), ["meta protocol ip accept"]),
+        (
+            rule(protocol=6, port_min=22, port_max=22, remote_cidrs=("10.1.0.0/16",)),
+            ["ip daddr { 10.1.0.0/16 } meta l4proto 6 th sport 22 accept"],
+        ),
+        (rule(direction="egress", remote_set="web"), [f"ip saddr @g4_{short('web')} accept"]),
+        (rule(protocol=1, port_min=8, port_max=0), ["meta protocol ip icmp type 0 accept"]),
+        (rule(protocol=58, ethertype="IPv6", port_min=128), ["meta protocol ip6 icmpv6 type 129 accept"]),
+        (rule(protocol=1, port_min=3), []),
+    ],
+)
+def test_the_answers_to_a_permission(given: SecurityRule, lines: list[str]) -> None:
+    assert ruleset.permission(given, backwards=True) == lines
+
+
 def test_what_is_not_an_address_never_becomes_a_rule() -> None:
     with pytest.raises(Invalid):
         ruleset.permission(rule(remote_cidrs=("10.0.0.0/8 } accept; flush ruleset",)))
@@ -105,7 +123,8 @@ def test_sources_are_the_ports_own() -> None:
 def test_bridge_tracking_uses_connection_state_and_zones() -> None:
     lines = "\n".join(ruleset.port_rules(NAMES, port(), 77, Tracking.BRIDGE))
     assert "ct zone set 77" in lines
-    assert "ct state established,related accept" in lines
+    assert "ct state established ct direction reply goto al_9f8e7d6c5" in lines
+    assert "ct state related accept" in lines
     assert "meta mark" not in lines
     assert "meta mark" in "\n".join(ruleset.port_rules(NAMES, port(), 77, Tracking.IP_LAYER))
 

@@ -89,7 +89,7 @@ async def test_nested_manifests_and_rights(tmp_path: Path) -> None:
     assert await all_of(opened.stream(0, opened.size_bytes)) == ONE[:10] + ONE[7:10]
     assert await objects.segmented.members(found) == [("AUTH_a", "private", "1"), ("AUTH_a", "c", "inner")]
 
-    async def may_read(account: str, container: str) -> None:
+    async def may_read(account: str, container: str, name: str) -> None:
         if container == "private":
             raise Forbidden("test.no", "no")
 

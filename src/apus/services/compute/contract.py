@@ -129,3 +129,7 @@ class ComputeService(Protocol):
     async def metadata_for(self, server_id: str) -> Mapping[str, bytes] | None:
         """All metadata documents by path (`openstack/latest/meta_data.json`, `ec2/latest/meta-data/...`)."""
         ...
+
+    async def keep_password(self, server_id: str, password: str) -> None:
+        """What the guest says of its administrator's password.  Raise NotFound; Conflict when it is known already."""
+        ...

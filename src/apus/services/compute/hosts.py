@@ -7,12 +7,14 @@ from typing import Final
 
 import msgspec
 
-from apus.kernel.errors import NotFound
+from apus.kernel.caller import Caller
+from apus.kernel.errors import Conflict, NotFound
+from apus.kernel.events import emit
 from apus.kernel.ids import child_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
 from apus.services.compute.model import HostNumber, Server
-from apus.services.compute.store import HOST_NUMBERS, SERVERS
+from apus.services.compute.store import AGGREGATES, HOST_NUMBERS, SERVERS
 from apus.services.placement.contract import Host, PlacementService
 
 SILENT_AFTER_S: Final = 60.0
@@ -62,6 +64,24 @@ class Hosts:
             HOST_NUMBERS.put(tx, changed(row, forced_down=down))
 
         await self._world.store.write(work)
+
+    async def remove(self, caller: Caller, host: str) -> None:
+        """One that has left for good.  Raise Conflict while servers are on it."""
+
+        def work(tx: Transaction) -> None:
+            if SERVERS.count(tx, host=host, deleted=False):
+                raise Conflict(
+                    "compute.host_has_servers", f"Unable to delete compute service: host {host} is hosting instances."
+                )
+            for aggregate in AGGREGATES.find(tx):
+                if host in aggregate.hosts:
+                    rest = tuple(item for item in aggregate.hosts if item != host)
+                    AGGREGATES.put(tx, changed(aggregate, hosts=rest))
+            HOST_NUMBERS.delete_where(tx, host=host)
+            emit(tx, "compute.host.removed", child_id("host-number", host), None, caller=caller, host=host)
+
+        await self._world.store.write(work)
+        await self._placement.forget_host(host)
 
     async def _numbers(self, names: Sequence[str]) -> dict[str, HostNumber]:
         """The number of each host; new ones are given the next."""

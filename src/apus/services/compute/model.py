@@ -53,6 +53,22 @@ class Group(Record, frozen=True, kw_only=True):
     rules: dict[str, int] = {}
 
 
+class Aggregate(Record, frozen=True, kw_only=True):
+    """Hosts that an operator has put together; with a zone, they are in that availability zone."""
+
+    number: int
+    """What clients call it by in paths."""
+    name: str
+    hosts: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    created_at_s: float
+    updated_at_s: float | None = None
+
+    @property
+    def zone(self) -> str | None:
+        return self.metadata.get("availability_zone")
+
+
 class Quota(Record, frozen=True, kw_only=True):
     """The limits of a project (its id) that an administrator has set."""
 
@@ -137,6 +153,8 @@ class Server(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     incarnation_id: str | None = None
     seen: Found | None = None
     """A copy of what the host found of its incarnation."""
+    password: str = ""
+    """What the guest has posted: the administrator's password, which the guest encrypted with the key pair."""
 
     @property
     def settled(self) -> bool:

@@ -22,6 +22,7 @@ from apus.kernel.record import changed
 from apus.kernel.table import Query
 from apus.kernel.world import Transaction, World
 from apus.services.compute import store
+from apus.services.compute.aggregates import Aggregates
 from apus.services.compute.commands import CreateServer, UpdateServer
 from apus.services.compute.contract import HostConsole, Power, ServerFacts, SshAddress
 from apus.services.compute.flavors import Flavors, usable_flavor
@@ -71,6 +72,7 @@ class Compute:
         self.quotas = Quotas(world, quota_defaults)
         self.groups = Groups(world, self.quotas)
         self.hosts = Hosts(world, placement)
+        self.aggregates = Aggregates(world, placement)
         tools = Tools(runner, network, placement, self.kicks.kick)
         runner.register(BOOT, tools)
         runner.register(DELETE, tools)
@@ -299,6 +301,31 @@ class Compute:
     ) -> tuple[str, ...]:
         server = await self._change(caller, server_id, "server:update", lambda row: {"tags": decide_(row.tags)})
         return server.tags
+
+    async def regroup(self, caller: Caller, server_id: str, group: str, *, add: bool) -> None:
+        """Into a security group, or out of it, with all ports."""
+
+        def work(tx: Transaction) -> None:
+            _check_unlocked(load(tx, caller, server_id, "server:act"), caller)
+
+        await self._world.store.read(work)
+        ports = tuple(await self._network.regroup(caller, server_id, group, add=add))
+        action = "addSecurityGroup" if add else "removeSecurityGroup"
+        await self._change(caller, server_id, "server:act", lambda _: {"ports": ports}, action=action)
+
+    async def keep_password(self, server_id: str, password: str) -> None:
+        def work(tx: Transaction) -> None:
+            server = SERVERS.get(tx, server_id)
+            if server is None or server.deleted:
+                raise NotFound("compute.server.not_found", f"Instance {server_id} could not be found.")
+            if server.password:
+                raise Conflict("compute.password_set", "The password of this server is set already.")
+            SERVERS.put(tx, changed(server, password=password))
+
+        await self._world.store.write(work)
+
+    async def forget_password(self, caller: Caller, server_id: str) -> None:
+        await self._change(caller, server_id, "server:update", lambda _: {"password": ""}, locked=False)
 
     async def lock(self, caller: Caller, server_id: str, locked: bool, reason: str | None) -> None:
         fields = {"locked": locked, "locked_reason": reason if locked else None}

@@ -13,6 +13,7 @@ from apus.services.compute.contract import Power
 from apus.services.compute.model import (
     Action,
     ActionEvent,
+    Aggregate,
     Flavor,
     Group,
     HostNumber,
@@ -47,6 +48,9 @@ FLAVORS: Final = RecordTable("compute_flavor", Flavor, columns=("name",), unique
 KEYPAIRS: Final = RecordTable("compute_keypair", Keypair, columns=("user_id", "name"), indexes=(("user_id",),))
 GROUPS: Final = RecordTable(
     "compute_group", Group, columns=("project_id", "user_id", "name"), indexes=(("project_id",),)
+)
+AGGREGATES: Final = RecordTable(
+    "compute_aggregate", Aggregate, columns=("number", "name"), unique=(("number",), ("name",))
 )
 QUOTAS: Final = RecordTable("compute_quota", Quota)
 HOST_NUMBERS: Final = RecordTable(

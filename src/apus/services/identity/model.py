@@ -126,6 +126,14 @@ class Credential(Record, frozen=True, kw_only=True):
     project_id: str | None = None
     app_credential_id: str | None = None
     extra: dict[str, Any] = {}
+    access_key_id: str | None = None
+    """Of EC2 keys whose access key was changed: the hash of the new one.  The id stays that of the first."""
+
+
+class AccessKey(Record, frozen=True, kw_only=True):
+    """Finds the credential of an access key that it was not made with; the id is the key's hash."""
+
+    credential_id: str
 
 
 class AccessRule(Record, frozen=True, kw_only=True):

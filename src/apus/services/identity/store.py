@@ -62,6 +62,9 @@ credentials: Final = RecordTable(
     columns=("user_id", "type", "project_id", "app_credential_id"),
     indexes=(("user_id",), ("project_id",)),
 )
+access_keys: Final = RecordTable(
+    "identity_access_key", model.AccessKey, columns=("credential_id",), indexes=(("credential_id",),)
+)
 access_rules: Final = RecordTable(
     "identity_access_rule", model.AccessRule, columns=("user_id",), indexes=(("user_id",),)
 )
@@ -139,3 +142,12 @@ def epochs_since(tx: Transaction, stamp_s: float) -> Mapping[str, int]:
 def forget_epochs(tx: Transaction, before_s: float) -> int:
     """Drop epochs older than any living token."""
     return int(tx.execute("DELETE FROM identity_epoch WHERE stamp_s < :before_s", {"before_s": before_s}).rowcount)
+
+
+def credential_of_key(tx: Transaction, key_id: str) -> model.Credential | None:
+    """The EC2 credential whose access key has this hash now."""
+    known = access_keys.get(tx, key_id)
+    credential = credentials.get(tx, key_id if known is None else known.credential_id)
+    if credential is None or credential.type != "ec2" or (credential.access_key_id or credential.id) != key_id:
+        return None
+    return credential

@@ -29,6 +29,8 @@ STAGED_FOR_S: Final = 24 * 3600.0
 """Staged data that nobody imports within a day is removed."""
 
 DOWNLOAD_WITHIN_S: Final = 3600.0
+ANSWER_WITHIN_S: Final = 20.0
+"""A source that did not answer for so long is given up, and the image's owner told; what breaks later is retried."""
 REDIRECTS_MAX: Final = 3
 
 

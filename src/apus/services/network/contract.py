@@ -88,6 +88,13 @@ class NetworkService(Protocol):
         """Delete the ports made for the server, unbind the others; nothing is fine."""
         ...
 
+    async def regroup(self, caller: Caller, server_id: str, group: str, *, add: bool) -> Sequence[ServerPort]:
+        """Put the server's ports into a security group (by name or id), or take them out; all its ports as they are
+        then.  Raise NotFound when there is no such group or, to take out, no port is in it; Invalid when no port
+        can be in one.
+        """
+        ...
+
     async def ports_of(self, server_ids: Sequence[str]) -> Mapping[str, Sequence[ServerPort]]:
         """Ports by server, in the order in which they were attached; servers without ports may be missing."""
         ...

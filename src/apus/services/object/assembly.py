@@ -31,9 +31,11 @@ from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.drive_watch import DriveWatch
 from apus.services.object.loops.expirer import Expirer
+from apus.services.object.loops.lifecycle import Lifecycle
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.repair_watch import RepairWatch
 from apus.services.object.loops.replicator import Replicator
+from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
 from apus.services.object.membership import FORMER_MAX, Membership, new_ring
@@ -66,6 +68,8 @@ class ObjectStore:
     updater: Updater
     reaper: Reaper
     expirer: Expirer
+    lifecycle: Lifecycle
+    sweeper: Sweeper
     syncer: Syncer
     compactor: Compactor
     drive_watch: DriveWatch
@@ -78,8 +82,8 @@ class ObjectStore:
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.drive_watch, self.repair_watch, self.updater, self.expirer, self.reaper, self.syncer, self.auditor,
-            self.compactor,
+            self.drive_watch, self.repair_watch, self.updater, self.expirer, self.lifecycle, self.sweeper, self.reaper,
+            self.syncer, self.auditor, self.compactor,
         )  # fmt: skip
 
     @property
@@ -141,15 +145,19 @@ async def open_store(
     wish_path = layout_path.with_name("repair.json")
     cluster.pace.set(await _load_wish(world, wish_path))
     service = Objects(cluster, options)
+    updater = Updater(cluster, service.directory, service.shelf.lister)
+    await updater.catch_up()
     return ObjectStore(
         service=service,
         cluster=cluster,
         membership=membership,
         replicator=Replicator(cluster),
-        auditor=Auditor(cluster, service.directory),
-        updater=Updater(cluster, service.directory),
+        auditor=Auditor(cluster, service.directory, service.shelf.lister),
+        updater=updater,
         reaper=Reaper(service),
         expirer=Expirer(service),
+        lifecycle=Lifecycle(service),
+        sweeper=Sweeper(service),
         syncer=Syncer(service, sender or HttpSender(), options.realms),
         compactor=Compactor(cluster, membership.drives),
         drive_watch=DriveWatch(cluster, membership.drives),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from apus.kernel.errors import Unavailable
@@ -35,7 +35,8 @@ class Directory:
         self._cache: OrderedDict[tuple[str, str], tuple[float, IndexHead | None]] = OrderedDict()
         self._behind_since_s: float | None = cluster.world.clock.monotonic_s()
         """Since when changes may wait for the updater."""
-        self._unreported: dict[str, dict[str, IndexHead]] = {}
+        self._unreported: dict[str, dict[str, IndexHead | None]] = {}
+        """By account and container; None where the totals have to be asked for."""
 
     def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
         if container:
@@ -52,6 +53,24 @@ class Directory:
         if change.container:
             self._unreported.setdefault(change.account, {})[change.container] = head
         return head
+
+    async def note(self, change: Change) -> tuple[str, ...]:
+        """Have it merged before anybody reads, and made durable by the next flush of the drives that it returns.
+
+        Raise Unavailable without a quorum.
+        """
+        kind, place = self.place(change.account, change.container)
+        drives = self.cluster.candidates(place.part)[: self.cluster.copies]
+        waits = [wait for drive in drives if (wait := drive.indexes.note(kind, place, change)) is not None]
+        if waits:
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+            if any(isinstance(outcome, OSError) for outcome in outcomes):
+                await self.apply(change)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, OSError):
+                    raise outcome
+        self._unreported.setdefault(change.account, {})[change.container] = None
+        return tuple([drive.id for drive in drives])
 
     async def offer(self, change: Change) -> None:
         """Make the change now, or keep it durably for the updater."""
@@ -141,14 +160,33 @@ class Directory:
                 self.cluster.repairs.suspect(kind, place.part)
         return []
 
+    async def heads_here(self, kind: IndexKind) -> AsyncIterator[IndexHead]:
+        """All whose first copy is on a drive of this node, deleted ones too: for loops that look at everything."""
+        for drive in self.cluster.drives.values():
+            try:
+                for part in await drive.indexes.parts(kind):
+                    if self.cluster.ring.primaries(part)[0] != drive.id:
+                        continue
+                    for place in await drive.indexes.places(kind, part):
+                        head = await drive.indexes.head(kind, place)
+                        if head is not None:
+                            yield head
+            except OSError as error:
+                self.cluster.failed(drive, error)
+
     async def report(self, account: str | None = None) -> None:
         """Tell accounts the totals of their containers that changed."""
         accounts = [account] if account is not None else list(self._unreported)
         for name in accounts:
-            heads = self._unreported.pop(name, None)
-            if heads:
-                told = self.cluster.stamp()
-                rows = tuple(container_row(head, told) for head in heads.values())
+            changed = self._unreported.pop(name, {})
+            try:
+                heads = [head or await self.head(name, container) for container, head in changed.items()]
+            except Unavailable:
+                self._unreported[name] = {**changed, **self._unreported.get(name, {})}
+                continue
+            told = self.cluster.stamp()
+            rows = tuple(container_row(head, told) for head in heads if head is not None)
+            if rows:
                 await self.offer(Change(name, "", rows))
 
     async def close_deleted(self, account: str, container: str, stamp: str) -> IndexHead:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Final, Protocol
 
 import msgspec
 
-from apus.kernel.errors import Invalid, NotFound, TooLarge, Unavailable
+from apus.kernel.errors import Invalid, NotFound, Unavailable
 from apus.services.object.cluster import Cluster, ask_each, too_few
 from apus.services.object.consistency import READING, Level, noted
 from apus.services.object.drivers.drive import CopyWriter, Drive
@@ -23,6 +23,7 @@ from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.logic.hidden import described
 from apus.services.object.logic.merge import merge
 from apus.services.object.model import STRIDE_BYTES, Head, Meta, Place, ReplacedCopy
+from apus.services.object.strides import strides
 from apus.services.object.strong import newest_of_quorum, outrank
 
 OBJECT_BYTES_MAX: Final = 5 * (1 << 30) + 2
@@ -30,6 +31,9 @@ OBJECT_BYTES_MAX: Final = 5 * (1 << 30) + 2
 
 READ_TIMEOUT_S: Final = 5.0
 """A drive that does not find an object for so long is passed over."""
+
+AT_HAND_BYTES: Final = 256 << 10
+"""What is read with its head in one go; more is streamed."""
 
 INLINE_BYTES: Final = 64 << 10
 """Hashing less than this takes less than the way to a thread and back."""
@@ -63,7 +67,7 @@ class Intent:
 
 
 class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
 
     def hexdigest(self) -> str: ...
 
@@ -80,8 +84,8 @@ class Engine:
         if reading is not None and reading.level is Level.STRONG:
             await outrank(self.cluster, place)
         md5 = hashlib.md5(usedforsecurity=False)
-        strides = _strides(data, intent.size_bytes)
-        first = await anext(strides, b"")
+        body = strides(data, intent.size_bytes, OBJECT_BYTES_MAX)
+        first = await anext(body, b"")
         if len(first) < STRIDE_BYTES or len(first) == intent.size_bytes:
             checksums = await self._digest(md5, first)
             head = self._head(intent, len(first), md5, checksums)
@@ -93,9 +97,9 @@ class Engine:
             checksums, size, stride = b"", 0, first
             while stride:
                 size += len(stride)
-                _, sums = await unbroken(asyncio.gather(upload.write(stride), self._digest(md5, stride)))
+                work = asyncio.gather(upload.write(stride), self._digest(md5, stride))
+                stride, sums = await _next(body, work)
                 checksums += sums
-                stride = await anext(strides, b"")
             head = self._head(intent, size, md5, checksums)
             await unbroken(upload.commit(head))
             return noted(head)
@@ -189,7 +193,7 @@ class Engine:
                 continue
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    got = await drive.copies.fetch(place)
+                    got = await drive.copies.fetch(place, AT_HAND_BYTES)
             except OSError as error:
                 self._note(drive, place, error)
                 continue
@@ -202,7 +206,7 @@ class Engine:
         """The newest among all copies, wherever they may be."""
         drives = self.cluster.candidates(place.part)
         primaries = {drive.id for drive in self.cluster.primaries(place.part)}
-        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place), READ_TIMEOUT_S)
+        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place, AT_HAND_BYTES), READ_TIMEOUT_S)
         best: Found | None = None
         heard = 0
         for drive, answer in zip(drives, answers, strict=True):
@@ -231,7 +235,7 @@ class Engine:
     def _note(self, drive: Drive, place: Place, error: OSError) -> None:
         self.cluster.trouble(drive, place.part, error)
 
-    async def _digest(self, md5: _Hash, data: bytes) -> bytes:
+    async def _digest(self, md5: _Hash, data: bytes | memoryview) -> bytes:
         def work() -> bytes:
             md5.update(data)
             return checksums_of(data)
@@ -285,7 +289,7 @@ class _Upload:
                 raise failure
         self._check()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         await self._on_each(lambda writer: writer.write(data))
 
     async def commit(self, head: Head) -> None:
@@ -319,26 +323,18 @@ class _Upload:
             raise too_few(shown, self._errors)
 
 
+async def _next(
+    body: AsyncGenerator[bytes | memoryview], work: asyncio.Future[tuple[None, bytes]]
+) -> tuple[bytes | memoryview, bytes]:
+    """The stride that comes while the one before is worked on, and the checksums of that."""
+    coming = asyncio.ensure_future(anext(body, b""))
+    try:
+        _, sums = await unbroken(work)
+        return await coming, sums
+    finally:
+        if not coming.cancel() and not coming.cancelled():
+            coming.exception()  # where the work has failed too, that is what is told
+
+
 class _WriterAct(Protocol):
     async def __call__(self, writer: CopyWriter, /) -> None: ...
-
-
-async def _strides(data: AsyncIterator[bytes], announced: int | None) -> AsyncIterator[bytes]:
-    """The body in pieces of STRIDE_BYTES, the last one shorter.  Raise TooLarge past what was announced."""
-    limit = OBJECT_BYTES_MAX if announced is None else min(announced, OBJECT_BYTES_MAX)
-    parts, held, size = list[bytes](), 0, 0
-    async for chunk in data:
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge("object.too_large", f"The object is larger than {limit} bytes.")
-        parts.append(chunk)
-        held += len(chunk)
-        if held >= STRIDE_BYTES:
-            joined = b"".join(parts)
-            at = 0
-            while held - at >= STRIDE_BYTES:
-                yield joined[at : at + STRIDE_BYTES]
-                at += STRIDE_BYTES
-            parts, held = [joined[at:]], held - at
-    if held:
-        yield b"".join(parts)

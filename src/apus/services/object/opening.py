@@ -25,8 +25,8 @@ DYNAMIC: Final = "x-object-manifest"
 
 DYNAMIC_MAX: Final = 100_000
 
-MayRead = Callable[[str, str], Awaitable[None]]
-"""(account, container): raise unless the reader may read there too."""
+MayRead = Callable[[str, str, str], Awaitable[None]]
+"""(account, container, name): raise unless the reader may read that too.  An empty name is the container's listing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Opening:
             if target is None:
                 return found
             if may_read is not None:
-                await may_read(target.account, target.container)
+                await may_read(target.account, target.container, target.name)
             following = await self._source.find(target.account, target.container, target.name)
             if following is None:
                 raise NotFound("object.symlink_target", "The resource could not be found.")
@@ -136,15 +136,12 @@ class Opening:
     ) -> AsyncIterator[bytes]:
         if depth >= DEPTH_MAX:
             raise Conflict("object.manifest_depth", f"Manifests are nested deeper than {DEPTH_MAX}.")
-        allowed: set[tuple[str, str]] = set()
         for segment, start, size in manifest.pieces(segments, offset, length):
             if segment.data:
                 yield segment.data[start : start + size]
                 continue
-            where = segment.account, segment.container
-            if may_read is not None and where not in allowed and not is_hidden(*where):
-                await may_read(*where)
-                allowed.add(where)
+            if may_read is not None and not is_hidden(segment.account, segment.container):
+                await may_read(segment.account, segment.container, segment.name)
             opened = await self._segment(segment, may_read, depth, customer_key)
             async for chunk in opened.stream(start, size):
                 yield chunk
@@ -165,7 +162,7 @@ class Opening:
         container, _, prefix = unquote(found.head.shown_headers[DYNAMIC]).partition("/")
         if may_read is not None:
             try:
-                await may_read(account, container)
+                await may_read(account, container, "")
             except NotFound:
                 return []
         segments: list[Segment] = []

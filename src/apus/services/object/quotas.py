@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from apus.kernel.errors import OverQuota
 from apus.services.object.directory import Directory
 from apus.services.object.engine import Intent
+from apus.services.object.logic.hidden import owner_of
 from apus.services.object.logic.quota import (
     ACCOUNT_BYTES,
     ACCOUNT_COUNT,
@@ -19,6 +22,10 @@ from apus.services.object.logic.quota import (
     limits,
     room_bytes,
 )
+from apus.services.object.logic.uploads import USED, parts_container
+from apus.services.object.logic.versions import state_of
+from apus.services.object.model import IndexHead
+from apus.services.object.versions import versions_container
 
 
 class Quotas:
@@ -27,7 +34,7 @@ class Quotas:
 
     async def admit(self, intent: Intent, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The body, which raises OverQuota when it grows past what is left; raise it at once when it cannot fit."""
-        room = await self._room(intent.account, intent.container)
+        room = await self._room(intent.account, owner_of(intent.container))
         if room is None:
             return data
         if intent.size_bytes is not None and intent.size_bytes > room:
@@ -50,8 +57,21 @@ class Quotas:
             head = await self._directory.head(account, container)
             if head is not None and count is not None and head.rows >= count:
                 raise _over()
-            rooms.append(room_bytes(head, container_bytes))
+            whole = await with_hidden(self._directory, head) if head is not None else None
+            rooms.append(room_bytes(whole, container_bytes))
         return min((room for room in rooms if room is not None), default=None)
+
+
+async def with_hidden(directory: Directory, head: IndexHead) -> IndexHead:
+    """A container with the bytes of its versions and of the parts of uploads."""
+    hidden = [versions_container(head.container)] if state_of(head.metadata) else []
+    if USED in head.metadata:
+        hidden.append(parts_container(head.container))
+    for container in hidden:
+        kept = await directory.head(head.account, container)
+        if kept is not None and kept.exists:
+            head = msgspec.structs.replace(head, size_bytes=head.size_bytes + kept.size_bytes)
+    return head
 
 
 async def _bounded(data: AsyncIterator[bytes], room: int) -> AsyncIterator[bytes]:

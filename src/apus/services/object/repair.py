@@ -70,6 +70,8 @@ class _Healing:
         self._cluster, self._part, self._outcome = cluster, part, outcome
         self._primaries = cluster.ring.primaries(part)
         self._held: dict[str, Mapping[str, Version]] = {}
+        self._unlisted: set[str] = set()
+        """Hashes whose rows may be in no listing yet: their copies promise that too."""
         self._wished: list[str] = []
         self._spare: list[str] = []
 
@@ -79,6 +81,8 @@ class _Healing:
             if not isinstance(answer, OSError):
                 self._held[drive.id] = answer
         self._outcome.whole &= all(name in self._held for name in self._primaries)
+        promised = await ask_each(drives, lambda drive: drive.copies.unlisted(), ASK_TIMEOUT_S)
+        self._unlisted = {name for answer in promised if not isinstance(answer, OSError) for name in answer}
         self._wished = [drive.id for drive in self._cluster.wished(self._part) if drive.id in self._held]
         handoffs = self._cluster.ring.handoffs(self._part)
         self._spare = [name for name in handoffs if name in self._held and name not in self._wished]
@@ -115,7 +119,10 @@ class _Healing:
         sources = [drives[name] for name in wanted.sources if name in drives]
         if target not in drives:
             return False
-        return await copy_version(self._cluster, place, wanted.newest, sources, drives[target], pace)
+        copied = await copy_version(self._cluster, place, wanted.newest, sources, drives[target], pace)
+        if copied and place.hash not in self._unlisted:
+            drives[target].copies.listed(place, max(wanted.newest))
+        return copied
 
 
 async def copy_version(

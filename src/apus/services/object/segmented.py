@@ -21,6 +21,7 @@ from apus.services.object.logic.manifest import (
     segment_of,
     total_bytes,
 )
+from apus.services.object.logic.uploads import UPLOAD
 from apus.services.object.model import ETAG, SIZE, Head
 from apus.services.object.opening import MayRead, Opened
 
@@ -86,8 +87,13 @@ class Segmented:
         return segments, problems
 
     async def members(self, found: Found, depth: int = 0) -> list[tuple[str, str, str]]:
-        """(account, container, name) of all that a manifest is made of, nested ones before themselves, each once."""
+        """(account, container, name) of all that a manifest is made of, nested ones before themselves, each once.
+
+        The parts of an upload are not among them: they go with their object.
+        """
         listed: dict[tuple[str, str, str], None] = {}
+        if UPLOAD in found.head.headers:
+            return []
         for segment in await self._store.segments(found):
             if segment.data:
                 continue
@@ -101,7 +107,7 @@ class Segmented:
     async def _seen(self, path: tuple[str, str, str], may_read: MayRead | None) -> Seen | str:
         try:
             if may_read is not None:
-                await may_read(path[0], path[1])
+                await may_read(*path)
             found = await self._store.find(*path)
             if found is None:
                 return "404 Not Found"

@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from collections import ChainMap
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from typing import Final, cast
 
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from apus.kernel.errors import CloudError, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
 from apus.services.object.engine import Found, Intent
 from apus.services.object.history import History
-from apus.services.object.logic.access import acl_allows, is_reseller, owns
+from apus.services.object.logic.access import is_reseller, owns
 from apus.services.object.logic.account_access import ACCESS, Level, level_of
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
+from apus.services.object.logic.lifecycle import LIFECYCLE
+from apus.services.object.logic.locks import (
+    HOLD,
+    LOCK,
+    ON,
+    Default,
+    Retention,
+    check_change,
+    check_no_expiry,
+    lock_text,
+    locked_intent,
+    retention_headers,
+)
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.rights import Answer, Ask, answer
 from apus.services.object.logic.sealing import Keyring
 from apus.services.object.logic.sync import SYNC_TO, Realm
-from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, state_of
+from apus.services.object.logic.uploads import USED, parts_container, uploads_container
+from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, is_marker, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
-from apus.services.object.quotas import Quotas
+from apus.services.object.quotas import Quotas, with_hidden
 from apus.services.object.rates import Rates
 from apus.services.object.sealing import Sealing
 from apus.services.object.segmented import Segmented
 from apus.services.object.shelf import Shelf
+from apus.services.object.uploads import Uploads
 from apus.services.object.version_listing import list_versions
 from apus.services.object.versions import Deleted, Versions, versions_container
 
 SYNCED: Final = (".synced", "containers")
 """The hidden index of the containers that are copied to other clusters, as `ACCOUNT/CONTAINER`."""
+CYCLED: Final = (".cycled", "containers")
+"""That of the containers with lifecycle rules."""
+_NOTED: Final = {SYNC_TO: SYNCED, LIFECYCLE: CYCLED}
+"""Metadata whose containers a loop has to find again."""
 
 LISTING_MAX: Final = 10_000
 
@@ -71,6 +92,7 @@ class Objects:
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.sealing = Sealing(options.keyring, always=options.encrypt)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory)
+        self.uploads = Uploads(self, self.shelf)
 
     # For other services.
 
@@ -149,6 +171,15 @@ class Objects:
         if sealed or self.sealing.always or customer_key is not None:
             intent, data = self.sealing.seal(intent, data, customer_key)
         metadata = await self._metadata(intent.account, intent.container)
+        locked = locked_intent(intent.headers, metadata, self.cluster.world.clock.now_s())
+        if locked:
+            headers = ChainMap(locked, cast(MutableMapping[str, str], intent.headers))  # a view: they may still change
+            intent = dataclasses.replace(intent, headers=headers)
+        head = await self._put(intent, data, metadata)
+        self.uploads.went(intent.account, intent.container, intent.name, metadata)
+        return head
+
+    async def _put(self, intent: Intent, data: AsyncIterator[bytes], metadata: Mapping[str, str]) -> Head:
         state, archive = state_of(metadata), archive_of(metadata)
         if state == "enabled":
             return await self.versions.put(intent, data)
@@ -196,6 +227,7 @@ class Objects:
     ) -> Head:
         """Replace the metadata of the object, or of one version.  Raise NotFound."""
         await self.rates.of_container(account, container)
+        check_no_expiry(headers, await self._metadata(account, container))
         found = await self.shelf.find(account, container, name, newest=True)
         if version_id == NULL:
             version_id = await self.versions.entry_of_null(account, container, name)
@@ -215,22 +247,31 @@ class Objects:
         if_stamp: str | None = None,
         version_id: str | None = None,
         restore: bool = False,
+        bypass: bool = False,
     ) -> Deleted:
         """Delete it; where the container keeps versions, mark it as deleted.  Raise NotFound when there was nothing.
 
         With `version_id` that version goes for good; if it was current, `restore` makes the newest other one current.
+        A locked one stays: Forbidden.  `bypass`: the caller may pass over GOVERNANCE.  `if_stamp`: only while this is
+        current, the time of an object's last change or the id of a version; else NotFound.
         """
         await self.rates.of_container(account, container)
-        if version_id is not None:
-            return await self.versions.delete_version(account, container, name, version_id, restore=restore)
         metadata = await self._metadata(account, container)
         state, archive = state_of(metadata), archive_of(metadata)
-        if state:
-            return await self.versions.delete(account, container, name, suspended=state == "suspended")
-        if archive is not None:
-            return await self.history.delete(archive, account, container, name)
-        tombstone = await self.shelf.discard(account, container, name, if_stamp=if_stamp)
-        return Deleted(tombstone.stamp)
+        if version_id is not None:
+            deleted = await self.versions.delete_version(
+                account, container, name, version_id, restore=restore, bypass=bypass
+            )
+        elif state:
+            deleted = await self.versions.delete(
+                account, container, name, suspended=state == "suspended", if_stamp=if_stamp
+            )
+        elif archive is not None:
+            deleted = await self.history.delete(archive, account, container, name)
+        else:
+            deleted = Deleted((await self.shelf.discard(account, container, name, if_stamp=if_stamp)).stamp)
+        self.uploads.went(account, container, name, metadata)
+        return deleted
 
     # Versions.
 
@@ -245,10 +286,55 @@ class Objects:
 
     async def set_versioning(self, account: str, container: str, state: State) -> None:
         """Keep versions from now on, or stop adding to them.  Raise NotFound."""
-        await self.container(account, container)
+        head = await self.container(account, container)
+        if state != "enabled" and LOCK in head.metadata:
+            raise Conflict("object.locked_container", "A container that locks versions keeps all of them.")
         if state == "enabled":
             await self.make_container(account, versions_container(container), {})
         await self.describe_container(account, container, {STATE: state})
+
+    async def set_locking(self, account: str, container: str, default: Default | None) -> None:
+        """Versions can be locked from now on, and never less; `default`: what is written is, for so long.
+
+        Raise Conflict unless the container keeps versions.
+        """
+        if state_of((await self.container(account, container)).metadata) != "enabled":
+            raise Conflict("object.lock_versions", "Only a container that keeps versions can lock them.")
+        await self.describe_container(account, container, {LOCK: lock_text(default)})
+
+    async def retain(
+        self,
+        account: str,
+        container: str,
+        name: str,
+        version_id: str | None,
+        retention: Retention | None,
+        *,
+        bypass: bool = False,
+    ) -> None:
+        """Keep a version until then.  Raise NotFound, Forbidden when it is locked for longer."""
+        head = await self._lockable(account, container, name, version_id)
+        check_change(head.shown_headers, retention, self.cluster.world.clock.now_s(), bypass=bypass)
+        await self._lock(head, version_id, retention_headers(retention))
+
+    async def hold(self, account: str, container: str, name: str, version_id: str | None, *, held: bool) -> None:
+        """Keep a version until it is let go.  Raise NotFound."""
+        head = await self._lockable(account, container, name, version_id)
+        await self._lock(head, version_id, {HOLD: ON if held else ""})
+
+    async def _lockable(self, account: str, container: str, name: str, version_id: str | None) -> Head:
+        if LOCK not in await self._metadata(account, container):
+            raise Invalid("object.no_lock", "The container does not lock versions.")
+        found = await self.find(account, container, name, newest=True, version_id=version_id)
+        if found is None or is_marker(found.head):
+            raise NotFound("object.version", "The resource could not be found.")
+        return found.head
+
+    async def _lock(self, head: Head, version_id: str | None, changes: Mapping[str, str]) -> None:
+        """What is locked does not expire."""
+        headers = {name: value for name, value in head.shown_headers.items() if name != "x-delete-at"}
+        place = head.account, head.container, head.name
+        await self.describe(*place, None, {**headers, **changes}, version_id=version_id)
 
     async def list_versions(
         self, account: str, container: str, ask: ListingAsk, version_marker: str = ""
@@ -260,19 +346,15 @@ class Objects:
     # Containers and accounts.
 
     async def container(self, account: str, container: str, *, fresh: bool = False) -> IndexHead:
-        """Raise NotFound unless it exists.  `fresh` for its totals, with the bytes of its versions; without, its
-        metadata may be seconds old."""
+        """Raise NotFound unless it exists.  `fresh` for its totals, with the bytes of its versions and parts; without,
+        its metadata may be seconds old."""
         if fresh:
             head = await self.directory.head(account, container)
         else:
             head = await self.directory.known(account, container)
         if head is None or not head.exists:
             raise NotFound("object.no_container", "The resource could not be found.")
-        if fresh and state_of(head.metadata):
-            kept = await self.directory.head(account, versions_container(container))
-            more_bytes = kept.size_bytes if kept is not None and kept.exists else 0
-            return msgspec.structs.replace(head, size_bytes=head.size_bytes + more_bytes)
-        return head
+        return await with_hidden(self.directory, head) if fresh else head
 
     async def account(self, account: str) -> IndexHead | None:
         """What there is of an account that may not have been used yet; hidden containers are not counted."""
@@ -295,7 +377,7 @@ class Objects:
         fields = {key: (value, stamp) for key, value in metadata.items()}
         new = before is None or not before.exists
         head = await self.directory.apply(Change(account, container, made=stamp if new else "", fields=fields))
-        await self._note_sync(account, container, metadata)
+        await self._note(account, container, metadata)
         await self.directory.offer(Change(account, "", (container_row(head, stamp),)))
         return new
 
@@ -304,13 +386,13 @@ class Objects:
         stamp = self.cluster.stamp()
         fields = {key: (value, stamp) for key, value in metadata.items()}
         await self.directory.apply(Change(account, container, fields=fields))
-        await self._note_sync(account, container, metadata)
+        await self._note(account, container, metadata)
 
-    async def _note_sync(self, account: str, container: str, said: Mapping[str, str]) -> None:
-        if SYNC_TO in said:
+    async def _note(self, account: str, container: str, said: Mapping[str, str]) -> None:
+        for name in _NOTED.keys() & said.keys():
             stamp = self.cluster.stamp()
-            row = Row(f"{account}/{container}", stamp, gone=not said[SYNC_TO])
-            await self.directory.offer(Change(*SYNCED, (row,), made=stamp))
+            row = Row(f"{account}/{container}", stamp, gone=not said[name])
+            await self.directory.offer(Change(*_NOTED[name], (row,), made=stamp))
 
     async def delete_container(self, account: str, container: str) -> None:
         await self.rates.of_account(account)
@@ -320,6 +402,14 @@ class Objects:
             raise Conflict("object.container_not_empty", "There was a conflict when trying to complete your request.")
         if kept is not None and kept.exists:
             await self.delete_container(account, versions_container(container))
+        if USED in head.metadata:
+            await self.uploads.give_up_all(account, container)
+            await self._drop_container(account, uploads_container(container))
+            await self._drop_container(account, parts_container(container))
+        await self._drop_container(account, container)
+
+    async def _drop_container(self, account: str, container: str) -> None:
+        """Whatever is in it: the reaper empties it."""
         stamp = self.cluster.stamp()
         head = await self.directory.apply(Change(account, container, gone=stamp))
         await self.directory.offer(Change(account, "", (container_row(head, stamp),)))
@@ -350,32 +440,35 @@ class Objects:
 
     # Rights.
 
-    def require(
-        self,
-        caller: Caller | None,
-        account: str,
-        container: IndexHead | None,
-        *,
-        to_write: bool,
-        referrer: str = "",
-        listing: bool = False,
-    ) -> bool:
-        """Raise unless the caller may; true when the account is his to change."""
+    async def require(self, ask: Ask, *, signed: bool = False) -> bool:
+        """Raise unless the caller may do this to the container; true when the account is his to change.
+
+        `signed`: the request bears a signature of the owner's, which counts for all but a denial.
+        """
+        account = ask.container.account
+        given = answer(ask)
+        if given is Answer.DENIED:
+            raise _refused(ask.caller)
+        if given is Answer.ALLOWED:
+            return owns(ask.caller, account, to_write=True)
+        return False if signed else await self.require_account(ask.caller, account, to_write=ask.to_write)
+
+    async def require_account(self, caller: Caller | None, account: str, *, to_write: bool) -> bool:
+        """Raise unless the caller may do so anywhere in the account; true when it is his to change."""
         if account.startswith("."):
             raise Forbidden("object.hidden_account", "Access was denied to this resource.")
         if owns(caller, account, to_write=to_write):
             return owns(caller, account, to_write=True)
-        if container is not None:
-            acl = container.metadata.get("x-container-write" if to_write else "x-container-read", "")
-            if acl_allows(acl, caller, referrer=referrer, listing=listing):
-                return False
-        if caller is None:
-            raise Unauthenticated("object.no_token", "This server could not verify that you are authorized.")
-        raise Forbidden("object.forbidden", "Access was denied to this resource.")
+        level = await self._account_level(caller, account)
+        if level == "admin":
+            return True
+        if level == "read-write" or (level == "read-only" and not to_write):
+            return False
+        raise _refused(caller)
 
-    async def account_level(self, caller: Caller | None, account: str) -> Level:
+    async def _account_level(self, caller: Caller | None, account: str) -> Level:
         """What the account's own ACL gives a caller who is not its owner."""
-        if caller is None or is_hidden(account):
+        if caller is None:
             return ""
         head = await self.directory.known(account, "")
         return level_of(head.metadata.get(ACCESS, ""), caller) if head is not None else ""
@@ -385,8 +478,15 @@ class Objects:
             raise Forbidden("object.reseller_only", "Only a reseller may make and delete accounts.")
 
     async def close(self) -> None:
+        await self.shelf.lister.flush()
         await self.directory.report()
         await self.cluster.settle()
+
+
+def _refused(caller: Caller | None) -> CloudError:
+    if caller is None:
+        return Unauthenticated("object.no_token", "This server could not verify that you are authorized.")
+    return Forbidden("object.forbidden", "Access was denied to this resource.")
 
 
 def _info(head: Head) -> ObjectInfo:

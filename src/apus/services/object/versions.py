@@ -18,6 +18,7 @@ from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.hidden import NUL, hidden_container
 from apus.services.object.logic.history import DELETED_TYPE
 from apus.services.object.logic.listed import LISTED, link_parameters, listed, listed_text, parameters_text
+from apus.services.object.logic.locks import check_unlocked
 from apus.services.object.logic.versions import (
     LINK,
     MARKER,
@@ -59,7 +60,11 @@ class Versions:
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
         """A new version, which becomes current."""
         await self._keep_plain(intent.account, intent.container, intent.name)
-        version_id = self._shelf.cluster.stamp()
+        version_id = intent.stamp or self._shelf.cluster.stamp()
+        if intent.stamp:  # what has this time already is the same, and no version is ever written over
+            there = await self._find_entry(intent.account, intent.container, intent.name, version_id)
+            if there is not None:
+                return there.head
         head = await self._entry(intent, version_id, intent.headers, data)
         await self._point(intent.container, intent.name, head, stamp=version_id)
         return _shown(head, intent.container, intent.name)
@@ -91,9 +96,16 @@ class Versions:
             return await self._find_entry(account, container, name, name_and_id(entry.name)[1])
         return None
 
-    async def delete(self, account: str, container: str, name: str, *, suspended: bool) -> Deleted:
-        """Mark it as deleted; its versions stay."""
+    async def delete(
+        self, account: str, container: str, name: str, *, suspended: bool, if_stamp: str | None = None
+    ) -> Deleted:
+        """Mark it as deleted; its versions stay.  `if_stamp`: raise NotFound unless this is current, the id of a
+        version or the time of an object's last change."""
         current = await self._shelf.find(account, container, name, newest=True)
+        if if_stamp is not None:
+            head = current.head if current is not None else None
+            if head is None or if_stamp != head.headers.get(LINK, head.changed):
+                raise NotFound("object.absent", "The resource could not be found.")
         if not suspended:
             await self._keep_plain(account, container, name, current)
         else:
@@ -106,13 +118,14 @@ class Versions:
         return Deleted(head.stamp, version_of(head), is_marker=True, existed=current is not None)
 
     async def delete_version(
-        self, account: str, container: str, name: str, version_id: str, *, restore: bool = False
+        self, account: str, container: str, name: str, version_id: str, *, restore: bool = False, bypass: bool = False
     ) -> Deleted:
-        """Remove this version for good; raise NotFound.  What it was current of is then absent, unless `restore`
-        makes the newest of the others current."""
+        """Remove this version for good; raise NotFound, Forbidden for one that is locked.  What it was current of is
+        then absent, unless `restore` makes the newest of the others current."""
         found = await self.find(account, container, name, version_id)
         if found is None:
             raise NotFound("object.version", "The resource could not be found.")
+        check_unlocked(found.head.shown_headers, self._shelf.cluster.world.clock.now_s(), bypass=bypass)
         entry_id = found.head.headers.get(VERSION)
         if entry_id is not None:
             await self._shelf.discard(account, versions_container(container), entry_name(name, entry_id))

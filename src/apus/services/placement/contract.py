@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -121,6 +121,17 @@ class PlacementService(Protocol):
 
     async def enable_host(self, host: str, enabled: bool, reason: str | None) -> None:
         """Raise NotFound."""
+        ...
+
+    async def forget_host(self, host: str) -> None:
+        """A host that has left for good; one that is alive reports itself again.  Gone already is fine.
+
+        Raise Conflict while something is claimed of it, or other providers hang below it.
+        """
+        ...
+
+    async def zone_hosts(self, zones: Mapping[str, str]) -> None:
+        """Host -> availability zone, as operators have set it; all other hosts are in the one that they report."""
         ...
 
     async def claims(self) -> Sequence[Claim]:

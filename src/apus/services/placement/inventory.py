@@ -12,11 +12,15 @@ from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
 from apus.services.placement.contract import Inventory
+from apus.services.placement.logic.candidates import Group
+from apus.services.placement.logic.room import fits
 from apus.services.placement.model import Allocation, Provider, ResourceClass, Trait
-from apus.services.placement.service import Placement, added, fits, release_in
+from apus.services.placement.service import Placement, added, release_in
 from apus.services.placement.store import ALLOCATIONS, PROVIDERS, RESOURCE_CLASSES, TRAITS
 
 T = TypeVar("T")
+Moved = tuple[int, Mapping[str, Inventory]]
+"""The generation of a provider, and all its inventories from now on."""
 READ_ALL_FROM: Final = 100
 """Changed providers from which one read of all is cheaper than a list of ids."""
 _CUSTOM: Final = re.compile(r"^CUSTOM_[A-Z0-9_]+$")
@@ -128,19 +132,33 @@ class Inventories:
 
         def work(tx: Transaction) -> Provider:
             provider = self._seen(tx, id, seen)
-            for name, inventory in inventories.items():
-                self._check_class(tx, name)
-                if inventory.reserved > inventory.total:
-                    shown = f"inventories.{name}: reserved {inventory.reserved} is more than total {inventory.total}."
-                    raise Invalid("placement.inventory", shown, field=f"inventories.{name}.reserved")
-            wanted = dict(inventories) if replace else {**provider.inventories, **inventories}
-            for name in provider.inventories:
-                if name not in wanted and provider.used.get(name, 0):
-                    shown = f"Inventory {name} of provider {id} is in use ({provider.used[name]}) and cannot go."
-                    raise Conflict("placement.inventory.inuse", shown)
-            return PROVIDERS.put(tx, changed(provider, inventories=wanted))
+            kept = {} if replace else provider.inventories
+            return self._set_inventories(tx, provider, {**kept, **inventories})
 
         return await self._edited(work)
+
+    async def add_inventory(self, id: str, seen: int | None, name: str, inventory: Inventory) -> Provider:
+        """Raise Conflict when there is one of this class."""
+
+        def work(tx: Transaction) -> Provider:
+            provider = self._seen(tx, id, seen)
+            if name in provider.inventories:
+                raise Conflict("placement.inventory.exists", f"Provider {id} has an inventory of {name} already.")
+            return self._set_inventories(tx, provider, {**provider.inventories, name: inventory})
+
+        return await self._edited(work)
+
+    def _set_inventories(self, tx: Transaction, provider: Provider, wanted: Mapping[str, Inventory]) -> Provider:
+        for name, inventory in wanted.items():
+            self._check_class(tx, name)
+            if inventory.reserved > inventory.total:
+                shown = f"inventories.{name}: reserved {inventory.reserved} is more than total {inventory.total}."
+                raise Invalid("placement.inventory", shown, field=f"inventories.{name}.reserved")
+        for name in provider.inventories:
+            if name not in wanted and provider.used.get(name, 0):
+                shown = f"Inventory {name} of provider {provider.id} is in use ({provider.used[name]}) and cannot go."
+                raise Conflict("placement.inventory.inuse", shown)
+        return PROVIDERS.put(tx, changed(provider, inventories=dict(wanted)))
 
     async def delete_inventory(self, id: str, name: str) -> None:
         provider = await self.provider(id)
@@ -187,13 +205,42 @@ class Inventories:
 
         await self._edited(work)
 
+    async def reshape(self, moved: Mapping[str, Moved], consumers: Mapping[str, Any]) -> None:
+        """Inventories move between providers together with what is held of them, all or nothing.
+
+        `moved`: by provider; `consumers`: an `AllocationsBody` each.
+        """
+
+        def work(tx: Transaction) -> None:
+            for id, (seen, _) in moved.items():
+                if PROVIDERS.get(tx, id) is None:
+                    shown = f"inventories: there is no provider {id}."
+                    raise Invalid("placement.no_provider", shown, field="inventories")
+                self._seen(tx, id, seen)
+            generations = {id: self._checked_generation(tx, id, body) for id, body in consumers.items()}
+            for id in consumers:
+                release_in(tx, id)
+            for id, (_, inventories) in moved.items():
+                self._set_inventories(tx, PROVIDERS.require(tx, id), inventories)
+            for id, body in consumers.items():
+                self._hold(tx, id, body, generations[id])
+
+        await self._edited(work)
+
     def _put_consumer(self, tx: Transaction, consumer_id: str, body: Any) -> None:
-        held = ALLOCATIONS.find(tx, consumer_id=consumer_id)
-        generation = held[0].consumer_generation if held else None
+        generation = self._checked_generation(tx, consumer_id, body)
+        release_in(tx, consumer_id)
+        self._hold(tx, consumer_id, body, generation)
+
+    def _checked_generation(self, tx: Transaction, consumer_id: str, body: Any) -> int | None:
+        held = ALLOCATIONS.first(tx, consumer_id=consumer_id)
+        generation = held.consumer_generation if held is not None else None
         if body.checked and body.consumer_generation != generation:
             shown = f"consumer generation conflict: expected {generation}, got {body.consumer_generation}."
             raise Conflict("placement.concurrent_update", shown)
-        release_in(tx, consumer_id)
+        return generation
+
+    def _hold(self, tx: Transaction, consumer_id: str, body: Any, generation: int | None) -> None:
         for provider_id, item in body.allocations.items():
             provider = PROVIDERS.get(tx, provider_id)
             if provider is None:
@@ -222,6 +269,16 @@ class Inventories:
         await self.placement.release(consumer_id)
 
     # ------------------------------------------------------------------ classes and traits
+    async def check_names(self, groups: Sequence[Group], traits: Iterable[str] = ()) -> None:
+        """Raise Invalid naming a resource class or trait that there is not."""
+        asked = {*traits, *(name for group in groups for name in group.forbidden.union(*group.required))}
+        unknown = sorted(asked - set(standard_traits()))
+        if unknown and (wrong := sorted(set(unknown) - set(await self.traits()))):
+            raise Invalid("placement.no_trait", f"required: there is no trait {wrong[0]}.", field="required")
+        classes = {name for group in groups for name in group.resources} - set(standard_classes())
+        if classes and (wrong := sorted(classes - set(await self.classes()))):
+            raise Invalid("placement.no_class", f"resources: there is no resource class {wrong[0]}.", field="resources")
+
     async def classes(self) -> list[str]:
         custom = await self._world.store.read(lambda tx: [item.id for item in RESOURCE_CLASSES.find(tx)])
         return [*standard_classes(), *sorted(custom)]

@@ -18,10 +18,17 @@ class Provider(Record, frozen=True, kw_only=True):
     parent_id: str | None = None
     root_id: str = ""
     availability_zone: str = "nova"
+    """As the host reports it."""
+    given_zone: str | None = None
+    """As an operator has set it, which counts."""
     enabled: bool = True
     disabled_reason: str | None = None
     is_host: bool = False
     """Reported by an agent; others are made through the API and take no servers."""
+
+    @property
+    def zone(self) -> str:
+        return self.given_zone or self.availability_zone
 
 
 class Allocation(Record, frozen=True, kw_only=True):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from apus.kernel.errors import NoRoom, NotFound, Unavailable
+from apus.kernel.errors import Conflict, NoRoom, NotFound, Unavailable
 from apus.kernel.events import emit
 from apus.kernel.ids import new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction, World
 from apus.services.placement.contract import SILENT_S, Claim, Explanation, Host, HostReport, Need
+from apus.services.placement.logic.room import fits
 from apus.services.placement.model import Allocation, Decision, Heartbeat, Provider
 from apus.services.placement.store import ALLOCATIONS, DECISIONS, HEARTBEATS, PROVIDERS
 
@@ -208,7 +209,7 @@ class Placement:
                 Host(
                     id=host.id,
                     name=host.name,
-                    availability_zone=host.availability_zone,
+                    availability_zone=host.zone,
                     inventories=host.inventories,
                     used=host.used,
                     traits=host.traits,
@@ -233,6 +234,36 @@ class Placement:
         self._table = None
         await self._world.bus.publish(CHANGED, self._mark)
 
+    async def forget_host(self, host: str) -> None:
+        def work(tx: Transaction) -> None:
+            known = PROVIDERS.first(tx, name=host)
+            if known is None or not known.is_host:
+                return
+            if ALLOCATIONS.first(tx, provider_id=known.id) is not None:
+                raise Conflict("placement.provider.inuse", f"Host {host} has allocations; they must go first.")
+            if any(other.parent_id == known.id for other in PROVIDERS.find(tx)):
+                raise Conflict("placement.provider.has_children", f"Provider {known.id} has child providers.")
+            PROVIDERS.delete(tx, known.id)
+            HEARTBEATS.delete(tx, known.id)
+            emit(tx, "placement.host.left", known.id, None, host=host)
+
+        await self._world.store.write(work)
+        self._table = None
+        await self._world.bus.publish(CHANGED, self._mark)
+
+    async def zone_hosts(self, zones: Mapping[str, str]) -> None:
+        def work(tx: Transaction) -> bool:
+            moved = [host for host in PROVIDERS.find(tx) if host.is_host and host.given_zone != zones.get(host.name)]
+            for host in moved:
+                zone = zones.get(host.name)
+                PROVIDERS.put(tx, changed(host, given_zone=zone))
+                emit(tx, "placement.host.zoned", host.id, None, host=host.name, zone=zone or host.availability_zone)
+            return bool(moved)
+
+        if await self._world.store.write(work):
+            self._table = None
+            await self._world.bus.publish(CHANGED, self._mark)
+
     async def claims(self) -> Sequence[Claim]:
         return [_claim_of(item) for item in await self._world.store.read(lambda tx: ALLOCATIONS.find(tx))]
 
@@ -250,17 +281,6 @@ def _hosts_beside(tx: Transaction, need: Need) -> tuple[frozenset[str], frozense
     spread = Counter(held(need.spread_from))
     full = (host for host, count in spread.items() if count >= need.spread_max)
     return frozenset(held(need.same_host_as)), frozenset(held(need.different_host_from)).union(full)
-
-
-def fits(provider: Provider, resources: dict[str, int]) -> bool:
-    """Whether the provider, as it is now, can take this as well."""
-    for name, amount in resources.items():
-        inventory = provider.inventories.get(name)
-        if inventory is None or provider.used.get(name, 0) + amount > inventory.capacity:
-            return False
-        if not inventory.min_unit <= amount <= inventory.max_unit or amount % inventory.step_size:
-            return False
-    return True
 
 
 def added(used: dict[str, int], resources: dict[str, int], sign: int = 1) -> dict[str, int]:

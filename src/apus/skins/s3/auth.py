@@ -39,6 +39,12 @@ class Proof:
     trailing: bool = False
     presigned: bool = False
     signed_at_s: float | None = None
+    form: bool = False
+
+    @property
+    def way(self) -> str:
+        """As policies call it."""
+        return "POST" if self.form else "REST-QUERY-STRING" if self.presigned else "REST-HEADER"
 
     @property
     def sha256(self) -> str | None:

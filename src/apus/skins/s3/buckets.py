@@ -79,6 +79,9 @@ async def create_bucket(request: S3Request) -> Reply:
         raise S3Error("BucketAlreadyOwnedByYou", fields={"BucketName": bucket})
     await names.take(bucket, account)
     await objects.make_container(account, bucket, fields)
+    if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
+        await objects.set_versioning(account, bucket, "enabled")
+        await objects.set_locking(account, bucket, None)
     await names.hold(bucket, account)
     return Reply(headers={"location": f"/{bucket}"})
 
@@ -93,8 +96,6 @@ async def _check_location(request: S3Request) -> None:
 
 
 def _asked_of_new(request: S3Request) -> dict[str, str]:
-    if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
-        raise S3Error("NotImplemented", "Objects cannot be locked.")
     owner = request.who.project_id or ""
     ownership = request.headers.get("x-amz-object-ownership")
     fields = {}

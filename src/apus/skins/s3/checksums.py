@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import importlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from apus.skins.s3.errors import S3Error
@@ -49,8 +49,15 @@ _PREFIX: Final = "x-amz-checksum-"
 HEADERS: Final = {_PREFIX + name.lower(): name for name in ALGORITHMS}
 """Header (and trailer) to algorithm."""
 
-FULL_OBJECT_ONLY: Final = "CRC64NVME"
-COMBINABLE: Final = ("CRC32", "CRC32C", "CRC64NVME")
+FULL: Final = "FULL_OBJECT"
+COMPOSITE: Final = "COMPOSITE"
+_KINDS: Final = {
+    "CRC32": (COMPOSITE, FULL),
+    "CRC32C": (COMPOSITE, FULL),
+    "CRC64NVME": (FULL,),
+    "SHA1": (COMPOSITE,),
+    "SHA256": (COMPOSITE,),
+}
 
 
 def header_of(algorithm: str) -> str:
@@ -80,8 +87,16 @@ def checked(algorithm: str, value: str, field: str) -> str:
     raise S3Error("InvalidRequest", f"Value for {field} header is invalid.")
 
 
-def sent_checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """The one checksum among the headers, as (algorithm, value).  Raise S3Error for two, and for what is none."""
+def kinds_of(algorithm: str) -> tuple[str, ...]:
+    """What can be made of the checksums of parts for the whole; the usual one first."""
+    return _KINDS[algorithm]
+
+
+def sent_checksum(headers: Mapping[str, str], *, composite: bool = False) -> tuple[str, str] | None:
+    """The one checksum among the headers, as (algorithm, value).  Raise S3Error for two, and for what is none.
+
+    `composite`: it may be that of parts, with how many they are behind it.
+    """
     found = [(HEADERS[name], headers[name]) for name in HEADERS.keys() & headers.keys()]
     if len(found) > 1:
         raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not "
@@ -89,7 +104,17 @@ def sent_checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
     if not found:
         return None
     algorithm, value = found[0]
-    return algorithm, checked(algorithm, value, header_of(algorithm))
+    digest = value.partition("-")[0] if composite else value
+    checked(algorithm, digest, header_of(algorithm))
+    return algorithm, value
+
+
+def of_parts(algorithm: str, kind: str, parts: Sequence[tuple[str, int]]) -> str:
+    """The checksum of the whole, from those of its parts and their sizes."""
+    digests = [(base64.b64decode(value), size) for value, size in parts]
+    if kind == COMPOSITE:
+        return composite(algorithm, [digest for digest, _ in digests])
+    return encoded(combined(algorithm, digests))
 
 
 def combined(algorithm: str, parts: list[tuple[bytes, int]]) -> bytes:

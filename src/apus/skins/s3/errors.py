@@ -42,6 +42,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "InvalidStorageClass": (400, "The storage class that you specified is not valid."),
     "InvalidTag": (400, "The tag provided was not a valid tag."),
     "InvalidURI": (400, "The specified URI could not be parsed."),
+    "InvalidRetentionPeriod": (400, "The retention period specified is invalid."),
     "InvalidObjectLockConfiguration": (400, "The object lock configuration is not valid."),
     "InvalidTargetBucketForLogging": (400, "The target bucket for logging is not valid."),
     "KeyTooLongError": (400, "Your key is too long."),
@@ -111,10 +112,14 @@ _OF_CODES: Final = {
     "object.etag": "BadDigest",
     "object.full": "StorageFull",
     "object.length": "IncompleteBody",
+    "object.no_lock": "InvalidRequest",
+    "object.locked_container": "InvalidBucketState",
     "object.no_account": "NoSuchBucket",
     "object.no_container": "NoSuchBucket",
     "object.too_large": "EntityTooLarge",
+    "object.upload": "NoSuchUpload",
     "wire.body_too_large": "MaxMessageLengthExceeded",
+    "wire.multipart": "MalformedPOSTRequest",
 }
 
 _OF_KINDS: Final[tuple[tuple[type[CloudError], str], ...]] = (

@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from apus.services.object.logic.conditions import http_date
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.tags import TAGS, tags_of
 from apus.services.object.model import Head
 from apus.skins.s3 import checksums
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.request import S3Request
-from apus.skins.s3.rights import TAGS, tags_of
 
 META: Final = "x-amz-meta-"
 STORED_META: Final = "x-object-meta-"
@@ -33,7 +33,7 @@ CLASSES: Final = (
 )  # fmt: skip
 """Kept and shown; all are stored alike, so those that must be fetched before they are read are not among them."""
 
-_NOT_KEPT: Final = ("x-amz-server-side-encryption", "x-amz-object-lock-")
+_NOT_KEPT: Final = ("x-amz-server-side-encryption",)
 """To take an upload and leave these out would promise what is not kept."""
 
 TAGS_MAX: Final = 10

@@ -5,7 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
-from apus.skins.s3 import acls, buckets, configs, listing, object_acls, policies, reading, tagging, versions, writing
+from apus.skins.s3 import (
+    acls,
+    buckets,
+    completing,
+    configs,
+    forms,
+    lifecycle,
+    listing,
+    object_acls,
+    object_lock,
+    policies,
+    reading,
+    tagging,
+    upload_listing,
+    uploads,
+    versions,
+    writing,
+)
 from apus.skins.s3.cors import CORS
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.request import S3Request
@@ -42,8 +59,14 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "s3:GetAccelerateConfiguration",
         ),
         "cors": Operation("GetBucketCors", CORS.getter(), "s3:GetBucketCORS"),
+        "lifecycle": Operation(
+            "GetBucketLifecycleConfiguration", lifecycle.get_lifecycle, "s3:GetLifecycleConfiguration"
+        ),
         "location": Operation("GetBucketLocation", buckets.get_location, "s3:GetBucketLocation"),
         "logging": Operation("GetBucketLogging", configs.constant("BucketLoggingStatus"), "s3:GetBucketLogging"),
+        "object-lock": Operation(
+            "GetObjectLockConfiguration", object_lock.get_configuration, "s3:GetBucketObjectLockConfiguration"
+        ),
         "ownershipControls": Operation(
             "GetBucketOwnershipControls", configs.get_ownership, "s3:GetBucketOwnershipControls"
         ),
@@ -61,6 +84,9 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "s3:GetBucketRequestPayment",
         ),
         "tagging": Operation("GetBucketTagging", tagging.get_bucket_tagging, "s3:GetBucketTagging"),
+        "uploads": Operation(
+            "ListMultipartUploads", upload_listing.list_uploads, "s3:ListBucketMultipartUploads", "READ"
+        ),
         "versioning": Operation("GetBucketVersioning", versions.get_versioning, "s3:GetBucketVersioning"),
         "versions": Operation("ListObjectVersions", versions.list_versions, "s3:ListBucketVersions", "READ"),
         "website": Operation("GetBucketWebsite", WEBSITE.getter(), "s3:GetBucketWebsite"),
@@ -70,6 +96,12 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "": Operation("CreateBucket", buckets.create_bucket, on_bucket=False, needs_caller=True),
         "acl": Operation("PutBucketAcl", acls.put_bucket_acl, "s3:PutBucketAcl", "WRITE_ACP"),
         "cors": Operation("PutBucketCors", CORS.putter(), "s3:PutBucketCORS"),
+        "lifecycle": Operation(
+            "PutBucketLifecycleConfiguration", lifecycle.put_lifecycle, "s3:PutLifecycleConfiguration"
+        ),
+        "object-lock": Operation(
+            "PutObjectLockConfiguration", object_lock.put_configuration, "s3:PutBucketObjectLockConfiguration"
+        ),
         "ownershipControls": Operation(
             "PutBucketOwnershipControls", configs.put_ownership, "s3:PutBucketOwnershipControls"
         ),
@@ -82,11 +114,13 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "website": Operation("PutBucketWebsite", WEBSITE.putter(), "s3:PutBucketWebsite"),
     },
     "POST": {
+        "": Operation("PostObject", forms.post_object, proves=False),
         "delete": Operation("DeleteObjects", writing.delete_objects),
     },
     "DELETE": {
         "": Operation("DeleteBucket", buckets.delete_bucket, "s3:DeleteBucket"),
         "cors": Operation("DeleteBucketCors", CORS.remover(), "s3:PutBucketCORS"),
+        "lifecycle": Operation("DeleteBucketLifecycle", lifecycle.delete_lifecycle, "s3:PutLifecycleConfiguration"),
         "ownershipControls": Operation(
             "DeleteBucketOwnershipControls", configs.delete_ownership, "s3:PutBucketOwnershipControls"
         ),
@@ -104,17 +138,28 @@ _OBJECT: Final[Mapping[str, Mapping[str, Operation]]] = {
         "": Operation("GetObject", reading.get_object),
         "acl": Operation("GetObjectAcl", object_acls.get_object_acl),
         "attributes": Operation("GetObjectAttributes", reading.get_object_attributes),
+        "legal-hold": Operation("GetObjectLegalHold", object_lock.get_legal_hold),
+        "retention": Operation("GetObjectRetention", object_lock.get_retention),
         "tagging": Operation("GetObjectTagging", tagging.get_object_tagging),
+        "uploadId": Operation("ListParts", upload_listing.list_parts, "s3:ListMultipartUploadParts", "READ"),
     },
     "HEAD": {"": Operation("HeadObject", reading.get_object)},
     "PUT": {
         "": Operation("PutObject", writing.put_object),
         "acl": Operation("PutObjectAcl", object_acls.put_object_acl),
+        "legal-hold": Operation("PutObjectLegalHold", object_lock.put_legal_hold),
+        "retention": Operation("PutObjectRetention", object_lock.put_retention),
         "tagging": Operation("PutObjectTagging", tagging.put_object_tagging),
+        "uploadId": Operation("UploadPart", uploads.upload_part, "s3:PutObject", "WRITE"),
+    },
+    "POST": {
+        "uploadId": Operation("CompleteMultipartUpload", completing.complete, "s3:PutObject", "WRITE"),
+        "uploads": Operation("CreateMultipartUpload", uploads.create, "s3:PutObject", "WRITE"),
     },
     "DELETE": {
         "": Operation("DeleteObject", writing.delete_object),
         "tagging": Operation("DeleteObjectTagging", tagging.delete_object_tagging),
+        "uploadId": Operation("AbortMultipartUpload", uploads.abort, "s3:AbortMultipartUpload", "WRITE"),
     },
 }
 

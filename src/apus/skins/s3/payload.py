@@ -55,8 +55,14 @@ class Payload:
     """One body, to be streamed once.  After that `checksum` is what was asked to be kept."""
 
     def __init__(
-        self, request: S3Request, *, source: AsyncIterator[bytes] | None = None, at_end: AtEnd | None = None
+        self,
+        request: S3Request,
+        *,
+        source: AsyncIterator[bytes] | None = None,
+        at_end: AtEnd | None = None,
+        algorithm: str | None = None,
     ) -> None:
+        """`algorithm`: the one checksum that is taken, and made where none is sent."""
         proof = request.proof
         assert proof is not None
         source = source or request.stream()
@@ -72,6 +78,8 @@ class Payload:
         self.checksum: str | None = None
         self._digest: checksums.Digest | None = None
         self._expect(request)
+        if algorithm is not None:
+            self._insist(algorithm)
 
     def _expect(self, request: S3Request) -> None:
         """Which checksum is promised: in a header, or by name in a trailer."""
@@ -90,6 +98,16 @@ class Payload:
             self.algorithm = checksums.algorithm_of(named)
         if self.algorithm is not None:
             self._digest = checksums.ALGORITHMS[self.algorithm]()
+
+    def _insist(self, algorithm: str) -> None:
+        if self.algorithm not in (None, algorithm):
+            shown = (
+                f"Checksum Type mismatch occurred, expected checksum Type: {algorithm.lower()}, "
+                f"actual checksum Type: {(self.algorithm or '').lower()}"
+            )
+            raise S3Error("InvalidRequest", shown)
+        self.algorithm = algorithm
+        self._digest = checksums.ALGORITHMS[algorithm]()
 
     async def stream(self) -> AsyncIterator[bytes]:
         async for piece in self._source:

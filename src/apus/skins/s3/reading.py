@@ -10,13 +10,15 @@ from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.listed import MANIFEST
+from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.versions import is_marker
 from apus.services.object.model import Head
 from apus.services.object.opening import MayRead, Opened
-from apus.skins.s3 import rights
+from apus.skins.s3 import checksums, rights
 from apus.skins.s3.errors import S3Error
+from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import (
     CLASS,
     STANDARD,
@@ -25,6 +27,7 @@ from apus.skins.s3.metadata import (
     last_modified,
     shown_headers,
 )
+from apus.skins.s3.object_lock import lock_headers
 from apus.skins.s3.request import S3Request
 from apus.skins.s3.versions import acting, found_version, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, document
@@ -61,6 +64,7 @@ async def get_object(request: S3Request) -> Reply:
     rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
     opened = await request.door.objects.open_parts(found, may_read(request))
     headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes) | version_headers(request, head)
+    headers |= lock_headers(head.shown_headers) | expiration_header(request, head)
     refused = check(_conditions(request.headers), opened.etag, seconds_of(head.changed), reading=True)
     if refused == 412:
         raise S3Error("PreconditionFailed")
@@ -68,7 +72,7 @@ async def get_object(request: S3Request) -> Reply:
         kept = ("etag", "last-modified", "cache-control", "expires", "x-amz-version-id")
         return Reply(status=refused, headers={name: headers[name] for name in kept if name in headers})
     status, offset, length = await _wanted(request, found, opened, headers)
-    if request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and status == 200:
+    if _wants_checksum(request) and status == 200:
         headers.update(checksum_headers(head))
     content_type = _overridden(request, headers) or head.shown_type
     if request.method == "HEAD":
@@ -78,6 +82,10 @@ async def get_object(request: S3Request) -> Reply:
     return Reply(None, status, headers, stream=opened.stream(offset, length), content_type=content_type)
 
 
+def _wants_checksum(request: S3Request) -> bool:
+    return request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+
+
 def _conditions(headers: Mapping[str, str]) -> dict[str, str]:
     """An ETag that matches outweighs a date."""
     left_out = {"if-unmodified-since"} if "if-match" in headers else set()
@@ -85,13 +93,12 @@ def _conditions(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def may_read(request: S3Request) -> MayRead:
-    """Whether a manifest may lead the caller to another container."""
+    """Whether a manifest or a link may lead the caller to another object."""
 
-    async def ask(account: str, container: str) -> None:
-        if (account, container) == (request.account, request.bucket):
-            return
+    async def ask(account: str, container: str, name: str) -> None:
         bucket = await request.door.objects.container(account, container)
-        rights.require(request, "s3:GetObject", "READ", key="", on_object=True, bucket=bucket)
+        action = "s3:GetObject" if name else "s3:ListBucket"
+        rights.require(request, action, "READ", key=name, on_object=bool(name), bucket=bucket)
 
     return ask
 
@@ -134,6 +141,9 @@ async def _part(
     if number > len(segments):
         raise S3Error("InvalidPartNumber", fields={"ActualPartCount": str(len(segments))})
     headers["x-amz-mp-parts-count"] = str(len(segments))
+    algorithm, _, value = segments[number - 1].checksum.partition(" ")
+    if algorithm and _wants_checksum(request):
+        headers[checksums.header_of(algorithm)] = value
     return sum(segment.used_bytes for segment in segments[: number - 1]), segments[number - 1].used_bytes
 
 
@@ -187,8 +197,14 @@ async def _parts_of(request: S3Request, found: Found, head: Head) -> list[Field]
         ("IsTruncated", after + most < len(segments)),
     ]
     if checksum_of(head) is not None:
-        fields += [("Part", [("PartNumber", number), ("Size", segment.used_bytes)]) for number, segment in page]
+        fields += [("Part", _part_of(number, segment)) for number, segment in page]
     return fields
+
+
+def _part_of(number: int, segment: Segment) -> list[Field]:
+    algorithm, _, value = segment.checksum.partition(" ")
+    checksum: list[Field] = [("Checksum" + algorithm, value)] if algorithm else []
+    return [("PartNumber", number), ("Size", segment.used_bytes), *checksum]
 
 
 def _number(request: S3Request, header: str, default: int) -> int:

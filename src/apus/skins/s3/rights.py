@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
+from apus.services.object.logic import policy_context
 from apus.services.object.logic.policy_conditions import Context
+from apus.services.object.logic.policy_context import Circumstances
 from apus.services.object.logic.rights import OBJECT_ACL, Ask, allowed
 from apus.services.object.model import Head, IndexHead
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.request import S3Request
-
-TAGS: Final = "x-object-sysmeta-s3-tags"
-"""As in a query: `a=1&b=2`."""
 
 _HEADER_KEYS: Final = (
     "x-amz-acl", "x-amz-copy-source", "x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp",
@@ -31,55 +28,41 @@ _LOCK_KEYS: Final = {
 }
 
 
-def tags_of(headers: Mapping[str, str]) -> dict[str, str]:
-    return dict(parse_qsl(headers.get(TAGS, ""), keep_blank_values=True))
-
-
 def context_of(request: S3Request, existing: Head | None) -> Context:
     """The keys of a request's conditions, in lower case."""
-    now_s = request.door.now_s()
-    found: dict[str, list[str]] = {
-        "aws:currenttime": [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))],
-        "aws:epochtime": [str(int(now_s))],
-        "aws:securetransport": ["true" if request.scope.get("scheme") == "https" else "false"],
-        "s3:resourceaccount": [request.account.removeprefix("AUTH_")],
-    }
-    if request.remote_ip:
-        found["aws:sourceip"] = [request.remote_ip]
-    for header, key in (("referer", "aws:referer"), ("user-agent", "aws:useragent"), *_LOCK_KEYS.items()):
-        if header in request.headers:
-            found[key] = [request.headers[header]]
-    caller, proof = request.caller, request.proof
+    now_s, caller, proof = request.door.now_s(), request.caller, request.proof
+    found = policy_context.context_of(
+        Circumstances(
+            now_s,
+            request.account,
+            caller if proof is not None else None,
+            request.scope.get("scheme") == "https",
+            request.remote_ip,
+            request.headers.get("referer", ""),
+            request.headers.get("user-agent", ""),
+            existing,
+        )
+    )
     if caller is not None and proof is not None:
-        found["aws:userid"], found["aws:username"] = [caller.user_id], [caller.user_name]
-        found["aws:principaltype"] = ["User"]
-        found["aws:principalaccount"] = [caller.project_id or ""]
-        found["aws:principalarn"] = [f"arn:aws:iam::{caller.project_id}:user/{caller.user_name}"]
         found["s3:signatureversion"] = ["AWS4-HMAC-SHA256"]
-        found["s3:authtype"] = ["REST-QUERY-STRING" if proof.presigned else "REST-HEADER"]
+        found["s3:authtype"] = [proof.way]
         if proof.signed_at_s is not None:
             found["s3:signatureage"] = [str(int((now_s - proof.signed_at_s) * 1000))]
-    else:
-        found["aws:principaltype"] = ["Anonymous"]
+    for header, key in _LOCK_KEYS.items():
+        if header in request.headers:
+            found[key] = [request.headers[header]]
     for name in _HEADER_KEYS:
         if name in request.headers:
             found["s3:" + name] = [request.headers[name]]
     for name, key in _QUERY_KEYS.items():
         if name in request.params_of:
             found[key] = [request.params_of[name]]
-    _add_tags(found, request, existing)
-    return found
-
-
-def _add_tags(found: dict[str, list[str]], request: S3Request, existing: Head | None) -> None:
     asked = parse_qsl(request.headers.get("x-amz-tagging", ""), keep_blank_values=True)
     for name, value in asked:
         found[f"s3:requestobjecttag/{name}".lower()] = [value]
     if asked:
         found["s3:requestobjecttagkeys"] = [name for name, _ in asked]
-    if existing is not None:
-        for name, value in tags_of(existing.shown_headers).items():
-            found[f"s3:existingobjecttag/{name}".lower()] = [value]
+    return found
 
 
 def may(

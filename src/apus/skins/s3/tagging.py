@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
+from apus.services.object.logic.tags import TAGS
 from apus.services.object.model import Head
 from apus.skins.s3 import rights
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.metadata import TAGS_MAX, stored_tags
 from apus.skins.s3.payload import read_document
 from apus.skins.s3.request import S3Request
-from apus.skins.s3.rights import TAGS
 from apus.skins.s3.versions import acting, found_version, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, document, malformed, parse
 from apus.wire.route import Reply
@@ -21,12 +21,15 @@ BUCKET_TAGS: Final = "x-container-sysmeta-s3-tags"
 BUCKET_TAGS_MAX: Final = 50
 
 
-async def _read_tags(request: S3Request, most: int) -> str:
-    root = parse(await read_document(request), "Tagging")
-    tag_set = root.find("TagSet")
+def tags_of_document(data: bytes) -> list[tuple[str, str]]:
+    tag_set = parse(data, "Tagging").find("TagSet")
     if tag_set is None:
         raise malformed("Tagging has a TagSet.")
-    return stored_tags([(tag.need("Key"), tag.need("Value")) for tag in tag_set.all("Tag")], most)
+    return [(tag.need("Key"), tag.need("Value")) for tag in tag_set.all("Tag")]
+
+
+async def _read_tags(request: S3Request, most: int) -> str:
+    return stored_tags(tags_of_document(await read_document(request)), most)
 
 
 def _shown(text: str, headers: Mapping[str, str] | None = None) -> Reply:

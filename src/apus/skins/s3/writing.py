@@ -15,12 +15,14 @@ from apus.kernel.errors import CloudError, NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.tags import TAGS
 from apus.services.object.logic.versions import VERSION, version_of
 from apus.services.object.model import Head
 from apus.services.object.versions import Deleted
 from apus.skins.s3 import checksums, rights
 from apus.skins.s3.acls import object_acl
 from apus.skins.s3.errors import S3Error, s3_error
+from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import (
     CHECKSUM,
     KEPT,
@@ -33,10 +35,10 @@ from apus.skins.s3.metadata import (
     iso_time,
     said_of_object,
 )
+from apus.skins.s3.object_lock import bypass, said_of_lock
 from apus.skins.s3.payload import PUT_BYTES_MAX, Payload, announced_size, content_md5, read_document
 from apus.skins.s3.reading import readable_source
 from apus.skins.s3.request import KEY_BYTES_MAX, S3Request
-from apus.skins.s3.rights import TAGS
 from apus.skins.s3.versions import MARKER_HEADER, VERSION_HEADER, acting, version_headers, wanted_version
 from apus.skins.s3.xml import CONTENT_TYPE, Field, Node, document, malformed, parse
 from apus.wire.route import Reply
@@ -55,12 +57,12 @@ async def put_object(request: S3Request) -> Reply:
         request.bucket,
         request.key,
         content_type_of(request),
-        {**said_of_object(request), **object_acl(request)},
+        {**said_of_object(request), **object_acl(request), **said_of_lock(request)},
         size,
         content_md5(request),
     )
     head = await store(request, intent)
-    return Reply(headers=written_headers(head) | version_headers(request, head))
+    return Reply(headers=written_headers(request, head))
 
 
 async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None) -> Head:
@@ -123,8 +125,9 @@ class Condition:
             await self.look()
 
 
-def written_headers(head: Head) -> dict[str, str]:
-    return {"etag": f'"{head.shown_etag}"', **checksum_headers(head)}
+def written_headers(request: S3Request, head: Head) -> dict[str, str]:
+    told = {"etag": f'"{head.shown_etag}"', **checksum_headers(head)}
+    return told | version_headers(request, head) | expiration_header(request, head)
 
 
 async def copy_object(request: S3Request) -> Reply:
@@ -148,7 +151,7 @@ async def copy_object(request: S3Request) -> Reply:
         ("ETag", f'"{head.shown_etag}"'),
         *checksum_fields(head),
     ]
-    headers = version_headers(request, head)
+    headers = version_headers(request, head) | expiration_header(request, head)
     if VERSION in found.head.headers:
         headers["x-amz-copy-source-version-id"] = version_of(found.head)
     return Reply(document("CopyObjectResult", fields), headers=headers, content_type=CONTENT_TYPE)
@@ -202,7 +205,7 @@ def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]]:
         said.pop(TAGS, None)
         if TAGS in source.shown_headers:
             said[TAGS] = source.shown_headers[TAGS]
-    return content_type, {**said, **object_acl(request)}
+    return content_type, {**said, **object_acl(request), **said_of_lock(request)}
 
 
 def _more_changes(headers: Mapping[str, str]) -> bool:
@@ -229,7 +232,9 @@ async def _delete(request: S3Request, key: str, version_id: str | None) -> Delet
     """None when there was nothing: that is as well.  A version that goes leaves the one before it current."""
     place = request.account, request.bucket, key
     try:
-        return await request.door.objects.delete(*place, version_id=version_id, restore=version_id is not None)
+        return await request.door.objects.delete(
+            *place, version_id=version_id, restore=version_id is not None, bypass=bypass(request, key)
+        )
     except NotFound:
         return None
 

@@ -126,6 +126,52 @@ class TagsBody(Strict, frozen=True):
     tags: Tags
 
 
+Zone = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^:]+$")]
+
+
+class NewAggregate(Strict, frozen=True):
+    name: Name
+    availability_zone: Zone | None = None
+
+
+class NewAggregateBody(Strict, frozen=True):
+    aggregate: NewAggregate
+
+
+class AggregateChanges(Strict, frozen=True):
+    name: Name | None = None
+    availability_zone: Zone | None = None
+
+
+class AggregateBody(Strict, frozen=True):
+    aggregate: AggregateChanges
+
+
+class HostItem(Strict, frozen=True):
+    host: Name
+
+
+class AddHostBody(Strict, frozen=True):
+    add_host: HostItem
+
+
+class RemoveHostBody(Strict, frozen=True):
+    remove_host: HostItem
+
+
+class AggregateMetadata(Strict, frozen=True):
+    metadata: dict[Key, Text | None]
+
+
+class AggregateMetadataBody(Strict, frozen=True):
+    set_metadata: AggregateMetadata
+
+
+class HostBody(Strict, frozen=True):
+    status: str | None = None
+    maintenance_mode: str | None = None
+
+
 class FlavorItem(Strict, frozen=True):
     name: Annotated[str, Meta(min_length=1, max_length=255)]
     ram: Count

@@ -6,7 +6,7 @@ shelving) change nothing here and are answered like their neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from apus.kernel.errors import Invalid
@@ -227,7 +227,8 @@ def _quota_with(**extra: int) -> Down:
     def down(body: Body) -> Body:
         for value in body.values():
             detailed = isinstance(value.get("instances"), dict)
-            for key, limit in extra.items():
+            for key, default in extra.items():
+                limit = value.get("_old", {}).get(key, default)
                 value[key] = {"in_use": 0, "limit": limit, "reserved": 0} if detailed else limit
         return body
 
@@ -290,6 +291,22 @@ def _cpu_info_as_text(item: dict[str, Any]) -> None:
         item["cpu_info"] = "{}"
 
 
+def _interfaces_without_tag(body: Body) -> Body:
+    one = body.get("interfaceAttachment")
+    for item in [one] if one else body["interfaceAttachments"]:
+        del item["tag"]
+    return body
+
+
+def _aggregates_without_uuid(body: Body) -> Body:
+    for item in (body["aggregate"],) if "aggregate" in body else body.get("aggregates", ()):
+        del item["uuid"]
+    return body
+
+
+_AGGREGATES: Final = (
+    "list_aggregates", "create_aggregate", "show_aggregate", "update_aggregate", "act_on_aggregate",
+)  # fmt: skip
 _FLAVORS: Final = ("show_flavor", "list_flavors_detail", "create_flavor", "update_flavor")
 _QUOTAS: Final = ("show_quota", "default_quota", "update_quota", "detail_quota")
 _QUOTA_CLASSES: Final = ("show_quota_class", "update_quota_class")
@@ -335,6 +352,7 @@ CHANGES: Final = (
     Change((2, 37), "create_server", up=_optional_networks),
     *_on(("limits",), (2, 39), _limits_with(maxImageMeta=128)),
     *_on(_ALL_VIEWS, (2, 47), _flavor_as_link),
+    *_on(_AGGREGATES, (2, 41), _aggregates_without_uuid),
     Change((2, 48), "diagnostics", down=lambda body: {"memory": body["memory_details"]["maximum"] << 10}),
     *_on(("show_action",), (2, 51), _actions_without("updated_at")),
     Change((2, 52), "create_server", up=_refuse("server", "tags")),
@@ -355,6 +373,7 @@ CHANGES: Final = (
     Change((2, 63), "create_server", up=_refuse("server", "trusted_image_certificates")),
     Change((2, 64), "create_group", up=_policies_as_list_up, down=_group_down(_policies_as_list)),
     *_on(("show_group", "list_groups"), (2, 64), _group_down(_policies_as_list)),
+    *_on(("list_interfaces", "show_interface"), (2, 70), _interfaces_without_tag),
     *_on(_ALL_VIEWS, (2, 71), _drop("server_groups")),
     *_on(_ALL_VIEWS, (2, 73), _drop("locked_reason")),
     Change((2, 74), "create_server", up=_refuse("server", "host", "hypervisor_hostname")),
@@ -383,6 +402,9 @@ class ComputeVersions(VersionChain):
         for kind in ("hypervisors", "services"):
             for item in view.get(kind, ()) if isinstance(view.get(kind), list) else ():
                 _hide(item)
+        if operation in (*_QUOTAS, *_QUOTA_CLASSES):
+            for limits in view.values():
+                limits.pop("_old", None)
         if operation in _HYPERVISORS and "hypervisor" in view:
             _hide(view["hypervisor"])
         return view
@@ -395,4 +417,12 @@ def _hide(item: dict[str, Any]) -> None:
         item["service"].pop("_number", None)
 
 
+class WithoutMicroversions(ComputeVersions):
+    """Of `/v2`: the oldest, whatever the headers say."""
+
+    def negotiate(self, headers: Mapping[str, str]) -> Version:
+        return self.minimum
+
+
 VERSIONS: Final = ComputeVersions("compute", MINIMUM, MAXIMUM, CHANGES, legacy_header="x-openstack-nova-api-version")
+OLDEST: Final = WithoutMicroversions("compute", MINIMUM, MINIMUM, CHANGES)

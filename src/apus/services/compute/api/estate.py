@@ -1,4 +1,4 @@
-"""Handlers of the whole: versions, limits, quotas, hypervisors, services, zones, usage."""
+"""Handlers of the whole: limits, quotas, hypervisors, services, zones, usage."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from apus.kernel.errors import Forbidden, Invalid, NotFound
 from apus.kernel.table import Query
 from apus.services.compute.api import views
 from apus.services.compute.api.bodies import truth
-from apus.services.compute.api.changes import MAXIMUM, MINIMUM
-from apus.services.compute.api.servers import base_of, compute_of
+from apus.services.compute.api.servers import compute_of
 from apus.services.compute.hosts import HostView
 from apus.services.compute.model import Server
 from apus.services.compute.policy import POLICY
 from apus.wire.listing import page_of
 from apus.wire.route import ApiRequest, Reply
-from apus.wire.versions import text_of
 
 QUOTA_KEYS: Final = (
     "instances", "cores", "ram", "metadata_items", "key_pairs", "server_groups", "server_group_members",
@@ -27,31 +25,7 @@ _OLD_QUOTA_KEYS: Final = frozenset({
     "floating_ips", "fixed_ips", "security_groups", "security_group_rules", "networks", "injected_files",
     "injected_file_content_bytes", "injected_file_path_bytes",
 })  # fmt: skip
-
-
-# ---------------------------------------------------------------------- versions
-def _version(request: ApiRequest) -> dict[str, Any]:
-    return {
-        "id": "v2.1",
-        "status": "CURRENT",
-        "version": text_of(MAXIMUM),
-        "min_version": text_of(MINIMUM),
-        "updated": "2013-07-23T11:33:21Z",
-        "links": [
-            {"rel": "self", "href": f"{base_of(request)}/v2.1/"},
-            {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/"},
-        ],
-    }
-
-
-async def list_versions(request: ApiRequest) -> Reply:
-    view = _version(request)
-    return Reply({"versions": [{**view, "links": view["links"][:1]}]})
-
-
-async def show_version(request: ApiRequest) -> Reply:
-    media = [{"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}]
-    return Reply({"version": {**_version(request), "media-types": media}})
+"""Of versions before 2.36 and 2.57.  What is set is kept and shown, as Nova does; it limits nothing."""
 
 
 async def list_extensions(request: ApiRequest) -> Reply:
@@ -91,7 +65,9 @@ def _project(request: ApiRequest) -> str:
 
 
 def _quota_view(limits: Mapping[str, int]) -> dict[str, Any]:
-    return {key: limits[key] for key in QUOTA_KEYS}
+    return {key: limits[key] for key in QUOTA_KEYS} | {
+        "_old": {key: limits[key] for key in _OLD_QUOTA_KEYS if key in limits}
+    }
 
 
 async def show_quota(request: ApiRequest) -> Reply:
@@ -108,9 +84,7 @@ async def default_quota(request: ApiRequest) -> Reply:
 async def detail_quota(request: ApiRequest) -> Reply:
     project_id, quotas = _project(request), compute_of(request).quotas
     most, used = await quotas.limits(project_id), await quotas.used(project_id)
-    detail = {
-        key: {"limit": limit, "in_use": used.get(key, 0), "reserved": 0} for key, limit in _quota_view(most).items()
-    }
+    detail = {key: {"limit": most[key], "in_use": used.get(key, 0), "reserved": 0} for key in QUOTA_KEYS}
     return Reply({"quota_set": {"id": project_id, **detail}})
 
 
@@ -131,7 +105,7 @@ def _limits_given(where: str, given: Mapping[str, Any]) -> dict[str, int]:
             f"{where}: there is no {unknown[0][:60]!r}; {', '.join(QUOTA_KEYS)}.",
             field=unknown[0][:60],
         )
-    return {key: _limit(f"{where}.{key}", value) for key, value in given.items() if key in QUOTA_KEYS}
+    return {key: _limit(f"{where}.{key}", value) for key, value in given.items()}
 
 
 def _limit(field: str, value: Any) -> int:
@@ -314,6 +288,14 @@ async def update_service(request: ApiRequest) -> Reply:
     view = await _one_service(request, lambda v: v.service_id == request.params["id"])
     await _set_service(request, view, body.status, body.disabled_reason, body.forced_down)
     return Reply({"service": _service(await _one_service(request, lambda v: v.service_id == request.params["id"]))})
+
+
+async def delete_service(request: ApiRequest) -> Reply:
+    """By its id, or before 2.53 by its number."""
+    id = request.params["id"]
+    view = await _one_service(request, lambda v: id in (v.service_id, str(v.number)))
+    await compute_of(request).hosts.remove(request.who, view.host.name)
+    return Reply()
 
 
 async def act_on_service(request: ApiRequest) -> Reply:

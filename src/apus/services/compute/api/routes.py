@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, Final
 
-from apus.services.compute.api import bodies, estate, servers, things
-from apus.services.compute.api.changes import VERSIONS
+from apus.services.compute.api import actions, aggregates, bodies, documents, estate, hosts, servers, things
+from apus.services.compute.api.changes import OLDEST, VERSIONS
 from apus.services.compute.api.faults import FAULTS
 from apus.services.compute.policy import POLICY
 from apus.services.compute.service import Compute
 from apus.wire.app import Api
 from apus.wire.route import Route
+from apus.wire.versions import VersionChain
 
 AnyBody = dict[str, Any]
 _S: Final = "/v2.1/servers"
 _F: Final = "/v2.1/flavors"
+_A: Final = "/v2.1/os-aggregates"
 
 ROUTES: Final = (
-    Route("GET", "", estate.list_versions, "versions"),
-    Route("GET", "/", estate.list_versions, "versions"),
-    Route("GET", "/v2.1", estate.show_version, "versions"),
-    Route("GET", "/v2.1/", estate.show_version, "versions"),
+    Route("GET", "", documents.list_versions, "versions"),
+    Route("GET", "/", documents.list_versions, "versions"),
+    Route("GET", "/v2.1", documents.show_version, "versions"),
+    Route("GET", "/v2.1/", documents.show_version, "versions"),
     Route("GET", "/v2.1/extensions", estate.list_extensions, "zone:show"),
     # servers
     Route("GET", _S, servers.list_servers, "server:list"),
@@ -29,7 +33,7 @@ ROUTES: Final = (
     Route("GET", f"{_S}/{{id}}", servers.show_server, "server:show"),
     Route("PUT", f"{_S}/{{id}}", servers.update_server, "server:update", takes=bodies.UpdateServerBody),
     Route("DELETE", f"{_S}/{{id}}", servers.delete_server, "server:delete", status=204),
-    Route("POST", f"{_S}/{{id}}/action", servers.act, None, takes=AnyBody, status=202),
+    Route("POST", f"{_S}/{{id}}/action", actions.act, None, takes=AnyBody, status=202),
     Route("GET", f"{_S}/{{id}}/ips", servers.list_addresses, "server:show"),
     Route("GET", f"{_S}/{{id}}/ips/{{label}}", servers.show_addresses, "server:show"),
     Route("GET", f"{_S}/{{id}}/metadata", servers.list_metadata, "server:show"),
@@ -49,8 +53,12 @@ ROUTES: Final = (
     Route("GET", f"{_S}/{{id}}/os-instance-actions/{{request_id}}", servers.show_action, "server:show"),
     Route("GET", f"{_S}/{{id}}/os-security-groups", servers.list_security_groups, "server:show"),
     Route("GET", f"{_S}/{{id}}/os-interface", servers.list_interfaces, "server:show"),
+    Route("GET", f"{_S}/{{id}}/os-interface/{{port_id}}", servers.show_interface, "server:show"),
     Route("GET", f"{_S}/{{id}}/os-volume_attachments", servers.list_volume_attachments, "server:show"),
     Route("GET", f"{_S}/{{id}}/diagnostics", servers.diagnostics, "hypervisor:show"),
+    Route("GET", f"{_S}/{{id}}/os-server-password", servers.show_password, "server:show"),
+    Route("DELETE", f"{_S}/{{id}}/os-server-password", servers.forget_password, "server:update", status=204),
+    Route("GET", f"{_S}/{{id}}/migrations", hosts.list_server_migrations, "host:show", since=(2, 23)),
     # flavors
     Route("GET", _F, things.list_flavors, "flavor:show"),
     Route("POST", _F, things.create_flavor, "flavor:manage", takes=bodies.FlavorBody),
@@ -92,9 +100,20 @@ ROUTES: Final = (
     Route("GET", "/v2.1/os-hypervisors/{id}/search", estate.search_hypervisors, "hypervisor:show"),
     Route("GET", "/v2.1/os-hypervisors/{id}/servers", estate.hypervisor_servers, "hypervisor:show", until=(2, 52)),
     Route("GET", "/v2.1/os-hypervisors/{id}/uptime", estate.hypervisor_uptime, "hypervisor:show", until=(2, 87)),
+    Route("GET", "/v2.1/os-migrations", hosts.list_migrations, "host:show"),
+    Route("GET", "/v2.1/os-hosts", hosts.list_hosts, "host:show", until=(2, 42)),
+    Route("GET", "/v2.1/os-hosts/{name}", hosts.show_host, "host:show", until=(2, 42)),
+    Route("PUT", "/v2.1/os-hosts/{name}", hosts.update_host, "service:manage", takes=bodies.HostBody, until=(2, 42)),
+    Route("GET", _A, aggregates.list_aggregates, "aggregate:show"),
+    Route("POST", _A, aggregates.create_aggregate, "aggregate:manage", takes=bodies.NewAggregateBody),
+    Route("GET", f"{_A}/{{id}}", aggregates.show_aggregate, "aggregate:show"),
+    Route("PUT", f"{_A}/{{id}}", aggregates.update_aggregate, "aggregate:manage", takes=bodies.AggregateBody),
+    Route("DELETE", f"{_A}/{{id}}", aggregates.delete_aggregate, "aggregate:manage"),
+    Route("POST", f"{_A}/{{id}}/action", aggregates.act_on_aggregate, "aggregate:manage", takes=AnyBody),
     Route("GET", "/v2.1/os-services", estate.list_services, "service:show"),
     Route("PUT", "/v2.1/os-services/{id}", estate.update_service, "service:manage", takes=bodies.ServiceBody,
           since=(2, 53)),
+    Route("DELETE", "/v2.1/os-services/{id}", estate.delete_service, "service:manage", status=204),
     Route("PUT", "/v2.1/os-services/{verb}", estate.act_on_service, "service:manage", takes=bodies.OldServiceBody,
           until=(2, 52)),
     Route("GET", "/v2.1/os-availability-zone", estate.list_zones, "zone:show"),
@@ -104,13 +123,30 @@ ROUTES: Final = (
 )  # fmt: skip
 
 
-def compute_api(service: Compute) -> Api:
+_OLD: Final = tuple(
+    dataclasses.replace(route, path=route.path.removeprefix("/v2.1"))
+    for route in ROUTES
+    if route.path.startswith("/v2.1/") and route.path != "/v2.1/" and route.since is None
+)
+
+
+def compute_apis(service: Compute) -> tuple[Api, Api]:
+    """The API, and the same below `/v2` for clients from before microversions."""
+    front = Route("GET", "", documents.show_oldest_version, "versions")
+    slashed = dataclasses.replace(front, path="/")
+    return (
+        _api("/compute", ROUTES, service, VERSIONS),
+        _api("/compute/v2", (front, slashed, *_OLD), service, OLDEST),
+    )
+
+
+def _api(prefix: str, routes: Sequence[Route], service: Compute, versions: VersionChain) -> Api:
     return Api(
         name="compute",
-        prefix="/compute",
-        routes=ROUTES,
+        prefix=prefix,
+        routes=routes,
         service=service,
         policy=POLICY,
         faults=FAULTS,
-        versions=VERSIONS,
+        versions=versions,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from apus.services.compute.logic.status import project
 from apus.services.compute.model import Action, Server
 from apus.services.compute.policy import POLICY
 from apus.services.compute.service import Compute
+from apus.services.network.contract import ServerPort
 from apus.wire.listing import boolean, next_href, page_of
 from apus.wire.route import ApiRequest, Reply
 
@@ -285,106 +286,6 @@ async def delete_server(request: ApiRequest) -> Reply:
     return Reply()
 
 
-# ---------------------------------------------------------------------- actions
-async def act(request: ApiRequest) -> Reply:
-    """The body's one key names the action."""
-    body = request.body
-    names = list(body)
-    if len(names) != 1:
-        raise Invalid("compute.action_unknown", "The body of an action has exactly one key: its name.")
-    name, argument = names[0], body[names[0]]
-    handler = _ACTIONS.get(name)
-    if handler is None:
-        server = await compute_of(request).server(request.who, request.params["id"])
-        known = ", ".join(sorted(_ACTIONS))
-        if name in _NOT_HERE:
-            raise Conflict(
-                "compute.not_supported",
-                f"{name}: this cloud cannot do that with instance {server.id} yet; it can: {known}.",
-            )
-        raise Invalid("compute.action_unknown", f"There is no such action: {name[:60]}; possible: {known}.")
-    return await handler(request, argument)
-
-
-Act = Callable[[ApiRequest, Any], Awaitable[Reply]]
-
-_NOT_HERE: Final = frozenset({
-    "createImage", "createBackup", "resize", "confirmResize", "revertResize", "rebuild", "rescue", "unrescue",
-    "suspend", "resume", "shelve", "unshelve", "shelveOffload", "migrate", "os-migrateLive", "evacuate",
-    "changePassword", "addSecurityGroup", "removeSecurityGroup", "addFixedIp", "removeFixedIp", "addFloatingIp",
-    "removeFloatingIp", "trigger_crash_dump", "os-getVNCConsole", "os-getSPICEConsole", "os-getSerialConsole",
-    "os-getRDPConsole", "injectNetworkInfo", "resetNetwork", "restore",
-})  # fmt: skip
-
-
-def _power(action: str) -> Act:
-    async def do(request: ApiRequest, argument: Any) -> Reply:
-        await compute_of(request).power(request.who, request.params["id"], action)
-        return Reply()
-
-    return do
-
-
-async def _reboot(request: ApiRequest, argument: Any) -> Reply:
-    kind = argument.get("type") if isinstance(argument, dict) else None
-    if not isinstance(kind, str) or kind.upper() not in ("SOFT", "HARD"):
-        raise Invalid("compute.reboot", "reboot.type: it is either SOFT or HARD.", field="reboot.type")
-    action = "reboot_hard" if kind.upper() == "HARD" else "reboot"
-    await compute_of(request).power(request.who, request.params["id"], action)
-    return Reply()
-
-
-async def _lock(request: ApiRequest, argument: Any) -> Reply:
-    reason = argument.get("locked_reason") if isinstance(argument, dict) else None
-    if reason is not None and (not isinstance(reason, str) or not 1 <= len(reason) <= 255):
-        raise Invalid("compute.lock", "lock.locked_reason: a text of 1 to 255 characters.", field="lock.locked_reason")
-    await compute_of(request).lock(request.who, request.params["id"], True, reason)
-    return Reply()
-
-
-async def _unlock(request: ApiRequest, argument: Any) -> Reply:
-    await compute_of(request).lock(request.who, request.params["id"], False, None)
-    return Reply()
-
-
-async def _reset_state(request: ApiRequest, argument: Any) -> Reply:
-    state = argument.get("state") if isinstance(argument, dict) else None
-    if state not in ("active", "error"):
-        raise Invalid(
-            "compute.state", "os-resetState.state: it is either active or error.", field="os-resetState.state"
-        )
-    await compute_of(request).reset_state(request.who, request.params["id"], state == "error")
-    return Reply()
-
-
-async def _console_output(request: ApiRequest, argument: Any) -> Reply:
-    lines = argument.get("length") if isinstance(argument, dict) else None
-    if lines is not None:
-        lines = number("os-getConsoleOutput.length", lines, -1)
-        lines = None if lines == -1 else lines
-    output = await compute_of(request).console_output(request.who, request.params["id"], lines)
-    return Reply({"output": output}, status=200)
-
-
-async def _force_delete(request: ApiRequest, argument: Any) -> Reply:
-    await compute_of(request).delete(request.who, request.params["id"])
-    return Reply()
-
-
-_ACTIONS: Final[Mapping[str, Act]] = {
-    "os-start": _power("start"),
-    "os-stop": _power("stop"),
-    "reboot": _reboot,
-    "pause": _power("pause"),
-    "unpause": _power("unpause"),
-    "lock": _lock,
-    "unlock": _unlock,
-    "os-resetState": _reset_state,
-    "os-getConsoleOutput": _console_output,
-    "forceDelete": _force_delete,
-}
-
-
 # ---------------------------------------------------------------------- addresses, security groups, ports
 async def list_addresses(request: ApiRequest) -> Reply:
     server = await compute_of(request).server(request.who, request.params["id"])
@@ -406,32 +307,36 @@ def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
 
 async def list_security_groups(request: ApiRequest) -> Reply:
     server = await compute_of(request).server(request.who, request.params["id"])
-    found: dict[str, str] = {}
-    for port in server.ports:
-        found.update(zip(port.security_group_ids, port.security_group_names, strict=False))
     groups = [
         {"id": id, "name": name, "description": "", "tenant_id": server.project_id, "rules": []}
-        for id, name in found.items()
+        for id, name in views.security_groups(server.ports).items()
     ]
     return Reply({"security_groups": groups})
 
 
 async def list_interfaces(request: ApiRequest) -> Reply:
     server = await compute_of(request).server(request.who, request.params["id"])
-    return Reply(
-        {
-            "interfaceAttachments": [
-                {
-                    "port_id": port.id,
-                    "net_id": port.network_id,
-                    "mac_addr": port.mac,
-                    "port_state": "ACTIVE" if server.launched_at_s else "DOWN",
-                    "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.address} for ip in port.fixed_ips],
-                }
-                for port in server.ports
-            ]
-        }
-    )
+    return Reply({"interfaceAttachments": [_interface(server, port) for port in server.ports]})
+
+
+async def show_interface(request: ApiRequest) -> Reply:
+    server = await compute_of(request).server(request.who, request.params["id"])
+    for port in server.ports:
+        if port.id == request.params["port_id"]:
+            return Reply({"interfaceAttachment": _interface(server, port)})
+    shown = f"Instance {server.id} does not have a port with id {request.params['port_id']}"
+    raise NotFound("compute.no_interface", shown)
+
+
+def _interface(server: Server, port: ServerPort) -> dict[str, Any]:
+    return {
+        "port_id": port.id,
+        "net_id": port.network_id,
+        "mac_addr": port.mac,
+        "port_state": "ACTIVE" if server.launched_at_s else "DOWN",
+        "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.address} for ip in port.fixed_ips],
+        "tag": port.tag,
+    }
 
 
 async def list_volume_attachments(request: ApiRequest) -> Reply:
@@ -444,6 +349,16 @@ async def diagnostics(request: ApiRequest) -> Reply:
     if server.seen is None or server.seen.power is not Power.ON:
         raise Conflict("compute.wrong_state", f"Cannot 'get_diagnostics' instance {server.id} while it is not running")
     return Reply(views.diagnostics(server))
+
+
+async def show_password(request: ApiRequest) -> Reply:
+    server = await compute_of(request).server(request.who, request.params["id"])
+    return Reply({"password": server.password})
+
+
+async def forget_password(request: ApiRequest) -> Reply:
+    await compute_of(request).forget_password(request.who, request.params["id"])
+    return Reply()
 
 
 # ---------------------------------------------------------------------- metadata

@@ -85,7 +85,7 @@ def server_view(
     }
     if status.status in ("ACTIVE", "BUILD", "PASSWORD", "REBUILD", "RESIZE", "HARD_REBOOT", "REBOOT"):
         view["progress"] = _PROGRESS.get(status.status, 0)
-    groups = server.security_groups or (("default",) if server.ports else ())
+    groups = security_groups(server.ports).values() if server.ports else server.security_groups
     if groups:
         view["security_groups"] = [{"name": name} for name in groups]
     if server.fault is not None and status.status in ("ERROR", "DELETED"):
@@ -114,6 +114,13 @@ def server_view(
         view["server_groups"] = [server.group_id] if server.group_id else []
     view["scheduler_hints"] = server.hints
     return view
+
+
+def security_groups(ports: Sequence[ServerPort]) -> dict[str, str]:
+    """Names by id, of all ports."""
+    return {
+        id: name for port in ports for id, name in zip(port.security_group_ids, port.security_group_names, strict=True)
+    }
 
 
 def image_view(server: Server, base: str) -> Any:

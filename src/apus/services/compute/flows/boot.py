@@ -96,16 +96,9 @@ async def claim_host(run: BootRun) -> Any:
 
 
 async def release_host(run: BootRun) -> Any:
-    gone = await _all_gone(run)
-    if gone:
+    if not await _handed_over(run):
         await run.deps.placement.release(run.input.server_id)
-
-    def forget(tx: Transaction) -> None:
-        if gone:
-            INCARNATIONS.delete_where(tx, server_id=run.input.server_id)
-        _server_change(run, host=None)(tx)
-
-    return Effect(forget)
+    return Effect(_server_change(run, host=None))
 
 
 async def bind_ports(run: BootRun) -> Any:
@@ -123,7 +116,7 @@ async def bind_ports(run: BootRun) -> Any:
 
 
 async def unbind_ports(run: BootRun) -> Any:
-    if await _all_gone(run):
+    if not await _handed_over(run):
         await run.deps.network.release_ports(run.input.server_id)
     return Effect(_server_change(run, ports=()))
 
@@ -159,7 +152,13 @@ async def retire_wish(run: BootRun) -> Any:
     gone = await run.world.store.write(want_gone)
     if not gone and run.flow.attempts < GONE_TRIES:
         raise Unavailable("compute.not_gone_yet", "The host has not said yet that the guest is gone.")
-    return Effect(_server_change(run, incarnation_id=None))
+
+    def forget(tx: Transaction) -> None:
+        if gone:
+            INCARNATIONS.delete_where(tx, server_id=run.input.server_id)
+        _server_change(run, incarnation_id=None)(tx)
+
+    return Effect(forget)
 
 
 async def is_on(run: BootRun) -> Any:
@@ -205,10 +204,13 @@ def tell_failure(tx: Transaction, run: BootRun, reason: str) -> None:
     tx.after_commit(lambda: run.deps.runner.wake(f"server:{run.input.server_id}"))
 
 
-async def _all_gone(run: BootRun) -> bool:
-    """Whether no host may still run something of this server."""
-    incarnations = await run.world.store.read(lambda tx: INCARNATIONS.find(tx, server_id=run.input.server_id))
-    return all(incarnation.gone for incarnation in incarnations)
+async def _handed_over(run: BootRun) -> bool:
+    """Whether the host did not say in time that the guest is gone: then the orphan sweep gives back ports and claim.
+
+    It is decided once, in `retire_wish`: were each undo to ask the host's newest word, it could come between two of
+    them, and what the first left would be nobody's.
+    """
+    return bool(await run.world.store.read(lambda tx: INCARNATIONS.find(tx, server_id=run.input.server_id)))
 
 
 def _server_change(run: BootRun, **fields: Any) -> Callable[[Transaction], None]:

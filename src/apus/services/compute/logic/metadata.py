@@ -131,6 +131,8 @@ def documents(server: Server) -> dict[str, bytes]:
         found[f"{place}/meta_data.json"] = meta
         if data is not None:
             found[f"{place}/user_data"] = data
+        if version >= "2013-04-04":
+            found[f"{place}/password"] = server.password.encode()
         if version >= "2013-10-17":
             found[f"{place}/vendor_data.json"] = b"{}"
         if version >= "2015-10-15":
@@ -149,7 +151,11 @@ def documents(server: Server) -> dict[str, bytes]:
 
 def config_drive_files(server: Server) -> Mapping[str, bytes]:
     """The files of the drive labelled `config-2`."""
-    files = {path: body for path, body in documents(server).items() if path.startswith("openstack/")}
+    files = {
+        path: body
+        for path, body in documents(server).items()
+        if path.startswith("openstack/") and not path.endswith("/password")  # it is posted after the drive was made
+    }
     nested: dict[str, Any] = {}
     for category, value in ec2_meta_data(server).items():
         place = nested

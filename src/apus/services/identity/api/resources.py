@@ -201,8 +201,8 @@ async def change_credential(
             after = changed(after, sealed_blob=identity.secrets.seal(body.blob))
         if after.type == "ec2":
             blob = body.blob if body.blob is not UNSET else identity.secrets.unseal(record)
-            if id_of_access(ec2_parts(blob)[0]) != record.id:
-                raise invalid("blob", "the access key of an EC2 credential cannot be changed")
+            key_id = id_of_access(ec2_parts(blob)[0])
+            after = changed(after, access_key_id=None if key_id == record.id else key_id)
         return after
 
     return await identity.keeper.update(kinds.CREDENTIAL, request.who, id, change)

@@ -15,7 +15,7 @@ from apus.services.identity.logic.catalogue import unknown_variables
 from apus.services.identity.logic.may import NOTHING, Target
 from apus.services.identity.service import rights
 from apus.services.identity.service.core import CATALOGUE_SUBJECT, missing
-from apus.services.identity.service.keeper import Kind, invalid
+from apus.services.identity.service.keeper import Kind, duplicate, invalid
 
 PROJECT_DEPTH_MAX: Final = 5
 TAGS_MAX: Final = 80
@@ -302,14 +302,29 @@ def _credential_target(tx: Transaction, credential: model.Credential) -> Target:
 def _admit_credential(tx: Transaction, before: model.Credential | None, after: model.Credential) -> None:
     if after.type == "ec2" and after.project_id is None:
         raise invalid("project_id", "a credential of type ec2 needs a project")
+    if after.type != "ec2" or (before is not None and before.access_key_id == after.access_key_id):
+        return
+    key_id = after.access_key_id or after.id
+    holder = tables.credential_of_key(tx, key_id)
+    if holder is not None and holder.id != after.id:
+        raise duplicate("credential", after)
+    tables.access_keys.delete_where(tx, credential_id=after.id)
+    tables.access_keys.delete(tx, key_id)
+    if after.access_key_id is not None:
+        tables.access_keys.insert(tx, model.AccessKey(id=key_id, credential_id=after.id))
 
 
 def _ends_access_key(tx: Transaction, before: model.Credential, after: model.Credential) -> Iterable[str]:
-    return _drop_credential(tx, before) if after is not before else ()
+    return _key_subjects(before) if after is not before else ()
+
+
+def _key_subjects(credential: model.Credential) -> Iterable[str]:
+    return (claims.access_key_subject(credential.id),) if credential.type == "ec2" else ()
 
 
 def _drop_credential(tx: Transaction, credential: model.Credential) -> Iterable[str]:
-    return (claims.access_key_subject(credential.id),) if credential.type == "ec2" else ()
+    tables.access_keys.delete_where(tx, credential_id=credential.id)
+    return _key_subjects(credential)
 
 
 def _owned(tx: Transaction, record: Any) -> Target:

@@ -140,7 +140,7 @@ class Secrets:
 
     async def ec2(self, caller: Caller, user_id: str, access: str, verb: str = "get") -> Credential:
         require(caller, f"identity:{verb}_ec2_credential", Target(user_ids=(user_id,)))
-        found = await self._core.read(lambda tx: tables.credentials.get(tx, id_of_access(access)))
+        found = await self._core.read(lambda tx: tables.credential_of_key(tx, id_of_access(access)))
         if found is None or found.user_id != user_id:
             raise missing("credential", access)
         return found
@@ -150,6 +150,7 @@ class Secrets:
 
         def work(tx: Transaction) -> None:
             tables.credentials.delete(tx, record.id)
+            tables.access_keys.delete_where(tx, credential_id=record.id)
             self._core.end(tx, (tokens.access_key_subject(record.id),))
             events.emit(tx, "identity.credential.deleted", record.id, record.project_id, caller=caller)
 
@@ -159,8 +160,8 @@ class Secrets:
         """What the owner may do now: as if he had asked for a token."""
 
         def work(tx: Transaction) -> tuple[Credential, Caller] | None:
-            credential = tables.credentials.get(tx, id_of_access(access))
-            if credential is None or credential.type != "ec2" or credential.project_id is None:
+            credential = tables.credential_of_key(tx, id_of_access(access))
+            if credential is None or credential.project_id is None:
                 return None
             user = tables.users.get(tx, credential.user_id)
             project = tables.projects.get(tx, credential.project_id)

@@ -22,7 +22,8 @@ class Fetcher(Protocol):
         ...
 
     def fetch(self, url: str) -> AsyncIterator[bytes]:
-        """Raise Invalid (refused, or the other side says no), Unavailable (it does not answer)."""
+        """Raise Invalid (refused, or the other side says no), Unavailable: it does not answer (`image.no_answer`) or
+        breaks off."""
         ...
 
 
@@ -55,6 +56,7 @@ class HttpFetcher:
         import aiohttp  # not at the top: it takes a tenth of a second, and most processes never fetch
 
         connector = aiohttp.TCPConnector(resolver=_resolver(self._private_targets), use_dns_cache=False)
+        answered = False
         timeout = aiohttp.ClientTimeout(total=limits.DOWNLOAD_WITHIN_S, sock_connect=20, sock_read=60)
         try:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
@@ -62,6 +64,7 @@ class HttpFetcher:
                     self.check(url)
                     headers = {"Accept-Encoding": "identity"}
                     async with session.get(url, headers=headers, allow_redirects=False) as response:
+                        answered = True
                         if response.status in (301, 302, 303, 307, 308) and "location" in response.headers:
                             url = urljoin(url, response.headers["location"])
                             continue
@@ -73,7 +76,8 @@ class HttpFetcher:
                             yield chunk
                         return
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable("image.fetch", f"{url} could not be fetched: {error or type(error).__name__}.") from error
+            code = "image.fetch" if answered else "image.no_answer"
+            raise Unavailable(code, f"{url} could not be fetched: {error or type(error).__name__}.") from error
         raise _refused(url, f"it redirects more than {limits.REDIRECTS_MAX} times")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from apus.kernel import events
-from apus.kernel.errors import Conflict, Invalid
+from apus.kernel.errors import Conflict, Invalid, Unavailable
 from apus.kernel.flow import Effect, Run, Saga, Step
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction
@@ -105,7 +105,12 @@ async def _renounce(run: ImportRun) -> Effect:
 async def _fetch(run: ImportRun) -> Any:
     assert run.input.uri is not None
     chunks = run.deps.fetcher.fetch(run.input.uri)
-    return msgspec.to_builtins(await run.deps.intake.keep(run.input.image_id, run.outputs["announce"], chunks))
+    try:
+        return msgspec.to_builtins(await run.deps.intake.keep(run.input.image_id, run.outputs["announce"], chunks))
+    except Unavailable as error:
+        if error.code != "image.no_answer" or run.world.clock.now_s() < run.started_at_s + limits.ANSWER_WITHIN_S:
+            raise
+        raise Invalid("image.no_answer", error.shown, field="method.uri") from error
 
 
 async def _activate(run: ImportRun) -> Effect:

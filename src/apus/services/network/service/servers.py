@@ -8,7 +8,7 @@ from random import Random
 import msgspec.structs
 
 from apus.kernel.caller import Caller, the_system
-from apus.kernel.errors import Conflict, Invalid
+from apus.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from apus.kernel.ids import child_id
 from apus.kernel.world import Transaction
 from apus.services.network.contract import FixedIp, PortAsk, ServerPort
@@ -73,7 +73,8 @@ def changed_ask(ask: PortAsk, *, network_id: str) -> PortAsk:
 
 def group_ids(tx: Transaction, caller: Caller, groups: Sequence[str]) -> list[str]:
     """By name or id, of the caller's project."""
-    assert caller.project_id is not None, "a server has a project"
+    if caller.project_id is None:
+        raise Forbidden("network.no_project", "Security groups belong to a project: ask with a token of one.")
     ids = []
     for name in dict.fromkeys(groups):
         if name == "default":
@@ -154,6 +155,29 @@ def release(tx: Transaction, dice: Random, server_id: str, hosts: set[str]) -> N
         else:
             free = {"device_id": "", "device_owner": "", "binding:host_id": "", "device_tag": None, "place": 0}
             update_port(tx, system, dice, port.id, free, hosts)
+
+
+def regroup(
+    tx: Transaction, caller: Caller, dice: Random, server_id: str, group: str, hosts: set[str], *, add: bool
+) -> None:
+    """All ports that are filtered, or none."""
+    (group_id,) = group_ids(tx, caller, [group])
+    ports = [port for port in PORTS.find(tx, device_id=server_id) if port.port_security and port.fixed_ips]
+    if add and not ports:
+        raise Invalid(
+            "network.no_port_for_group",
+            f"No port of instance {server_id} can be in a security group: that takes an address and port security.",
+        )
+    moved = [port for port in ports if (group_id in port.security_groups) is not add]
+    if not add and not moved:
+        raise NotFound(
+            "network.not_in_group", f"Security group {group} is not associated with the instance {server_id}"
+        )
+    for port in moved:
+        kept = [id for id in port.security_groups if id != group_id]
+        update_port(
+            tx, the_system(caller.request_id), dice, port.id, {"security_groups": kept + [group_id] * add}, hosts
+        )
 
 
 def ports_of(tx: Transaction, server_ids: Sequence[str]) -> Mapping[str, Sequence[ServerPort]]:

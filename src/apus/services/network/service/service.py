@@ -281,6 +281,13 @@ class NetworkService:
     async def release_ports(self, server_id: str) -> None:
         await self._write(lambda tx, concerned: servers.release(tx, self._world.dice, server_id, concerned))
 
+    async def regroup(self, caller: Caller, server_id: str, group: str, *, add: bool) -> Sequence[ServerPort]:
+        def work(tx: Transaction, concerned: set[str]) -> Sequence[ServerPort]:
+            servers.regroup(tx, caller, self._world.dice, server_id, group, concerned, add=add)
+            return servers.ports_of(tx, [server_id]).get(server_id, ())
+
+        return await self._write(work)
+
     async def ports_of(self, server_ids: Sequence[str]) -> Mapping[str, Sequence[ServerPort]]:
         return await self.read(lambda tx: servers.ports_of(tx, server_ids))
 

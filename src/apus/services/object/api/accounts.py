@@ -19,7 +19,7 @@ QUOTAS: Final = {"x-account-quota-bytes": ACCOUNT_BYTES, "x-account-quota-count"
 
 
 async def show_account(ask: Ask) -> Reply:
-    owner = await ask.require(ask.account, None, to_write=False)
+    owner = await ask.require_account(ask.account, to_write=False)
     wanted, form = listing_ask(ask.request), listing_format(ask.request)
     head = await ask.service.account(ask.account)
     if head is not None and head.gone and not head.exists:
@@ -57,7 +57,7 @@ async def delete_account(ask: Ask) -> Reply:
 
 async def _require_owner(ask: Ask) -> None:
     """Whom an account's ACL lets write in it may not change the account itself."""
-    if not await ask.require(ask.account, None, to_write=True):
+    if not await ask.require_account(ask.account, to_write=True):
         raise Forbidden("object.forbidden", "Access was denied to this resource.")
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from apus.kernel.errors import CloudError, Invalid, NotFound, TooLarge, Unauthenticated
 from apus.services.object.api import large, reports
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import WRITE, Ask
 from apus.services.object.api.bodies import (
     CONTAINER_NAME_MAX,
     OBJECT_NAME_MAX,
@@ -92,7 +92,7 @@ class _Extraction:
         container, name = self._place(entry)
         if entry.size_bytes > OBJECT_BYTES_MAX:
             raise TooLarge("object.too_large", "Your request is too large.")
-        await self._ensure(container)
+        await self._ensure(container, name)
         headers, content_type = dict(self._headers), content_type_of_name(name)
         for key, value in entry.pax.items():
             if key == _ATTRIBUTE + "mime_type":
@@ -116,13 +116,12 @@ class _Extraction:
             raise Invalid("object.name_length", "Name length too long")
         return container, name
 
-    async def _ensure(self, container: str) -> None:
-        if container in self._containers:
-            return
-        if len(self._containers) >= CONTAINERS_MAX:
+    async def _ensure(self, container: str, name: str) -> None:
+        """The container is there, and the caller may write this into it."""
+        if container not in self._containers and len(self._containers) >= CONTAINERS_MAX:
             raise Invalid("object.archive", f"More than {CONTAINERS_MAX} containers to create from tar.")
         try:
-            await self._ask.container_of(self._ask.account, container, to_write=True)
+            await self._ask.may(WRITE, self._ask.account, container, name)
         except NotFound:
             await self._ask.service.make_container(self._ask.account, container, {})
         self._containers.add(container)
@@ -178,7 +177,7 @@ async def _lines(ask: Ask) -> list[bytes]:
 
 async def _delete_container(ask: Ask, report: reports.Report, container: str) -> None:
     try:
-        await ask.require(ask.account, None, to_write=True)
+        await ask.may_delete(container)
         await ask.service.delete_container(ask.account, container)
         report.deleted += 1
     except NotFound:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from apus.kernel.errors import Invalid, NotFound
+from apus.kernel.errors import Forbidden, Invalid, NotFound
 from apus.services.object.api import bulk, signed, views
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import LIST, LIST_VERSIONS, Ask
 from apus.services.object.api.bodies import is_true, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
-from apus.services.object.logic.access import clean_acl
+from apus.services.object.logic.access import clean_acl, is_public_acl
 from apus.services.object.logic.history import ARCHIVE, archive_of
 from apus.services.object.logic.quota import check_quotas
+from apus.services.object.logic.rights import BLOCK_ACLS, PUBLIC_ACCESS
 from apus.services.object.logic.sync import MARK, SYNC_KEY, SYNC_TO, Realm, check_target
+from apus.services.object.logic.uploads import USED
 from apus.services.object.logic.versions import State, state_of
+from apus.services.object.model import IndexHead
 from apus.wire.route import Reply
 
 _ACLS = ("x-container-read", "x-container-write")
@@ -25,9 +28,9 @@ async def show_container(ask: Ask) -> Reply:
     try:
         head = await ask.service.container(ask.account, ask.container, fresh=True)
     except NotFound:
-        await ask.require(ask.account, None, to_write=False)
+        await ask.require_account(ask.account, to_write=False)
         raise
-    owner = await ask.require(ask.account, head, to_write=False, listing=True)
+    owner = await ask.require(head, LIST if ask.query("versions") is None else LIST_VERSIONS)
     wanted, form = listing_ask(ask.request), listing_format(ask.request)
     rows: views.Listing = ()
     if ask.reading and ask.query("versions") is not None:
@@ -42,9 +45,11 @@ async def show_container(ask: Ask) -> Reply:
 async def put_container(ask: Ask) -> Reply:
     if bulk.asks_extraction(ask):
         return await bulk.extract(ask)
-    owner = await ask.require(ask.account, None, to_write=True)
+    owner = await ask.require_account(ask.account, to_write=True)
     known = await ask.service.directory.known(ask.account, ask.container)
     said = _said(ask.headers, ask.service.options.realms, to_owner=owner)
+    if known is not None:
+        await _require_changes(ask, known, said)
     state = _versions(ask.headers, known.metadata if known is not None else {}, said)
     made = await ask.service.make_container(ask.account, ask.container, said)
     await _set_versions(ask, state)
@@ -54,9 +59,10 @@ async def put_container(ask: Ask) -> Reply:
 async def post_container(ask: Ask) -> Reply:
     if signed.is_form(ask):
         return await signed.post_form(ask)
-    owner = await ask.require(ask.account, None, to_write=True)
+    owner = await ask.require_account(ask.account, to_write=True)
     head = await ask.service.container(ask.account, ask.container)
     said = _said(ask.headers, ask.service.options.realms, to_owner=owner)
+    await _require_changes(ask, head, said)
     state = _versions(ask.headers, head.metadata, said)
     await ask.service.describe_container(ask.account, ask.container, said)
     await _set_versions(ask, state)
@@ -64,9 +70,23 @@ async def post_container(ask: Ask) -> Reply:
 
 
 async def delete_container(ask: Ask) -> Reply:
-    await ask.require(ask.account, None, to_write=True)
+    await ask.may_delete(ask.container)
     await ask.service.delete_container(ask.account, ask.container)
     return page(204)
+
+
+async def _require_changes(ask: Ask, head: IndexHead, said: Mapping[str, str]) -> None:
+    """What a policy calls these changes: who may act on the account may make them, unless it denies them."""
+    acls = [said[name] for name in _ACLS if name in said]
+    if acls:
+        await ask.require(head, "s3:PutBucketAcl")
+    if any(name not in _ACLS for name in said):
+        await ask.require(head, "s3:PutBucketTagging")
+    if "x-versions-enabled" in ask.headers:
+        await ask.require(head, "s3:PutBucketVersioning")
+    if BLOCK_ACLS in head.metadata.get(PUBLIC_ACCESS, "") and any(map(is_public_acl, acls)):
+        shown = "The container takes no ACLs that let everybody in: its public access is blocked."
+        raise Forbidden("object.public_access", shown)
 
 
 async def _set_versions(ask: Ask, state: State) -> None:
@@ -121,6 +141,9 @@ def _versions(headers: Mapping[str, str], known: Mapping[str, str], said: Mappin
     """What `X-Versions-Enabled` asks for; raise Invalid where the older kind of versions is in use, or would be."""
     text = headers.get("x-versions-enabled")
     archive = archive_of({**known, **said})
+    if archive is not None and USED in known:
+        shown = "X-Versions-Location and X-History-Location cannot be used where there were uploads in parts"
+        raise Invalid("object.archives", shown, field="X-Versions-Location")
     if archive is not None and (text is not None or state_of(known)):
         shown = "Cannot use X-Versions-Enabled together with X-Versions-Location or X-History-Location"
         raise Invalid("object.archives", shown, field="X-Versions-Enabled")

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 from apus.kernel.errors import Invalid, NotFound, TooLarge
 from apus.services.object.api import views
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import READ, READ_VERSION, WRITE, Ask
 from apus.services.object.api.bodies import content_length_of, is_true, object_headers, path_header, text_of
 from apus.services.object.api.faults import page
 from apus.services.object.engine import OBJECT_BYTES_MAX, Found, Intent
@@ -17,6 +17,7 @@ from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import link_headers, target_of
+from apus.services.object.logic.uploads import UPLOAD
 from apus.services.object.logic.versions import is_marker, version_of
 from apus.services.object.model import Head
 from apus.services.object.opening import DYNAMIC, Opened
@@ -41,9 +42,11 @@ async def copy_here(ask: Ask) -> Reply:
 
 async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) -> Reply:
     service = ask.service
-    await ask.may_read(source[0], source[1])
-    await ask.container_of(target[0], target[1], to_write=True)
+    container = await ask.container_of(source[0], source[1])
     found = await service.find(*source, newest=True, version_id=version_id)
+    action = READ if version_id is None else READ_VERSION
+    await ask.require(container, action, source[2], found.head if found is not None else None)
+    await ask.may(WRITE, *target)
     if found is None or is_marker(found.head):
         raise NotFound("object.absent", "The resource could not be found.")
     as_link = ask.query("symlink") == "get" and target_of(found.head) is not None
@@ -72,6 +75,8 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
 async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> Head:
     """`itself`: of a manifest or a link that, and not what reading it gives."""
     service, head = ask.service, found.head
+    if itself and UPLOAD in head.headers:
+        itself = False  # its parts are its own
     if itself and MANIFEST in head.headers:
         return await service.put_manifest(intent, await service.segments(found), etag=head.shown_etag)
     if itself:

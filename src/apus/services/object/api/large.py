@@ -13,10 +13,11 @@ import msgspec
 
 from apus.kernel.errors import CloudError, Invalid, NotFound, TooLarge
 from apus.services.object.api import reports, views
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import DELETE, Ask
 from apus.services.object.api.bodies import OBJECT_NAME_MAX, content_length_of, is_true
 from apus.services.object.api.faults import FAULTS, page
 from apus.services.object.engine import Found, Intent
+from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.manifest import Segment, Wish, etag_of
 from apus.services.object.logic.versions import version_of
@@ -62,7 +63,6 @@ async def show_manifest(ask: Ask, found: Found, more: Mapping[str, str]) -> Repl
 
 async def delete_all(ask: Ask) -> Reply:
     """The object and all segments that it lists, nested ones too, as a bulk delete reports it."""
-    await ask.to_write()
     report = reports.Report("delete")
     found = await ask.service.find(*ask.place, newest=True)
     members: list[tuple[str, str, str]] = []
@@ -78,7 +78,7 @@ async def delete_all(ask: Ask) -> Reply:
 
 async def delete_one(ask: Ask, report: reports.Report, account: str, container: str, name: str) -> None:
     try:
-        await ask.container_of(account, container, to_write=True)
+        await ask.may(DELETE, account, container, name)
         deleted = await ask.service.delete(account, container, name)
         report.deleted += deleted.existed
         report.not_found += not deleted.existed
@@ -192,12 +192,13 @@ def _view(segment: Segment) -> dict[str, Any]:
     if segment.data:
         return {"data": base64.b64encode(segment.data).decode()}
     view: dict[str, Any] = {
-        "name": f"/{segment.container}/{segment.name}",
         "hash": segment.etag,
         "bytes": segment.size_bytes,
         "content_type": segment.content_type,
         "last_modified": views.iso_time(segment.changed),
     }
+    if not is_hidden(segment.account, segment.container):
+        view["name"] = f"/{segment.container}/{segment.name}"
     if not segment.whole:
         view["range"] = _range(segment)
     if segment.nested:
@@ -208,11 +209,9 @@ def _view(segment: Segment) -> dict[str, Any]:
 def _raw(segment: Segment) -> dict[str, Any]:
     if segment.data:
         return {"data": base64.b64encode(segment.data).decode()}
-    view: dict[str, Any] = {
-        "path": f"/{segment.container}/{segment.name}",
-        "etag": segment.etag,
-        "size_bytes": segment.size_bytes,
-    }
+    view: dict[str, Any] = {"etag": segment.etag, "size_bytes": segment.size_bytes}
+    if not is_hidden(segment.account, segment.container):
+        view["path"] = f"/{segment.container}/{segment.name}"
     return view if segment.whole else {**view, "range": _range(segment)}
 
 

@@ -42,7 +42,7 @@ async def intent_of(ask: Ask, intent: Intent) -> Intent:
 
 
 async def _checked(ask: Ask, target: Target) -> Target:
-    await ask.may_read(target.account, target.container)
+    await ask.may_read(target.account, target.container, target.name)
     found = await ask.service.find(target.account, target.container, target.name, newest=True)
     if found is None:
         raise Conflict("object.symlink_etag", "X-Symlink-Target does not exist")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apus.kernel.errors import Invalid, NotFound, TooLarge
 from apus.services.object.api import bulk, copying, large, links, signed, sync, views
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import DELETE, DELETE_VERSION, Ask
 from apus.services.object.api.bodies import (
     KEPT_HEADERS,
     content_length_of,
@@ -78,10 +78,10 @@ async def delete_object(ask: Ask) -> Reply:
     synced = await sync.stamp_of(ask)
     if synced:
         return await _delete_synced(ask, synced)
-    container = await ask.to_write()
+    version_id = ask.query("version-id")
+    container = await ask.may(DELETE if version_id is None else DELETE_VERSION, *ask.place)
     if ask.query("multipart-manifest") == "delete":
         return await large.delete_all(ask)
-    version_id = ask.query("version-id")
     if version_id is not None:
         return await _delete_version(ask, version_id)
     refused = await _precondition(ask)

@@ -7,7 +7,7 @@ from typing import Final
 
 from apus.kernel.errors import NotFound
 from apus.services.object.api import large, views
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import READ, READ_VERSION, Ask
 from apus.services.object.api.faults import page
 from apus.services.object.engine import Found
 from apus.services.object.logic.conditions import check
@@ -24,8 +24,10 @@ _BOUNDARY: Final = "apus{:016x}"
 
 
 async def show_object(ask: Ask) -> Reply:
-    container = await ask.to_read()
-    found = await ask.service.find(*ask.place, newest=ask.newest, version_id=ask.query("version-id"))
+    container, version_id = await ask.container_of(ask.account, ask.container), ask.query("version-id")
+    found = await ask.service.find(*ask.place, newest=ask.newest, version_id=version_id)
+    action = READ if version_id is None else READ_VERSION
+    await ask.require(container, action, ask.name, found.head if found is not None else None)
     if found is None:
         if ask.headers.get("if-match"):
             return page(412)

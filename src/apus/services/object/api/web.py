@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from apus.kernel.errors import CloudError
 from apus.services.object.api import reading, views
-from apus.services.object.api.ask import Ask
+from apus.services.object.api.ask import LIST, Ask
 from apus.services.object.api.bodies import is_true
 from apus.services.object.api.faults import FAULTS, HTML, page
 from apus.services.object.logic.listed import listed
@@ -98,7 +98,7 @@ class _Visit:
 
     async def _listing(self, ask: Ask) -> Reply:
         head = await ask.service.container(ask.account, ask.container)
-        await ask.require(ask.account, head, to_write=False, listing=True)
+        await ask.require(head, LIST)
         wanted = ListingAsk(prefix=ask.name, delimiter="/")
         rows = await ask.service.listing(ask.account, ask.container, wanted)
         if ask.name and not rows:

@@ -35,8 +35,10 @@ class CopyWriter(Protocol):
 class Copies(Protocol):
     """Versions of objects on one drive."""
 
-    def store(self, place: Place, head: Head, data: bytes) -> Awaitable[object]:
+    def store(self, place: Place, head: Head, data: bytes | memoryview) -> Awaitable[object]:
         """A small object, or a tombstone, in one go; an older version than what is there is dropped.
+
+        Like all that is written it counts as unlisted until `listed` says otherwise.
 
         It is on its way when this returns, in the order of the calls; awaited, it is on stable storage.
         """
@@ -50,8 +52,8 @@ class Copies(Protocol):
 
     async def head(self, place: Place) -> Head | None: ...
 
-    async def fetch(self, place: Place) -> tuple[Head, bytes | None] | None:
-        """The head, and the bytes with it when they are few."""
+    async def fetch(self, place: Place, upto_bytes: int = ...) -> tuple[Head, bytes | None] | None:
+        """The head, and the bytes with it when they are packed and no more than `upto_bytes` with their head."""
         ...
 
     def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
@@ -64,6 +66,14 @@ class Copies(Protocol):
 
     async def drop(self, place: Place, version: tuple[str, str]) -> None:
         """Forget this version: it is kept elsewhere, or is a tombstone past its time.  A newer one stays."""
+        ...
+
+    async def unlisted(self) -> Mapping[str, str]:
+        """By hash: the last change of each version whose row may be in no listing yet.  Outlives a power cut."""
+        ...
+
+    def listed(self, place: Place, changed: str) -> None:
+        """The row that follows from this change is on stable storage.  Forgetting it costs a merge."""
         ...
 
     async def parts(self) -> Sequence[int]: ...
@@ -86,6 +96,17 @@ class Indexes(Protocol):
 
     async def apply(self, kind: IndexKind, place: Place, change: Change) -> IndexHead:
         """Merge; made if absent."""
+        ...
+
+    def note(self, kind: IndexKind, place: Place, change: Change) -> Awaitable[object] | None:
+        """Merge this before anybody reads again, and make it durable with the next `flush`.
+
+        None when it is taken in; else what to await for that.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Return when all that was noted before is on stable storage."""
         ...
 
     async def head(self, kind: IndexKind, place: Place) -> IndexHead | None: ...

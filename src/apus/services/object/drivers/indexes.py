@@ -1,6 +1,8 @@
 """The indexes of one drive.  Where their files are is in `index_places.py`.
 
 Changes to one index that arrive while another is being committed wait and are committed together: one sync for all.
+What is only noted waits in memory for a `flush`, or for the next who reads that index: hundreds of rows are merged in
+the time of one.  Whoever notes a change keeps it elsewhere until then.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ import asyncio
 import errno
 import sqlite3
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import Fence
 from apus.services.object.drivers.index_places import IndexPlaces
@@ -37,11 +40,19 @@ T = TypeVar("T")
 
 KINDS: Final[tuple[IndexKind, ...]] = ("accounts", "containers")
 
+NOTED_MAX: Final = 1 << 14
+"""Changes that are noted for one index; past it, who brings one waits until it is committed."""
+
 OPEN_MAX: Final = 32
 """Index files of a drive that are open at once: three handles and up to half a MiB of cache each."""
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """Our statements are right: where one is refused, the names or the bounds in the file are not."""
+
+_DAMAGE: Final = (sqlite3.DatabaseError, CorruptCopy, ValueError, TypeError)
+"""The last two: values of a damaged row."""
+
+_log: Final = get_logger("apus.object.indexes")
 
 _Ticket = tuple[Change, "asyncio.Future[IndexHead]"]
 
@@ -52,23 +63,41 @@ class SqliteIndexes:
     ) -> None:
         self._world, self._root, self._fence, self._connect = world, root, fence, connect
         self._places = IndexPlaces(world.disk, root, part_power)
-        self._open: OrderedDict[Path, IndexFile] = OrderedDict()
+        self._open: OrderedDict[str, IndexFile] = OrderedDict()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        """By hash: with it, how many wait for it or have it."""
         self._waiting: dict[str, list[_Ticket]] = {}
+        self._noted: dict[str, list[Change]] = {}
         self._gate = asyncio.Event()
         self._gate.set()
 
     async def apply(self, kind: IndexKind, place: Place, change: Change) -> IndexHead:
         await self._fence.check()
+        name = _name(kind, place)
         ticket = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(place.hash, []).append((change, ticket))
-        async with self._alone(kind, place.hash) as path:
+        self._waiting.setdefault(name, []).append((change, ticket))
+        async with self._alone(name):
             if not ticket.done():
-                tickets = self._waiting.pop(place.hash)
-                await self._commit(path, tickets)
+                tickets = self._waiting.pop(name)
+                await self._commit(name, tickets)
         head: IndexHead = ticket.result()
         return head
+
+    def note(self, kind: IndexKind, place: Place, change: Change) -> Awaitable[object] | None:
+        name = _name(kind, place)
+        noted = self._noted.get(name)
+        if not self._fence.lets_in() or (noted is not None and len(noted) >= NOTED_MAX):
+            return self.apply(kind, place, change)
+        if noted is None:
+            self._noted[name] = [change]
+        else:
+            noted.append(change)
+        return None
+
+    async def flush(self) -> None:
+        await self._fence.check()
+        for name in list(self._noted):
+            async with self._alone(name):
+                await self._fold(name)
 
     async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
         return await self._ask(kind, place, lambda index: index.head(), None)
@@ -91,8 +120,12 @@ class SqliteIndexes:
 
     async def drop(self, kind: IndexKind, place: Place) -> None:
         await self._fence.check()
-        async with self._alone(kind, place.hash) as path:
-            await self._forget(path)
+        name = _name(kind, place)
+        async with self._alone(name):
+            if name in self._noted:
+                return  # it is being used
+            await self._forget(name)
+            path = self._path(name)
             await self._settle(path)
             for suffix in ("", "-wal", "-shm"):
                 await self._world.disk.remove(path.with_name(path.name + suffix))
@@ -112,8 +145,8 @@ class SqliteIndexes:
             for lock, _ in list(self._locks.values()):
                 async with lock:
                     pass
-            for path in list(self._open):
-                await self._forget(path)
+            for name in list(self._open):
+                await self._forget(name)
             self._places.part_power, self._places.settled = part_power, False
         finally:
             self._gate.set()
@@ -126,20 +159,28 @@ class SqliteIndexes:
         power = self._places.part_power
         for kind in KINDS:
             for path_hash in await self._places.strays(kind):
-                async with self._alone(kind, path_hash) as path:
-                    await self._settle(path)
+                async with self._alone(f"{kind}/{path_hash}"):
+                    await self._settle(self._places.path(kind, path_hash))
         self._places.settled = power == self._places.part_power
 
-    async def close(self) -> None:
-        for path in list(self._open):
-            async with self._alone(_kind_of(path), path.stem):
-                await self._forget(path)
+    async def forget(self) -> None:
+        """The drive may hold other files than it did.  What is noted is merged into whatever is there."""
+        self._places.settled = False
+        for name in list(self._open):
+            async with self._alone(name):
+                await self._forget(name)
 
-    async def _commit(self, path: Path, tickets: list[_Ticket]) -> None:
+    async def close(self) -> None:
+        try:
+            await self.flush()
+        except DriveTrouble as error:
+            _log.warning("not flushed", drive=str(self._root), error=str(error))
+        await self.forget()
+
+    async def _commit(self, name: str, tickets: list[_Ticket]) -> None:
         """All who wait get the head, or the failure."""
         try:
-            head = await self._on(path, lambda index: index.apply([change for change, _ in tickets]), make=True)
-            assert head is not None
+            head = await self._merge(name, [change for change, _ in tickets])
         except BaseException as error:
             told = error if isinstance(error, DriveTrouble) else DriveTrouble(errno.EIO, "the commit was cut off")
             for _, ticket in tickets:
@@ -155,13 +196,31 @@ class SqliteIndexes:
 
     async def _ask(self, kind: IndexKind, place: Place, ask: Callable[[IndexFile], T], absent: T) -> T:
         await self._fence.check()
-        async with self._alone(kind, place.hash) as path:
-            answer = await self._on(path, ask, make=False)
+        name = _name(kind, place)
+        async with self._alone(name):
+            await self._fold(name)
+            answer = await self._on(name, ask, make=False)
         return absent if answer is None else answer
 
-    async def _on(self, path: Path, work: Callable[[IndexFile], T], *, make: bool) -> T | None:
+    async def _fold(self, name: str) -> None:
+        """Commit what is noted."""
+        if name in self._noted:
+            await self._merge(name, [])
+
+    async def _merge(self, name: str, changes: Sequence[Change]) -> IndexHead:
+        """Commit these and what is noted, which stays noted when that fails."""
+        noted = self._noted.get(name, [])
+        merged = [*noted, *changes]
+        head = await self._on(name, lambda index: index.apply(merged), make=True)
+        assert head is not None
+        del noted[: len(merged) - len(changes)]
+        if not noted:
+            self._noted.pop(name, None)
+        return head
+
+    async def _on(self, name: str, work: Callable[[IndexFile], T], *, make: bool) -> T | None:
         """Run this on the open file; None when there is none and it shall not be made."""
-        index = self._open.get(path)
+        index, path = self._open.get(name), self._path(name)
         try:
             if index is None:
                 there = await self._world.disk.stat(path) is not None or await self._settle(path)
@@ -169,31 +228,27 @@ class SqliteIndexes:
                     await self._world.disk.make_directory(path.parent)
                 elif not there:
                     return None
-                index = self._open[path] = await unbroken(
+                index = self._open[name] = await unbroken(
                     self._world.run.in_thread(lambda: IndexFile(path, self._connect))
                 )
-            self._open.move_to_end(path)
-            await self._close_some(path)
+            self._open.move_to_end(name)
+            await self._close_some(name)
             ready = index
             return await unbroken(self._world.run.in_thread(lambda: work(ready)))
-        except (
-            sqlite3.DatabaseError,
-            CorruptCopy,
-            ValueError,
-            TypeError,
-        ) as error:  # the last two: values of a damaged row
-            raise await self._trouble(path, error) from error
+        except _DAMAGE as error:
+            raise await self._trouble(name, error) from error
         except OSError as error:
             self._fence.doubt()
             raise trouble_of(error) from error
 
-    async def _trouble(self, path: Path, error: Exception) -> DriveTrouble:
+    async def _trouble(self, name: str, error: Exception) -> DriveTrouble:
         self._fence.doubt()
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             return DriveFull(errno.ENOSPC, str(error))
-        await self._forget(path)
+        await self._forget(name)
         if code in _CORRUPT or not isinstance(error, sqlite3.Error):
+            path = self._path(name)
             aside = self._root / "quarantine" / f"{path.name}-{int(self._world.clock.now_s() * 1000)}"
             await self._world.disk.make_directory(aside.parent)
             for suffix in ("-wal", "-shm"):
@@ -203,17 +258,17 @@ class SqliteIndexes:
             return CorruptCopy(errno.EIO, str(error))
         return DriveTrouble(errno.EIO, str(error))
 
-    async def _close_some(self, keep: Path) -> None:
-        for path in list(self._open):
+    async def _close_some(self, keep: str) -> None:
+        for name in list(self._open):
             if len(self._open) <= OPEN_MAX:
                 return
-            if path != keep and path.stem not in self._locks:
-                index = self._open.pop(path)
-                async with self._alone(_kind_of(path), path.stem):
+            if name != keep and name not in self._locks:
+                index = self._open.pop(name)
+                async with self._alone(name):
                     await self._world.run.in_thread(index.close)
 
-    async def _forget(self, path: Path) -> None:
-        index = self._open.pop(path, None)
+    async def _forget(self, name: str) -> None:
+        index = self._open.pop(name, None)
         if index is not None:
             try:
                 await self._world.run.in_thread(index.close)
@@ -232,22 +287,26 @@ class SqliteIndexes:
         await self._world.disk.rename_synced(old, path)
         return True
 
+    def _path(self, name: str) -> Path:
+        kind, _, path_hash = name.partition("/")
+        return self._places.path("accounts" if kind == "accounts" else "containers", path_hash)
+
     @asynccontextmanager
-    async def _alone(self, kind: IndexKind, path_hash: str) -> AsyncIterator[Path]:
-        """Nobody else uses this index, whose path is given, in the block."""
+    async def _alone(self, name: str) -> AsyncIterator[None]:
         await self._gate.wait()
-        lock, users = self._locks.get(path_hash) or (asyncio.Lock(), 0)
-        self._locks[path_hash] = lock, users + 1
+        lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
+        self._locks[name] = lock, users + 1
         try:
             async with lock:
-                yield self._places.path(kind, path_hash)
+                yield
         finally:
-            lock, users = self._locks[path_hash]
+            lock, users = self._locks[name]
             if users == 1:
-                del self._locks[path_hash]
+                del self._locks[name]
             else:
-                self._locks[path_hash] = lock, users - 1
+                self._locks[name] = lock, users - 1
 
 
-def _kind_of(path: Path) -> IndexKind:
-    return "accounts" if path.parts[-3] == "accounts" else "containers"
+def _name(kind: IndexKind, place: Place) -> str:
+    """Whatever its partition is: that changes when partitions are cut in two."""
+    return f"{kind}/{place.hash}"

@@ -91,7 +91,7 @@ class LocalDrive:
                 raise trouble_of(error) from error
         self.comparing = True
         self.copies.forget()
-        await self.indexes.close()
+        await self.indexes.forget()
         self.on_return()
 
     async def close(self) -> None:

@@ -7,10 +7,10 @@ copying; everything is in one file so that one rename makes a version appear who
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Final
 
 import msgspec
+from isal import isal_zlib as zlib  # the same CRC-32 in a fifth of the time
 
 from apus.services.object.model import BLOCK_BYTES, CorruptCopy, Head
 

@@ -35,8 +35,13 @@ def owns(caller: Caller | None, account: str, *, to_write: bool) -> bool:
     return "member" in caller.roles or "swiftoperator" in caller.roles or (not to_write and "reader" in caller.roles)
 
 
-def acl_allows(acl: str, caller: Caller | None, *, referrer: str = "", listing: bool = False) -> bool:
+def acl_allows(
+    acl: str, caller: Caller | None, *, referrer: str = "", listing: bool = False, public: bool = True
+) -> bool:
+    """Without `public`, what everybody has counts as not there."""
     elements = [element.strip() for element in acl.split(",") if element.strip()]
+    if not public:
+        elements = [element for element in elements if not _is_public(element)]
     referrers = [element.partition(":")[2] for element in elements if element.startswith(".r:")]
     if referrers and _referred(referrers, referrer) and (not listing or ".rlistings" in elements):
         return True
@@ -53,6 +58,15 @@ def acl_allows(acl: str, caller: Caller | None, *, referrer: str = "", listing: 
         if not colon and (element in caller.roles or element in projects - {"*"}):
             return True
     return False
+
+
+def is_public_acl(acl: str) -> bool:
+    """Whether it gives anything to everybody, or to all who have a token."""
+    return any(_is_public(element.strip()) for element in acl.split(","))
+
+
+def _is_public(element: str) -> bool:
+    return (element.startswith(".r:") and not element.startswith(".r:-")) or element in ("*", "*:*")
 
 
 def clean_acl(name: str, value: str) -> str:

@@ -22,6 +22,11 @@ def hidden_container(kind: str, container: str) -> str:
     return f"{NUL}{kind}{NUL}{container}"
 
 
+def owner_of(container: str) -> str:
+    """The container that a hidden one belongs to; any other itself."""
+    return container.rpartition(NUL)[2]
+
+
 def is_hidden(account: str, container: str = "") -> bool:
     return account.startswith(".") or container.startswith(NUL)
 

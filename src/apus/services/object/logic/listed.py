@@ -33,6 +33,8 @@ class Listed(NamedTuple):
     """Of a version: it was written while there was no versioning."""
     marker: bool
     """Of a version: it says that the object was deleted."""
+    checksum: str
+    """Of a part of an upload `ALGORITHM VALUE`, else empty."""
 
 
 def listed_text(head: Head) -> str:
@@ -65,6 +67,7 @@ def listed(row: Row) -> Listed:
         found.get("version", ""),
         "null" in found,
         "marker" in found,
+        found.get("checksum", ""),
     )
 
 

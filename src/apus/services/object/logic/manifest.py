@@ -38,6 +38,8 @@ class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
     content_type: str = ""
     changed: str = ""
     """Its stamp, as it was found when the manifest was made."""
+    checksum: str = ""
+    """`ALGORITHM VALUE` of its bytes, when it was sent with one."""
 
     @property
     def used_bytes(self) -> int:

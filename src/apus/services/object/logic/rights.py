@@ -6,6 +6,7 @@ In this order: a denial of the bucket policy; ownership; a permission of the pol
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable
 from typing import Final
 
@@ -55,9 +56,21 @@ class Ask:
         return not self.action.startswith(("s3:Get", "s3:List"))
 
 
+class Answer(enum.Enum):
+    DENIED = "denied"
+    """By the bucket's policy: nothing else can allow it."""
+    ALLOWED = "allowed"
+    SILENT = "silent"
+    """Nothing speaks for it."""
+
+
 def allowed(ask: Ask) -> bool:
+    return answer(ask) is Answer.ALLOWED
+
+
+def answer(ask: Ask) -> Answer:
     if is_reseller(ask.caller):
-        return True
+        return Answer.ALLOWED
     head, metadata = ask.container, ask.container.metadata
     mine = owns(ask.caller, head.account, to_write=ask.to_write)
     policy = metadata.get(POLICY)
@@ -67,12 +80,13 @@ def allowed(ask: Ask) -> bool:
         resource = f"{head.container}/{ask.key}" if ask.key else head.container
         verdict = decide(statements, Question(ask.caller, ask.action, resource, ask.context()))
         if verdict is Verdict.DENY and not (mine and ask.action in _OWNERS_ALWAYS):
-            return False
+            return Answer.DENIED
         if verdict is Verdict.ALLOW and not (RESTRICT in blocked and is_public(statements)):
-            return True
-    if mine:
-        return True
-    return _acl_gives(ask, public=IGNORE_ACLS not in blocked and RESTRICT not in blocked) or _swift_gives(ask)
+            return Answer.ALLOWED
+    public = IGNORE_ACLS not in blocked and RESTRICT not in blocked
+    if mine or _acl_gives(ask, public=public) or _swift_gives(ask, public=public):
+        return Answer.ALLOWED
+    return Answer.SILENT
 
 
 def _acl_gives(ask: Ask, *, public: bool) -> bool:
@@ -83,9 +97,9 @@ def _acl_gives(ask: Ask, *, public: bool) -> bool:
     return text is not None and granted(acl_of(text), ask.permission, ask.caller, public=public)
 
 
-def _swift_gives(ask: Ask) -> bool:
-    """`X-Container-Read` and `X-Container-Write`, for what they give at the other door."""
+def _swift_gives(ask: Ask, *, public: bool) -> bool:
+    """`X-Container-Read` and `X-Container-Write`."""
     if ask.permission not in ("READ", "WRITE"):
         return False
     acl = ask.container.metadata.get("x-container-write" if ask.to_write else "x-container-read", "")
-    return bool(acl) and acl_allows(acl, ask.caller, referrer=ask.referrer, listing=not ask.on_object)
+    return bool(acl) and acl_allows(acl, ask.caller, referrer=ask.referrer, listing=not ask.on_object, public=public)

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from apus.services.object.cluster import Cluster
-from apus.services.object.directory import Directory, container_row, object_row
+from apus.services.object.directory import Directory, container_row
 from apus.services.object.drivers.drive import Drive
+from apus.services.object.lister import Lister
 from apus.services.object.model import Change, CorruptCopy, IndexKind, Place
 from apus.services.object.repair import reclaim
 
@@ -24,8 +25,8 @@ class Auditor:
     name = "object.auditor"
     period_s = PASS_EVERY_S
 
-    def __init__(self, cluster: Cluster, directory: Directory) -> None:
-        self.cluster, self._directory = cluster, directory
+    def __init__(self, cluster: Cluster, directory: Directory, lister: Lister) -> None:
+        self.cluster, self._directory, self._lister = cluster, directory, lister
         self.bad = 0
 
     async def keys(self) -> Iterable[str]:
@@ -62,7 +63,7 @@ class Auditor:
         if head.gone and not self.cluster.repairs.suspects("objects", place.part):
             await reclaim(self.cluster, place, head.version)
         if drive.id == self.cluster.ring.primaries(place.part)[0]:
-            await self._directory.offer(Change(head.account, head.container, (object_row(head),)))
+            await self._lister.follow(head)
         if head.size_bytes >= PAUSE_EVERY_BYTES:
             await self.cluster.world.clock.sleep(self.cluster.world.clock.monotonic_s() - began_s)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from apus.kernel.errors import NotFound
+from apus.services.object.lister import EXPIRING
 from apus.services.object.model import Change, ListingAsk, Row
 from apus.services.object.service import Objects
-from apus.services.object.shelf import EXPIRING
 
 PASS_EVERY_S: Final = 10.0
 ENTRIES_AT_ONCE: Final = 1_000
@@ -54,3 +54,5 @@ class Expirer:
             await self._objects.shelf.discard(account, container, name, if_stamp=found.head.changed)
         except NotFound:
             return  # written anew meanwhile
+        known = await self._objects.directory.known(account, container)
+        self._objects.uploads.went(account, container, name, known.metadata if known is not None else {})

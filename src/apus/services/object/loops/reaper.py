@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from apus.kernel.errors import NotFound
-from apus.services.object.model import IndexHead, IndexKind, ListingAsk
+from apus.kernel.errors import Conflict, NotFound
+from apus.services.object.logic.locks import is_locked
+from apus.services.object.model import Head, IndexHead, IndexKind, ListingAsk
 from apus.services.object.service import Objects
 
 PASS_EVERY_S: Final = 60.0
@@ -40,8 +41,8 @@ class Reaper:
                 await self._empty(account, row.name, before=head.gone)
                 try:
                     await self._objects.delete_container(account, row.name)
-                except NotFound:
-                    continue
+                except (Conflict, NotFound):
+                    continue  # what is locked is left until it is not
             ask = ListingAsk(limit=ENTRIES_AT_ONCE, marker=rows[-1].name)
 
     async def run_once(self) -> None:
@@ -53,9 +54,12 @@ class Reaper:
         while rows := await self._objects.listing(account, container, ask):
             for row in rows:
                 found = await self._objects.engine.find(account, container, row.name, newest=True)
-                if found is not None and found.head.stamp < before:
+                if found is not None and found.head.stamp < before and not self._locked(found.head):
                     await self._discard(account, container, row.name)
             ask = ListingAsk(limit=ENTRIES_AT_ONCE, marker=rows[-1].name)
+
+    def _locked(self, head: Head) -> bool:
+        return is_locked(head.shown_headers, self._objects.cluster.world.clock.now_s())
 
     async def _discard(self, account: str, container: str, name: str) -> None:
         try:
@@ -64,16 +68,5 @@ class Reaper:
             return
 
     async def _deleted(self, kind: IndexKind) -> list[IndexHead]:
-        found: list[IndexHead] = []
-        for drive in self._objects.cluster.drives.values():
-            try:
-                for part in await drive.indexes.parts(kind):
-                    if self._objects.cluster.ring.primaries(part)[0] != drive.id:
-                        continue
-                    for place in await drive.indexes.places(kind, part):
-                        head = await drive.indexes.head(kind, place)
-                        if head is not None and not head.exists and head.gone and head.rows:
-                            found.append(head)
-            except OSError as error:
-                self._objects.cluster.failed(drive, error)
-        return found
+        heads = self._objects.directory.heads_here(kind)
+        return [head async for head in heads if not head.exists and head.gone and head.rows]

@@ -1,4 +1,5 @@
-"""Makes the changes to indexes that had to be put off, and tells accounts the totals of their containers."""
+"""Makes rows durable, lists what a crash left unlisted, makes the changes to indexes that had to be put off, and tells
+accounts the totals of their containers."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Final
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster
 from apus.services.object.directory import Directory
+from apus.services.object.lister import RELIST_AFTER_S, Lister
 
 PASS_EVERY_S: Final = 1.0
 
@@ -16,13 +18,14 @@ class Updater:
     name = "object.updater"
     period_s = PASS_EVERY_S
 
-    def __init__(self, cluster: Cluster, directory: Directory) -> None:
-        self.cluster, self._directory = cluster, directory
+    def __init__(self, cluster: Cluster, directory: Directory, lister: Lister) -> None:
+        self.cluster, self._directory, self._lister = cluster, directory, lister
         self._clear: set[str] = set()
         """Drives that kept no change, in the pass that began then."""
         self._began_s = 0.0
 
     async def keys(self) -> Iterable[str]:
+        await self._lister.flush()
         await self._directory.report()
         if self._clear.issuperset(self.cluster.drives):
             self._directory.caught_up(self._began_s)
@@ -31,10 +34,16 @@ class Updater:
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
+        await self._settle(key, RELIST_AFTER_S)
+
+    async def catch_up(self) -> None:
+        """Before the first request: list all that a crash left unlisted, so that listings are whole."""
+        for key in list(self.cluster.drives):
+            await self._settle(key, 0.0)
+
+    async def _settle(self, key: str, after_s: float) -> None:
         drive = self.cluster.drives.get(key)
-        if drive is None:
-            return  # it was removed meanwhile
-        if self.cluster.resting(drive):
+        if drive is None or self.cluster.resting(drive):
             return
         try:
             names = await drive.pending.names()
@@ -45,6 +54,7 @@ class Updater:
                 if change is not None:
                     await self._directory.apply(change)
                 await drive.pending.remove(name)
+            await self._lister.relist(drive, after_s)
         except Unavailable:
             return  # the next pass tries again
         except OSError as error:

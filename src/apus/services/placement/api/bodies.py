@@ -49,7 +49,7 @@ class TraitsBody(_Strict, frozen=True):
 
 class AggregatesBody(_Strict, frozen=True):
     aggregates: list[Uuid]
-    resource_provider_generation: int | None = None
+    resource_provider_generation: int
 
 
 class ResourcesBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +64,21 @@ class AllocationsBody(msgspec.Struct, frozen=True, kw_only=True):
     project_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     consumer_generation: int | None = None
-    consumer_type: str = "INSTANCE"
+    consumer_type: Annotated[str, msgspec.Meta(pattern=r"^([A-Z0-9_]+|unknown)$", min_length=1, max_length=255)]
     mappings: dict[str, list[str]] = {}
     checked: bool = True
     """False for versions before 1.28, which knew no consumer generation: set by `changes.py`."""
+
+
+class ReshapeBody(_Strict, frozen=True):
+    """All inventories of some providers, and all that some consumers hold, as both shall be afterwards."""
+
+    inventories: dict[str, InventoriesBody]
+    allocations: dict[str, AllocationsBody]
+
+
+class NewInventoryBody(InventoryBody, frozen=True, kw_only=True):
+    resource_class: Name
 
 
 class ClassBody(_Strict, frozen=True):

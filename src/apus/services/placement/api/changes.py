@@ -5,6 +5,7 @@ Source: https://docs.openstack.org/placement/latest/placement-api-microversion-h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from apus.kernel.errors import Invalid
@@ -38,6 +39,24 @@ def _unchecked(body: Body) -> Body:
     return {**body, "checked": False}
 
 
+def _of_unknown_type(body: Body) -> Body:
+    """Before 1.38 consumers had no type."""
+    return {"consumer_type": "unknown", **body}
+
+
+def _each_consumer(up: Callable[[Body], Body]) -> Callable[[Body], Body]:
+    """The same for a body of several consumers."""
+
+    def all_of(body: Body) -> Body:
+        return {id: up(item) if isinstance(item, dict) else item for id, item in body.items()}
+
+    return all_of
+
+
+def _within(field: str, up: Callable[[Body], Body]) -> Callable[[Body], Body]:
+    return lambda body: {**body, field: up(body[field])} if isinstance(body.get(field), dict) else body
+
+
 def _drop(*names: str) -> Any:
     return lambda view: {key: value for key, value in view.items() if key not in names}
 
@@ -66,6 +85,21 @@ def _summaries_without(*names: str) -> Any:
     return down
 
 
+def _summaries_of_what_was_asked(view: Body) -> Body:
+    """Before 1.27 summaries had the classes of the request alone."""
+    asked = {
+        name
+        for request in view["allocation_requests"]
+        for item in request["allocations"].values()
+        for name in item["resources"]
+    }
+    summaries = {
+        id: {**item, "resources": {name: each for name, each in item["resources"].items() if name in asked}}
+        for id, item in view["provider_summaries"].items()
+    }
+    return {**view, "provider_summaries": summaries}
+
+
 def _providers_without(*names: str) -> Any:
     def down(view: Body) -> Body:
         if "resource_providers" in view:
@@ -79,11 +113,16 @@ _CHANGES: Final = (
     Change((1, 8), "put_allocations", up=_without_owner),
     Change((1, 12), "put_allocations", up=_allocations_from_list),
     Change((1, 28), "put_allocations", up=_unchecked),
+    Change((1, 38), "put_allocations", up=_of_unknown_type),
+    Change((1, 28), "post_allocations", up=_each_consumer(_unchecked)),
+    Change((1, 38), "post_allocations", up=_each_consumer(_of_unknown_type)),
+    Change((1, 38), "reshape", up=_within("allocations", _each_consumer(_of_unknown_type))),
     Change((1, 12), "get_allocations", down=_drop("project_id", "user_id")),
     Change((1, 28), "get_allocations", down=_drop("consumer_generation")),
     Change((1, 38), "get_allocations", down=_drop("consumer_type")),
     Change((1, 12), "get_candidates", down=_candidates_as_lists),
     Change((1, 17), "get_candidates", down=_summaries_without("traits")),
+    Change((1, 27), "get_candidates", down=_summaries_of_what_was_asked),
     Change((1, 29), "get_candidates", down=_summaries_without("parent_provider_uuid", "root_provider_uuid")),
     Change((1, 34), "get_candidates", down=_candidates_without_mappings),
     Change((1, 14), "list_providers", down=_providers_without("parent_provider_uuid", "root_provider_uuid")),

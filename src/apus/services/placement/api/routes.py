@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from apus.kernel.errors import Conflict, Invalid, NotFound
 from apus.kernel.policy import Policy, Rule
-from apus.services.placement.api import bodies, views
+from apus.services.placement.api import bodies, queries, views
 from apus.services.placement.api.changes import VERSIONS
 from apus.services.placement.contract import Inventory
 from apus.services.placement.inventory import Inventories
-from apus.services.placement.model import Provider
-from apus.services.placement.service import fits
+from apus.services.placement.logic.candidates import Forest, candidates, meets
+from apus.services.placement.model import Allocation, Provider
 from apus.wire.app import Api
 from apus.wire.faults import Faults, errors_fault
-from apus.wire.listing import whole_number
 from apus.wire.route import ApiRequest, Reply, Route
 
 PREFIX: Final = "/placement"
@@ -48,19 +48,17 @@ async def root(request: ApiRequest) -> Reply:
 
 # ---------------------------------------------------------------------- providers
 async def list_providers(request: ApiRequest) -> Reply:
-    found = await _service(request).providers()
-    name, uuid, tree = request.query("name"), request.query("uuid"), request.query("in_tree")
-    if name is not None:
-        found = [item for item in found if item.name == name]
-    if uuid is not None:
-        found = [item for item in found if item.id == uuid]
-    if tree is not None:
-        roots = {item.root_id or item.id for item in found if item.id == tree}
-        found = [item for item in found if (item.root_id or item.id) in roots]
-    found = _filtered(request, found)
-    if request.query("resources"):
-        resources = _resources(request)
-        found = [item for item in found if fits(item, resources)]
+    wanted, exact = queries.provider_filters_of(request)
+    await _service(request).check_names([wanted])
+    everyone = await _service(request).providers()
+    forest = Forest(everyone)
+    found = [
+        item
+        for item in everyone
+        if exact.get("name", item.name) == item.name
+        and exact.get("uuid", item.id) == item.id
+        and meets(wanted, forest, item)
+    ]
     return Reply({"resource_providers": [views.provider_view(item, PREFIX) for item in found]})
 
 
@@ -110,6 +108,15 @@ async def put_inventories(request: ApiRequest) -> Reply:
     made = {name: _inventory(item) for name, item in body.inventories.items()}
     changed = await _service(request).put_inventories(request.params["uuid"], body.resource_provider_generation, made)
     return Reply(views.inventories_view(changed))
+
+
+async def add_inventory(request: ApiRequest) -> Reply:
+    body: bodies.NewInventoryBody = request.body
+    id, name = request.params["uuid"], body.resource_class
+    changed = await _service(request).add_inventory(id, body.resource_provider_generation, name, _inventory(body))
+    location = f"{request.base_url}{PREFIX}/resource_providers/{id}/inventories/{name}"
+    view = views.inventory_view(changed.inventories[name]) | {"resource_provider_generation": changed.generation}
+    return Reply(view, 201, {"Location": location})
 
 
 async def delete_inventories(request: ApiRequest) -> Reply:
@@ -223,50 +230,22 @@ async def delete_allocations(request: ApiRequest) -> Reply:
     return Reply()
 
 
+async def reshape(request: ApiRequest) -> Reply:
+    body: bodies.ReshapeBody = request.body
+    moved = {
+        id: (item.resource_provider_generation, {name: _inventory(each) for name, each in item.inventories.items()})
+        for id, item in body.inventories.items()
+    }
+    await _service(request).reshape(moved, body.allocations)
+    return Reply()
+
+
 async def get_candidates(request: ApiRequest) -> Reply:
-    resources = _resources(request)
-    limit_text = request.query("limit")
-    limit = None if limit_text is None else whole_number("limit", limit_text, minimum=1)
-    tree = request.query("in_tree")
-    found = [item for item in _filtered(request, await _service(request).providers()) if fits(item, resources)]
-    if tree is not None:
-        found = [item for item in found if (item.root_id or item.id) == tree or item.id == tree]
-    return Reply(views.candidates_view(found[:limit], resources))
-
-
-def _resources(request: ApiRequest) -> dict[str, int]:
-    """`resources=VCPU:1,MEMORY_MB:64`."""
-    text = request.query("resources")
-    if not text:
-        shown = "resources: it is required, e.g. resources=VCPU:1,MEMORY_MB:64."
-        raise Invalid("placement.resources", shown, field="resources")
-    resources = {}
-    for item in text.split(","):
-        name, _, amount = item.partition(":")
-        if not name.strip():
-            shown = f"resources: {item[:40]!r} names no resource class; e.g. VCPU:1."
-            raise Invalid("placement.resources", shown, field="resources")
-        resources[name.strip()] = whole_number(f"resources.{name.strip()}", amount, minimum=1)
-    return resources
-
-
-def _filtered(request: ApiRequest, providers: list[Provider]) -> list[Provider]:
-    """`required=A,!B` and `member_of=in:X,Y`, each of them repeatable."""
-    for key, value in request.queries:
-        if key == "required":
-            for trait in value.removeprefix("in:").split(","):
-                if trait.startswith("!"):
-                    providers = [item for item in providers if trait[1:] not in item.traits]
-                elif not value.startswith("in:"):
-                    providers = [item for item in providers if trait in item.traits]
-            if value.startswith("in:"):
-                any_of = set(value[3:].split(","))
-                providers = [item for item in providers if any_of & set(item.traits)]
-        elif key == "member_of":
-            forbidden = value.startswith("!")
-            groups = set(value.removeprefix("!").removeprefix("in:").split(","))
-            providers = [item for item in providers if bool(groups & set(item.aggregates)) != forbidden]
-    return providers
+    ask, limit = queries.candidates_of(request)
+    service = _service(request)
+    await service.check_names(ask.groups, ask.root_required | ask.root_forbidden)
+    providers = await service.providers()
+    return Reply(views.candidates_view(candidates(ask, providers, limit), providers, nested=ask.nested))
 
 
 async def usages(request: ApiRequest) -> Reply:
@@ -274,14 +253,26 @@ async def usages(request: ApiRequest) -> Reply:
     if not project_id:
         raise Invalid("placement.project", "project_id: it is required.", field="project_id")
     held = await _service(request).allocations_of_project(project_id, request.query("user_id"))
+    if request.version is not None and request.version < (1, 38):
+        return Reply({"usages": _total(held)})
+    kind = request.query("consumer_type")
+    if kind == "all":
+        return Reply({"usages": {"all": _counted(held)} if held else {}})
+    kinds = sorted({item.consumer_type for item in held if kind in (None, item.consumer_type)})
+    by_kind = {each: _counted([item for item in held if item.consumer_type == each]) for each in kinds}
+    return Reply({"usages": by_kind})
+
+
+def _total(held: Sequence[Allocation]) -> dict[str, int]:
     total: dict[str, int] = {}
     for item in held:
         for name, amount in item.resources.items():
             total[name] = total.get(name, 0) + amount
-    if request.version is not None and request.version >= (1, 38):
-        consumers = len({item.consumer_id for item in held})
-        return Reply({"usages": {"INSTANCE": total | {"consumer_count": consumers}} if held else {}})
-    return Reply({"usages": total})
+    return total
+
+
+def _counted(held: Sequence[Allocation]) -> dict[str, int]:
+    return _total(held) | {"consumer_count": len({item.consumer_id for item in held})}
 
 
 # ---------------------------------------------------------------------- classes and traits
@@ -359,6 +350,7 @@ ROUTES: Final = (
     Route("DELETE", _ONE, delete_provider, may=_WRITE, status=204),
     Route("GET", _ONE + "/inventories", list_inventories, may=_READ),
     Route("PUT", _ONE + "/inventories", put_inventories, may=_WRITE, takes=bodies.InventoriesBody),
+    Route("POST", _ONE + "/inventories", add_inventory, may=_WRITE, takes=bodies.NewInventoryBody),
     Route("DELETE", _ONE + "/inventories", delete_inventories, may=_WRITE, status=204, since=(1, 5)),
     Route("GET", _ONE + "/inventories/{name}", show_inventory, may=_READ),
     Route("PUT", _ONE + "/inventories/{name}", put_inventory, may=_WRITE, takes=bodies.InventoryBody),
@@ -375,6 +367,7 @@ ROUTES: Final = (
     Route("PUT", "/allocations/{consumer}", put_allocations, may=_WRITE, takes=bodies.AllocationsBody, status=204),
     Route("DELETE", "/allocations/{consumer}", delete_allocations, may=_WRITE, status=204),
     Route("POST", "/allocations", post_allocations, may=_WRITE, takes=_CONSUMERS, status=204, since=(1, 13)),
+    Route("POST", "/reshaper", reshape, may=_WRITE, takes=bodies.ReshapeBody, status=204, since=(1, 30)),
     Route("GET", "/allocation_candidates", get_candidates, may=_READ, since=(1, 10)),
     Route("GET", "/usages", usages, may="placement:usages", since=(1, 9)),
     Route("GET", "/resource_classes", list_classes, may=_READ, since=(1, 2)),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apus.services.placement.contract import Inventory
+from apus.services.placement.logic.candidates import Candidate, root_of
 from apus.services.placement.model import Allocation, Provider
 
 
@@ -17,7 +18,7 @@ def provider_view(provider: Provider, prefix: str) -> dict[str, Any]:
         "name": provider.name,
         "generation": provider.generation,
         "parent_provider_uuid": provider.parent_id,
-        "root_provider_uuid": provider.root_id or provider.id,
+        "root_provider_uuid": root_of(provider),
         "links": [
             {"rel": "self", "href": href},
             *({"rel": name, "href": f"{href}/{name}"} for name in below),
@@ -58,22 +59,28 @@ def consumer_view(allocations: Sequence[Allocation]) -> dict[str, Any]:
     }
 
 
-def candidates_view(providers: Sequence[Provider], resources: dict[str, int]) -> dict[str, Any]:
-    """One allocation request per provider that fits, and what each provider has."""
+def candidates_view(found: Sequence[Candidate], providers: Sequence[Provider], *, nested: bool) -> dict[str, Any]:
+    """The ways to meet the request, and what the providers concerned have: all of each tree, or roots alone."""
     requests = [
-        {"allocations": {provider.id: {"resources": resources}}, "mappings": {"": [provider.id]}}
-        for provider in providers
-    ]
-    summaries = {
-        provider.id: {
-            "resources": {
-                name: {"capacity": inventory.capacity, "used": provider.used.get(name, 0)}
-                for name, inventory in provider.inventories.items()
-            },
-            "traits": list(provider.traits),
-            "parent_provider_uuid": provider.parent_id,
-            "root_provider_uuid": provider.root_id or provider.id,
+        {
+            "allocations": {id: {"resources": amounts} for id, amounts in candidate.allocations.items()},
+            "mappings": candidate.mappings,
         }
-        for provider in providers
+        for candidate in found
+    ]
+    used = {id for candidate in found for ids in candidate.mappings.values() for id in ids}
+    trees = {root_of(item) for item in providers if item.id in used}
+    concerned = [item for item in providers if (root_of(item) in trees if nested else item.id in used)]
+    return {"allocation_requests": requests, "provider_summaries": {item.id: _summary(item) for item in concerned}}
+
+
+def _summary(provider: Provider) -> dict[str, Any]:
+    return {
+        "resources": {
+            name: {"capacity": inventory.capacity, "used": provider.used.get(name, 0)}
+            for name, inventory in provider.inventories.items()
+        },
+        "traits": list(provider.traits),
+        "parent_provider_uuid": provider.parent_id,
+        "root_provider_uuid": root_of(provider),
     }
-    return {"allocation_requests": requests, "provider_summaries": summaries}

@@ -42,7 +42,7 @@ class HostTable:
         self.step: Numbers = np.ones(shape, np.int64)
         self.enabled: Mask = np.zeros(len(hosts), np.bool_)
         self.heard_at_s: npt.NDArray[np.float64] = np.zeros(len(hosts))
-        self.zones: npt.NDArray[Any] = np.array([host.availability_zone for host in hosts], dtype=object)
+        self.zones: npt.NDArray[Any] = np.array([host.zone for host in hosts], dtype=object)
         self.traits: dict[str, Mask] = {}
         for index, host in enumerate(hosts):
             self._fill(index, host)

@@ -42,7 +42,7 @@ from apus.services.network.drivers.flat.ruleset import METADATA_IPV4, METADATA_I
 
 ServeMetadata = Callable[[str, socket.socket], Awaitable[asyncio.Server]]
 """Serves a listening socket at the metadata address of the network (`MetadataServer.serve`)."""
-PORT_CHAIN = re.compile(r"[sle]_([0-9a-f]{9})|z_([0-9a-f]{9})p")
+PORT_CHAIN = re.compile(r"(?:[sle]|a[le])_([0-9a-f]{9})|z_([0-9a-f]{9})p")
 _NETWORK_CHAIN = re.compile(r"z_([0-9a-f]{9})")
 
 
@@ -251,11 +251,13 @@ class FlatDriver:
 
     async def absent_orphans(self) -> None:
         for name in (await self.inventory()).orphans:
-            key = name.strip("slez_p")[-9:] if "_" in name else name[-9:]
-            if name.startswith(f"{self._names.prefix}p") or PORT_CHAIN.fullmatch(name):
-                await self._port_gone(key)
+            of_port = PORT_CHAIN.fullmatch(name)
+            if of_port:
+                await self._port_gone(of_port[1] or of_port[2])
+            elif name.startswith(f"{self._names.prefix}p"):
+                await self._port_gone(name[-9:])
             else:
-                await self._network_gone(key)
+                await self._network_gone(name[-9:])
 
     async def sweep(self) -> None:
         await self.close()

@@ -4,6 +4,11 @@ Sources are checked in the bridge's prerouting hook, before the bridge learns wh
 not even teach it.  Permissions are checked in the forward hook, in two base chains: one by the device that a frame
 came in from (what its guest may send), one by the device that it leaves to (what that guest may receive).
 
+Being part of a known connection permits nothing: each packet is judged by the rules as they are now, so that a
+connection ends with the rule that let it in.  What goes the way of the connection's first packet is read as it
+stands; answers are read backwards against the rules of the other direction (`sport` for `dport`), and pass by no
+other.  Tracking is needed to tell an answer from a packet that opens a connection of its own.
+
 Bridges track connections themselves where the kernel has `nf_conntrack_bridge`.  Elsewhere bridged frames are led
 through the IP layer's tracking (`nf_call_iptables` of our bridges only), which leaves its verdict in two bits of the
 packet mark for the bridge rules to read.  Every network is a zone of its own, as tenants' addresses overlap.
@@ -19,9 +24,11 @@ from apus.services.network.drivers.driver import AddressSet, NetworkSpec, PortSp
 from apus.services.network.drivers.flat.names import Names, short
 from apus.services.network.drivers.flat.validate import checked_cidr, checked_ip, checked_mac
 
-_KNOWN, _BROKEN, _BITS = 0x20000000, 0x40000000, 0x60000000
+_RELATED, _BROKEN, _ANSWER, _BITS = 0x20000000, 0x40000000, 0x60000000, 0x60000000
 METADATA_IPV4, METADATA_IPV6 = "169.254.169.254", "fe80::a9fe:a9fe"
 _PORTED = {6: "tcp", 17: "udp", 33: "dccp", 132: "sctp", 136: "udplite"}
+_ICMP_ANSWERS = {4: {8: 0, 13: 14, 15: 16, 17: 18}, 6: {128: 129, 139: 140}}
+"""By IP version, which type answers which: the questions that connection tracking knows."""
 _FAMILIES = (("IPv4", "ip", 4), ("IPv6", "ip6", 6))
 
 
@@ -32,16 +39,21 @@ class Tracking(enum.Enum):
     IP_LAYER = "ip_layer"
 
     @property
-    def established(self) -> str:
-        if self is Tracking.BRIDGE:
-            return "ct state established,related"
-        return f"meta mark and {_BITS:#x} == {_KNOWN:#x}"
+    def related(self) -> str:
+        """An ICMP error about a known connection."""
+        return self._either("ct state related", _RELATED)
+
+    @property
+    def answer(self) -> str:
+        """A packet of a known connection that goes against the way of its first packet."""
+        return self._either("ct state established ct direction reply", _ANSWER)
 
     @property
     def invalid(self) -> str:
-        if self is Tracking.BRIDGE:
-            return "ct state invalid"
-        return f"meta mark and {_BITS:#x} == {_BROKEN:#x}"
+        return self._either("ct state invalid", _BROKEN)
+
+    def _either(self, state: str, bits: int) -> str:
+        return state if self is Tracking.BRIDGE else f"meta mark and {_BITS:#x} == {bits:#x}"
 
 
 PROBE_BRIDGE_TRACKING = "add table bridge {table}\nadd chain bridge {table} f\nadd rule bridge {table} f ct state new\n"
@@ -88,7 +100,8 @@ def host_rules(names: Names, tracking: Tracking, guest_ports: Sequence[int]) -> 
     lines += _chain(family, table, "choose_zone", ["iifname vmap @zone"], zone_hook)
     if tracking is Tracking.IP_LAYER:
         ours, clear = f"iifname {names.any_of('b')}", f"meta mark set meta mark and {0xFFFFFFFF ^ _BITS:#x}"
-        marks = [f"{ours} ct state established,related {clear} or {_KNOWN:#x}"]
+        marks = [f"{ours} ct state related {clear} or {_RELATED:#x}"]
+        marks += [f"{ours} ct state established ct direction reply {clear} or {_ANSWER:#x}"]
         marks += [f"{ours} ct state invalid {clear} or {_BROKEN:#x}"]
         lines += _chain("inet", table, "mark_state", marks, "type filter hook prerouting priority -150")
     transit = names.any_of("t")
@@ -152,8 +165,10 @@ def port_rules(names: Names, port: PortSpec, zone: int, tracking: Tracking) -> l
     for name in sorted({rule.remote_set for rule in port.rules if rule.remote_set}):
         lines += _sets(table, name)
     lines += _chain("bridge", table, f"s_{key}", _source_rules(port))
-    lines += _chain("bridge", table, f"l_{key}", _leave_rules(port, tracking))
-    lines += _chain("bridge", table, f"e_{key}", _enter_rules(port, tracking))
+    lines += _chain("bridge", table, f"al_{key}", [*_permissions(port, "ingress", backwards=True), "drop"])
+    lines += _chain("bridge", table, f"l_{key}", _leave_rules(port, key, tracking))
+    lines += _chain("bridge", table, f"ae_{key}", [*_permissions(port, "egress", backwards=True), "drop"])
+    lines += _chain("bridge", table, f"e_{key}", _enter_rules(port, key, tracking))
     for way, chain in (("source", f"s_{key}"), ("leave", f"l_{key}"), ("enter", f"e_{key}")):
         lines.append(f'add element bridge {table} {way} {{ "{device}" : jump {chain} }}')
     return lines
@@ -164,6 +179,8 @@ def _filters_absent(names: Names, key: str) -> list[str]:
     lines: list[str] = []
     for way, chain in (("source", f"s_{key}"), ("leave", f"l_{key}"), ("enter", f"e_{key}")):
         lines += _chain_absent("bridge", table, chain, way, [device])
+    for chain in (f"al_{key}", f"ae_{key}"):  # last: nothing refers to them any more
+        lines += _chain_absent("bridge", table, chain, "", [])
     return lines
 
 
@@ -267,7 +284,7 @@ def _neighbour_rules(mac: str, own_ipv6: Sequence[str]) -> list[str]:
     ]
 
 
-def _leave_rules(port: PortSpec, tracking: Tracking) -> list[str]:
+def _leave_rules(port: PortSpec, key: str, tracking: Tracking) -> list[str]:
     fixed = [
         "meta protocol arp accept",
         "meta protocol ip udp sport 68 udp dport 67 accept",
@@ -275,36 +292,41 @@ def _leave_rules(port: PortSpec, tracking: Tracking) -> list[str]:
         "udp sport { 67, 547 } udp dport { 68, 546 } drop",  # a guest is no DHCP server
         "icmpv6 type { 134, 137 } drop",  # nor a router
         "icmpv6 type { 130, 131, 132, 133, 135, 136, 143 } accept",
-        f"{tracking.established} accept",
-        f"{tracking.invalid} drop",
+        *_known(tracking, f"al_{key}"),
     ]
     return [*fixed, *_permissions(port, "egress"), "drop"]
 
 
-def _enter_rules(port: PortSpec, tracking: Tracking) -> list[str]:
+def _enter_rules(port: PortSpec, key: str, tracking: Tracking) -> list[str]:
     fixed = [
         "meta protocol arp accept",
         "meta protocol ip udp sport 67 udp dport 68 accept",
         "meta protocol ip6 udp sport 547 udp dport 546 accept",
         "icmpv6 type { 130, 134, 135, 136 } accept",
-        f"{tracking.established} accept",
-        f"{tracking.invalid} drop",
+        *_known(tracking, f"ae_{key}"),
     ]
     return [*fixed, *_permissions(port, "ingress"), "drop"]
 
 
-def _permissions(port: PortSpec, direction: str) -> list[str]:
+def _known(tracking: Tracking, answers: str) -> list[str]:
+    return [f"{tracking.related} accept", f"{tracking.invalid} drop", f"{tracking.answer} goto {answers}"]
+
+
+def _permissions(port: PortSpec, direction: str, *, backwards: bool = False) -> list[str]:
     found: dict[str, None] = {}
     for rule in port.rules:
         if rule.direction == direction:
-            found.update(dict.fromkeys(permission(rule)))
+            found.update(dict.fromkeys(permission(rule, backwards=backwards)))
     return list(found)
 
 
-def permission(rule: SecurityRule) -> list[str]:
-    """The rule's matches, one for each kind of remote."""
+def permission(rule: SecurityRule, *, backwards: bool = False) -> list[str]:
+    """The rule's matches, one for each kind of remote; `backwards`: of the answers to what the rule lets through."""
     _, family, version = next(f for f in _FAMILIES if f[0] == rule.ethertype)
-    field = f"{family} {'saddr' if rule.direction == 'ingress' else 'daddr'}"
+    service = _service(rule, version, backwards)
+    if service is None:
+        return []
+    field = f"{family} {'saddr' if (rule.direction == 'ingress') is not backwards else 'daddr'}"
     remotes: list[str] = []
     if rule.remote_cidrs:
         cidrs = collapsed(rule.remote_cidrs, version)
@@ -316,24 +338,32 @@ def permission(rule: SecurityRule) -> list[str]:
         remotes.append(f"meta protocol {family}")
     if rule.remote_set is not None:
         remotes.append(f"{field} @{_set_name(rule.remote_set, version)}")
-    service = _service(rule, version)
     return [f"{remote}{service} accept" for remote in remotes]
 
 
-def _service(rule: SecurityRule, version: int) -> str:
+def _service(rule: SecurityRule, version: int, backwards: bool) -> str | None:
+    """None: nothing can be an answer to it."""
     protocol = rule.protocol
     if protocol is None:
         return ""
     if protocol in (1, 58):
-        name = "icmp" if version == 4 else "icmpv6"
-        if rule.port_min is None:
-            return f" meta l4proto {'icmp' if version == 4 else 'ipv6-icmp'}"
-        code = "" if rule.port_max is None else f" {name} code {int(rule.port_max)}"
-        return f" {name} type {int(rule.port_min)}{code}"
+        return _icmp(rule, version, backwards)
     if protocol not in _PORTED or rule.port_min is None:
         return f" meta l4proto {int(protocol)}"
     low, high = int(rule.port_min), int(rule.port_max if rule.port_max is not None else rule.port_min)
-    return f" meta l4proto {int(protocol)} th dport {low if low == high else f'{low}-{high}'}"
+    field = "sport" if backwards else "dport"
+    return f" meta l4proto {int(protocol)} th {field} {low if low == high else f'{low}-{high}'}"
+
+
+def _icmp(rule: SecurityRule, version: int, backwards: bool) -> str | None:
+    name = "icmp" if version == 4 else "icmpv6"
+    if rule.port_min is None:
+        return f" meta l4proto {'icmp' if version == 4 else 'ipv6-icmp'}"
+    if backwards:
+        answer = _ICMP_ANSWERS[version].get(int(rule.port_min))
+        return None if answer is None else f" {name} type {answer}"
+    code = "" if rule.port_max is None else f" {name} code {int(rule.port_max)}"
+    return f" {name} type {int(rule.port_min)}{code}"
 
 
 def namespace_rules(network: NetworkSpec, host_ip: str | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +16,14 @@ from apus.kernel.world import World
 from apus.services.object.drivers.fence import Fence
 from apus.services.object.drivers.trailer import blocks_of
 from apus.services.object.drivers.unbroken import unbroken
+from apus.services.object.drivers.verified import Check, Read, verified
 from apus.services.object.drivers.volumes.adopt import adopt_files
 from apus.services.object.drivers.volumes.checkpoint import Checkpointer
 from apus.services.object.drivers.volumes.compaction import compact, most_wasteful
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.drivers.volumes.journal import Drop, Journal, Lose, Put
 from apus.services.object.drivers.volumes.large import LargeCopyWriter, LargeFiles
-from apus.services.object.drivers.volumes.record import Record, unpack, verify_data
+from apus.services.object.drivers.volumes.record import RECORD_BYTES_MAX, Record, unpack, verify_data
 from apus.services.object.drivers.volumes.recovery import recover
 from apus.services.object.drivers.volumes.run import Cold, Entry, IndexDamaged
 from apus.services.object.model import (
@@ -55,7 +57,7 @@ class VolumeCopies:
 
     # What the engine asks.
 
-    def store(self, place: Place, head: Head, data: bytes) -> Awaitable[object]:
+    def store(self, place: Place, head: Head, data: bytes | memoryview) -> Awaitable[object]:
         assert len(data) == head.size_bytes
         assert len(head.checksums) == 4 * blocks_of(len(data))
         room = 0 if head.gone else len(data) + HEAD_ROOM_BYTES
@@ -81,16 +83,15 @@ class VolumeCopies:
             record, data = await self._record(journal, path_hash, entry, entry.length)
             head = msgspec.structs.replace(record.head, meta=meta)
             wish = Put(path_hash, head, data[record.head_bytes :], record.path, replaces=entry)
-            wish.unlisted = path_hash in journal.unlisted
             if await journal.submit(wish):
                 return
 
     async def head(self, place: Place) -> Head | None:
-        found = await self._look(place, whole=False)
+        found = await self._look(place, 0)
         return found[0] if found else None
 
-    async def fetch(self, place: Place) -> tuple[Head, bytes | None] | None:
-        return await self._look(place, whole=True)
+    async def fetch(self, place: Place, upto_bytes: int = RECORD_BYTES_MAX) -> tuple[Head, bytes | None] | None:
+        return await self._look(place, upto_bytes)
 
     async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
         journal = await self._ready()
@@ -99,13 +100,14 @@ class VolumeCopies:
         if entry is None or entry.stamp != head.stamp:
             raise ReplacedCopy(errno.ESTALE, "another version took its place")
         try:
-            record, data = await self._record(journal, path_hash, entry, entry.length)
-            if not entry.in_file:
-                verify_data(head, memoryview(data)[record.head_bytes :])
-                yield data[record.head_bytes + offset : record.head_bytes + offset + length]
-                return
-            async for chunk in self.large.read(record.path, head, offset, length):
-                yield chunk
+            record, _ = await self._record(journal, path_hash, entry, entry.head_bytes)
+            if entry.in_file:
+                bytes_of = self.large.read(record.path, head, offset, length)
+            else:
+                bytes_of = verified(head, _data_of(journal, entry), offset, length)
+            async with aclosing(bytes_of) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except FileNotFoundError as error:
             await self._must_be_there(record.path)
             await self._suspect(journal, path_hash, entry, error)
@@ -116,7 +118,7 @@ class VolumeCopies:
             raise trouble_of(error) from error
 
     async def audit(self, place: Place) -> Head | None:
-        found = await self._look(place, whole=True)
+        found = await self._look(place, RECORD_BYTES_MAX)
         if found is None:
             return None
         head, data = found
@@ -127,6 +129,15 @@ class VolumeCopies:
 
     async def drop(self, place: Place, version: tuple[str, str]) -> None:
         await (await self._ready()).submit(Drop(bytes.fromhex(place.hash), version))
+
+    async def unlisted(self) -> Mapping[str, str]:
+        journal = await self._ready()
+        return {path_hash.hex(): changed for path_hash, changed in journal.unlisted.items()}
+
+    def listed(self, place: Place, changed: str) -> None:
+        journal, path_hash = self._journal, bytes.fromhex(place.hash)
+        if journal is not None and journal.unlisted.get(path_hash) == changed:
+            del journal.unlisted[path_hash]
 
     async def parts(self) -> Sequence[int]:
         return sorted((await self._ready()).index.parts)
@@ -236,18 +247,18 @@ class VolumeCopies:
     async def _submit(self, wish: Put, room: int) -> bool:
         return await (await self._ready(room)).submit(wish)
 
-    async def _look(self, place: Place, *, whole: bool) -> tuple[Head, bytes | None] | None:
-        """The head, and the bytes if they are wanted and in the volume."""
+    async def _look(self, place: Place, upto_bytes: int) -> tuple[Head, bytes | None] | None:
+        """The head, and the bytes if they are in the volume and no more than this with it."""
         journal = await self._ready()
         path_hash = bytes.fromhex(place.hash)
         while True:
             entry = await self._find(journal, path_hash)
             if entry is None:
                 return None
+            whole = entry.length <= upto_bytes
+            length = entry.length if whole else entry.head_bytes
             try:
-                record, data = await self._record(
-                    journal, path_hash, entry, entry.length if whole else entry.head_bytes
-                )
+                record, data = await self._record(journal, path_hash, entry, length)
                 head = record.head
                 if entry.in_file or not whole:
                     return head, None
@@ -324,6 +335,13 @@ class VolumeCopies:
             return False
         record, _ = await self._record(journal, path_hash, entry, entry.head_bytes)
         return record.path == path
+
+
+def _data_of(journal: Journal, entry: Entry) -> Read:
+    async def read(offset: int, length: int, check: Check) -> bytes:
+        return await journal.volumes.read(entry.volume, entry.offset + entry.head_bytes + offset, length, check)
+
+    return read
 
 
 class _trouble:  # noqa: N801  (reads as a keyword: `with _trouble(fence):`)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -104,9 +104,9 @@ class Volumes:
         file = self._open.get(number)
         return None if file is None else file.read_cached(offset, length)
 
-    async def read(self, number: int, offset: int, length: int) -> bytes:
-        """Raise CorruptCopy when the volume is gone."""
-        return await (await self._file(number)).read(offset, length)
+    async def read(self, number: int, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
+        """As `OpenFile.read`.  Raise CorruptCopy when the volume is gone."""
+        return await (await self._file(number)).read(offset, length, check)
 
     async def remove(self, number: int) -> None:
         """Nobody points into it any more."""

@@ -40,7 +40,8 @@ class Put:
     data: bytes | memoryview = b""
     path: str = ""
     """Of the file that has the bytes, below the drive's root."""
-    unlisted: bool = False
+    unlisted: bool = True
+    """Nobody has said yet that the listings have its row."""
     replaces: Entry | None = None
     """Only in place of this entry: the same version moves, or gets metadata."""
 
@@ -76,6 +77,10 @@ class Lose:
         return before == self.entry
 
 
+ALIGNED_BYTES: Final = 256 << 10
+"""Data from this size on begin at a page."""
+PAGE_BYTES: Final = 4096
+
 Wish = Put | Drop | Lose
 _Ticket = tuple[Wish, "asyncio.Future[bool]"]
 _Change = tuple[bytes, Entry | None, Entry | None]
@@ -85,7 +90,7 @@ class Journal:
     def __init__(self, volumes: Volumes, index: KeyIndex, fence: Fence) -> None:
         self.volumes, self.index = volumes, index
         self.unlisted: dict[bytes, str] = {}
-        """Hashes whose newest version may be in no listing yet, with its stamp."""
+        """Hashes whose newest version may be in no listing yet, with the stamp of its last change."""
         self.end = (0, 0)
         """Volume and offset up to which the index knows everything."""
         self.ended_files: list[Entry] = []
@@ -150,10 +155,16 @@ class Journal:
         for path_hash, before, after in changes:
             self._apply(path_hash, before, after)
         for (wish, ticket), done in zip(batch, agreed, strict=True):
-            if done and isinstance(wish, Put) and wish.unlisted:
-                self.unlisted[wish.hash] = wish.head.stamp
+            if done:
+                self._mark(wish)
             if not ticket.done():
                 ticket.set_result(done)
+
+    def _mark(self, wish: Wish) -> None:
+        if isinstance(wish, Put) and wish.unlisted:
+            self.unlisted[wish.hash] = wish.head.changed
+        elif not (isinstance(wish, Drop) and wish.carried):
+            self.unlisted.pop(wish.hash, None)
 
     async def _write(self, wishes: list[Wish]) -> tuple[list[_Change], list[bool]]:
         volume, offset, marker = await self.volumes.position()
@@ -193,7 +204,11 @@ class Journal:
             return None, pack_drop(marker, wish.hash, wish.version), b""
         kind, flags = (FILE if wish.path else OBJECT), (UNLISTED if wish.unlisted else 0)
         path = wish.path.encode()
-        start = pack(marker, kind, flags, wish.hash, encode_head(wish.head), path, len(wish.data))
+        body = encode_head(wish.head)
+        start = pack(marker, kind, flags, wish.hash, body, path, len(wish.data))
+        if len(wish.data) >= ALIGNED_BYTES:  # from a page on, the disk writes them past the page cache
+            filler = bytes(-(offset + len(start)) % PAGE_BYTES)
+            start = pack(marker, kind, flags, wish.hash, body, filler, len(wish.data))
         entry = Entry(
             volume, offset, len(start) + len(wish.data), len(start), *wish.head.version, IN_FILE if wish.path else 0
         )

@@ -6,13 +6,14 @@ it, and what no record names is swept away.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 from apus.kernel.world import FileWriter, World
-from apus.services.object.drivers.trailer import blocks_of, verify_block
-from apus.services.object.model import BLOCK_BYTES, CorruptCopy, Head, Place, trouble_of
+from apus.services.object.drivers.verified import verified
+from apus.services.object.model import Head, Place, trouble_of
 
 DIRECTORY: Final = "large"
 _HASH_DIGITS: Final = 32
@@ -38,23 +39,15 @@ class LargeFiles:
             self.uploading.discard(path)
             raise
 
-    async def read(self, path: str, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
-        """Checked block by block.  Raise CorruptCopy, FileNotFoundError."""
-        index, end = offset // BLOCK_BYTES, offset + length
-        start = index * BLOCK_BYTES
-        wanted = min(blocks_of(end) * BLOCK_BYTES, head.size_bytes) - start
-        rest = b""
-        stream = self._disk.stream(self._root / path, offset=start, length=wanted, chunk_bytes=BLOCK_BYTES)
-        async for chunk in stream:
-            rest = rest + chunk if rest else chunk
-            while len(rest) >= BLOCK_BYTES or (rest and index * BLOCK_BYTES + len(rest) == head.size_bytes):
-                block, rest = rest[:BLOCK_BYTES], rest[BLOCK_BYTES:]
-                verify_block(head, index, block)
-                at = index * BLOCK_BYTES
-                yield block[max(0, offset - at) : max(0, min(len(block), end - at))]
-                index += 1
-        if index * BLOCK_BYTES < min(end, head.size_bytes):
-            raise CorruptCopy("the file ends early")
+    async def read(self, path: str, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
+        """Checked before it is given.  Raise CorruptCopy, FileNotFoundError."""
+        file = await self._disk.open(self._root / path)
+        try:
+            async with aclosing(verified(head, file.read, offset, length)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            await file.close()
 
     async def is_there(self, path: str) -> bool:
         return await self._disk.stat(self._root / path) is not None

@@ -6,7 +6,8 @@ the next record is found by its marker, which no client can know and write into 
     marker 8 | CRC-32 of what follows up to the data, 4 | kind 1 | flags 1 | path length 2 | head length 4 |
     data length 4 | hash 16 | head | path | data
 
-where the head is msgpack and the data have their checksums in the head.
+where the head is msgpack and the data have their checksums in the head.  The path is that of the file that has the
+data; where they are here, it is filler (NUL) that has them begin at a page.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def unpack(data: bytes | memoryview, marker: bytes, path_hash: bytes | None = No
     if path_hash is not None and found != path_hash:
         raise CorruptCopy("the record is another's")
     body = bytes(data[HEADER_BYTES : HEADER_BYTES + body_bytes])
-    path = bytes(data[head_bytes - path_bytes : head_bytes]).decode()
+    path = bytes(data[head_bytes - path_bytes : head_bytes]).rstrip(b"\0").decode()
     return Record(kind, flags, found, head_bytes, length, body, path)
 
 

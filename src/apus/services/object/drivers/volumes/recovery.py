@@ -165,6 +165,7 @@ async def _take(journal: Journal, number: int, offset: int, record: Record) -> N
         if before is None or before.version > record.dropped:
             return
         after = None
+        journal.unlisted.pop(record.hash, None)
     else:
         version = record.head.version
         flags = 0 if record.kind == OBJECT else IN_FILE
@@ -175,7 +176,7 @@ async def _take(journal: Journal, number: int, offset: int, record: Record) -> N
             journal.volumes.died(number, record.length)
             return
         if record.flags & UNLISTED:
-            journal.unlisted[record.hash] = version[0]
+            journal.unlisted[record.hash] = record.head.changed
     if before is not None:
         journal.volumes.died(before.volume, before.length)
     index.set(record.hash, before, after)

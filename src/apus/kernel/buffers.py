@@ -1,0 +1,32 @@
+"""Buffers for bodies on their way: filled by the network, written to drives, and used again.
+
+They begin at a page, so a disk can take them past the page cache.  One is free when no view of it is left: nobody has
+to give it back.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from typing import Final
+
+BUFFER_BYTES: Final = 1 << 20
+
+KEPT_MAX: Final = 16
+"""Free ones that keep their memory."""
+
+_FREE: Final = 2
+"""References to a buffer that only `_buffers` has: its own, and that of asking."""
+
+_buffers: list[mmap.mmap] = []
+
+
+def take_buffer() -> memoryview:
+    """A buffer of BUFFER_BYTES that nobody else sees, with anything in it."""
+    for place in range(len(_buffers) - 1, -1, -1):  # the last ones are in the processor's cache
+        if sys.getrefcount(_buffers[place]) == _FREE:
+            return memoryview(_buffers[place])
+    buffer = mmap.mmap(-1, BUFFER_BYTES)
+    if len(_buffers) < KEPT_MAX:
+        _buffers.append(buffer)
+    return memoryview(buffer)

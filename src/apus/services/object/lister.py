@@ -1,0 +1,120 @@
+"""Rows follow their objects: at once in memory, and a moment later on stable storage.
+
+Every version is written as *unlisted*: its record in the log is the promise that its row comes.  So an answer waits for
+one sync of the object and for none of the index.  `flush` makes the rows of many objects durable together and then
+takes back their promises; after a crash `relist` keeps those that are left.  Listing twice is a merge, and harmless.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from apus.kernel.errors import Unavailable
+from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.directory import Directory, object_row
+from apus.services.object.drivers.drive import Drive
+from apus.services.object.logic.merge import TICKS_PER_S, make_stamp
+from apus.services.object.logic.ring import part_of
+from apus.services.object.model import Change, CorruptCopy, Head, Place, Row
+
+EXPIRING: Final = ".expiring"
+"""The hidden account whose containers (one an hour) list what is to be deleted when."""
+
+FLUSH_TIMEOUT_S: Final = 60.0
+
+RELIST_AFTER_S: Final = 10.0
+"""A version that is unlisted for so long was forgotten: by a crash, or because its container's copies were away."""
+
+RELISTED_AT_ONCE: Final = 1_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Promise:
+    """A change of an object whose rows are in memory."""
+
+    place: Place
+    changed: str
+    noted: tuple[tuple[str, ...], ...]
+    """For each of its rows, the drives that took it in."""
+
+
+class Lister:
+    def __init__(self, cluster: Cluster, directory: Directory) -> None:
+        self._cluster, self._directory = cluster, directory
+        self._promises: list[_Promise] = []
+
+    async def follow(self, head: Head) -> None:
+        """From now on listings show what this version says; it must be on stable storage."""
+        changes = changes_of(head)
+        try:
+            noted = tuple([await self._directory.note(change) for change in changes])
+        except Unavailable:
+            return  # it stays unlisted, and `relist` comes back to it
+        place = self._cluster.place(head.account, head.container, head.name)
+        self._promises.append(_Promise(place, head.changed, noted))
+
+    async def flush(self) -> None:
+        """Make all rows durable that were in memory when this began."""
+        promises, self._promises = self._promises, []
+        if not promises:
+            return
+        drives = list(self._cluster.drives.values())
+        answers = await ask_each(drives, lambda drive: drive.indexes.flush(), FLUSH_TIMEOUT_S)
+        done = {drive.id for drive, answer in zip(drives, answers, strict=True) if answer is None}
+        for drive, answer in zip(drives, answers, strict=True):
+            if answer is not None:
+                self._cluster.failed(drive, answer)
+        for promise in promises:
+            if all(sum(name in done for name in noted) >= self._cluster.quorum for noted in promise.noted):
+                self._listed(promise.place, promise.changed)
+
+    async def relist(self, drive: Drive, after_s: float = RELIST_AFTER_S) -> None:
+        """List what this drive has that was unlisted for so long.  Raise Unavailable, DriveTrouble."""
+        before = make_stamp(max(0, int((self._cluster.world.clock.now_s() - after_s) * TICKS_PER_S)), "")
+        left = [(path_hash, changed) for path_hash, changed in (await drive.copies.unlisted()).items()]
+        left = [(path_hash, changed) for path_hash, changed in left if not after_s or changed < before]
+        for first in range(0, len(left), RELISTED_AT_ONCE):
+            await self._relist(drive, left[first : first + RELISTED_AT_ONCE])
+
+    async def _relist(self, drive: Drive, unlisted: Sequence[tuple[str, str]]) -> None:
+        changes: dict[tuple[str, str], list[Change]] = {}
+        places = [Place(part_of(path_hash, self._cluster.ring.part_power), path_hash) for path_hash, _ in unlisted]
+        for place in places:
+            try:
+                head = await drive.copies.head(place)
+            except CorruptCopy:
+                self._cluster.repairs.add("objects", place.part)
+                continue
+            for change in changes_of(head) if head is not None else ():
+                changes.setdefault((change.account, change.container), []).append(change)
+        for (account, container), some in changes.items():
+            rows = tuple(row for change in some for row in change.rows)
+            await self._directory.apply(Change(account, container, rows, made=max(change.made for change in some)))
+        for place, (_, changed) in zip(places, unlisted, strict=True):
+            drive.copies.listed(place, changed)
+            self._listed(place, changed)
+
+    def _listed(self, place: Place, changed: str) -> None:
+        for drive in self._cluster.primaries(place.part):
+            drive.copies.listed(place, changed)
+
+
+def changes_of(head: Head) -> Iterator[Change]:
+    """What an object's container, and the expirer, are to be told of it."""
+    yield Change(head.account, head.container, (object_row(head),))
+    if head.delete_at_s is not None:
+        yield expiry_change(head)
+
+
+def expiry_change(head: Head) -> Change:
+    """An entry of the expirer's own index: `WHEN/ACCOUNT/CONTAINER/OBJECT` in the container of that hour."""
+    at_s = head.delete_at_s
+    assert at_s is not None
+    name = f"{at_s:010d}/{head.account}/{head.container}/{head.name}"
+    return Change(EXPIRING, expiry_container(at_s), (Row(name, head.changed),), made=head.changed)
+
+
+def expiry_container(at_s: int) -> str:
+    return f"{at_s - at_s % 3600:010d}"

@@ -1,0 +1,68 @@
+"""Bodies in strides: from pieces of any size, or put by the network where they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final, Protocol, runtime_checkable
+
+from apus.kernel.buffers import BUFFER_BYTES, take_buffer
+from apus.kernel.errors import TooLarge
+from apus.services.object.model import STRIDE_BYTES
+
+SMALL_BYTES: Final = 256 << 10
+"""A body up to this is joined from its pieces: it needs no buffer of its own."""
+
+assert STRIDE_BYTES == BUFFER_BYTES
+
+
+@runtime_checkable
+class Filling(Protocol):
+    """A body that can be put where it is wanted."""
+
+    async def fill(self, view: memoryview) -> int:
+        """Put as much there as fits; less only at the end.  Raise ClientGone when it ends early."""
+        ...
+
+
+async def strides(data: AsyncIterator[bytes], announced: int | None, limit: int) -> AsyncGenerator[bytes | memoryview]:
+    """The body in pieces of STRIDE_BYTES, the last one shorter.  Raise TooLarge past the limit or `announced`."""
+    limit = limit if announced is None else min(announced, limit)
+    if isinstance(data, Filling) and announced is not None and SMALL_BYTES < announced <= limit:
+        async for stride in _filled(data, announced):
+            yield stride
+        return
+    parts, held, size = list[bytes](), 0, 0
+    buffer: memoryview | None = None
+    async for chunk in data:
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge("object.too_large", f"The object is larger than {limit} bytes.")
+        if held + len(chunk) <= SMALL_BYTES and buffer is None:
+            parts.append(chunk)
+            held += len(chunk)
+            continue
+        rest = memoryview(b"".join([*parts, chunk]) if parts else chunk)
+        parts = []
+        if buffer is None:
+            buffer, held = take_buffer(), 0
+        while rest:
+            fits = min(len(rest), STRIDE_BYTES - held)
+            buffer[held : held + fits] = rest[:fits]
+            held, rest = held + fits, rest[fits:]
+            if held == STRIDE_BYTES:
+                yield buffer
+                buffer, held = take_buffer(), 0
+    if held:
+        yield b"".join(parts) if buffer is None else buffer[:held]
+
+
+async def _filled(data: Filling, announced: int) -> AsyncGenerator[memoryview]:
+    left = announced
+    while left:
+        view = take_buffer()[: min(left, STRIDE_BYTES)]
+        count = await data.fill(view)
+        left -= count
+        if count:
+            yield view[:count]
+        if count < len(view):
+            return

@@ -1,0 +1,28 @@
+"""Buffers that are used again once nobody looks at them."""
+
+from __future__ import annotations
+
+import ctypes
+
+from apus.kernel.buffers import BUFFER_BYTES, KEPT_MAX, take_buffer
+
+
+def test_a_buffer_is_used_again_only_when_no_view_of_it_is_left() -> None:
+    first, second = take_buffer(), take_buffer()
+    assert first.obj is not second.obj
+    kept, part = first.obj, second[5:10]
+    del first, second
+    third = take_buffer()
+    assert third.obj is not kept  # we still name it
+    assert third.obj is not part.obj
+    del kept
+    part[:] = b"hello"
+    taken = [take_buffer() for _ in range(KEPT_MAX + 3)]
+    assert len({id(view.obj) for view in taken} | {id(part.obj)}) == KEPT_MAX + 4
+    assert part == b"hello"
+
+
+def test_a_buffer_begins_at_a_page() -> None:
+    for view in [take_buffer() for _ in range(KEPT_MAX + 1)]:
+        assert len(view) == BUFFER_BYTES
+        assert ctypes.addressof(ctypes.c_char.from_buffer(view)) % 4096 == 0
