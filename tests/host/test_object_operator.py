@@ -94,6 +94,20 @@ def test_repair_is_shown_paused_resumed_and_capped(store: Store) -> None:
     assert "apus_object_repair_copies_made" in metrics
 
 
+def test_the_same_is_told_as_swift_tells_it(store: Store) -> None:
+    token, _ = store.login("admin")
+    store.until(lambda found: found["state"] == "idle")
+    found = store.ask("GET", "/recon/replication/object", token=token).json
+    assert found["replication_stats"]["failure"] == found["replication_stats"]["copies_at_risk"] == 0
+    assert abs(found["object_replication_last"] - time.time()) < 120
+    assert found["replication_time"] > 0
+    assert store.ask("GET", "/recon/replication/none", token=token).status == 404
+    assert store.ask("GET", "/recon/replication", token=store.token).status == 403
+    said = store.run("status")
+    assert said.code == 0
+    assert "repair           idle" in said.out
+
+
 def test_what_happened_is_on_the_event_stream(store: Store) -> None:
     kinds = [event["kind"] for event in store.events("object.repair.ended")]
     assert "object.drive.lost" in kinds

@@ -8,6 +8,7 @@ import pytest
 
 from apus.services.object.pace import Wish
 from apus.services.object.repair_status import repair_status
+from apus.services.object.repairs import Key
 from apus.sim.loop import run
 from tests.sim.running_store import LOST, ROOT, running
 
@@ -125,5 +126,44 @@ def test_what_has_one_copy_left_is_repaired_first() -> None:
                 await asyncio.sleep(0.05)
             assert one.cluster.pace.copied < 2.5 * alone + 40
             assert await one.lacking() > 0
+
+    run(story())
+
+
+def test_what_one_hiccup_put_aside_does_not_wait_for_the_scan() -> None:
+    """A drive that fails for a moment, just when everything is looked at."""
+
+    async def story() -> None:
+        async with running() as one:
+            await one.fill(40)
+            await one.until(one.is_whole, 60)
+            drive = one.store.drives[0]
+            one.cluster.failed(drive, OSError("for a moment"))
+            one.cluster.repairs.doubt_everything(one.cluster.ring.parts)
+            assert await one.until(one.is_whole, 60) < 3.0
+
+    run(story())
+
+
+def test_a_full_drive_is_not_asked_all_the_time() -> None:
+    async def story() -> None:
+        async with running() as one:
+            one.disk.full.add(LOST)
+            await asyncio.sleep(2)
+            await one.fill(40)
+            await asyncio.sleep(30)
+            looked = 0
+            settle = one.store.replicator.settle
+
+            async def counted(key: Key) -> None:
+                nonlocal looked
+                looked += 1
+                await settle(key)
+
+            one.store.replicator.settle = counted  # type: ignore[method-assign]
+            await asyncio.sleep(60)
+            assert looked < 8 * one.cluster.ring.parts
+            one.disk.full.clear()
+            await one.until(one.is_whole, 70)
 
     run(story())

@@ -55,6 +55,8 @@ class Cluster:
         self.repairs.on_whole = self._whole
         self._forgetful: dict[str, set[int]] = {}
         """Drives that may not hold all that they acknowledged, and the partitions of objects that this is true of."""
+        self.passed: tuple[float, float] | None = None
+        """When everything was last looked at (Unix time), and what that took."""
         self.strays: dict[Key, tuple[str, ...]] = {}
         """Drives that hold something of a partition and that no ring would ask."""
         self._secret = secret
@@ -166,9 +168,9 @@ class Cluster:
         """New stamps are later than this version's, whatever the clock says."""
         self._last_ticks = max(self._last_ticks, *map(merge.ticks_of, version))
 
-    def _whole(self, room: Room, part: int, window_s: float) -> None:
+    def _whole(self, room: Room, part: int, window_s: float, whole: bool) -> None:
         self.freshness.whole(window_s)
-        if room == "objects":
+        if whole and room == "objects":
             for parts in self._forgetful.values():
                 parts.discard(part)
 
@@ -186,6 +188,7 @@ class Cluster:
     def worked(self, drive: Drive) -> None:
         if self._failed_s.pop(drive.id, None) is not None:
             _log.info("a drive answers again", drive=drive.id)
+            self.repairs.retry()
 
     async def away(self) -> dict[str, float]:
         """Drive -> 1 when it failed and has not worked since, else 0: a metric."""
@@ -210,8 +213,10 @@ class Cluster:
         results = attempt.results
         short = attempt.running or len(results) < self.copies
         self.freshness.writes += 1
-        if short or not self._wished(part, attempt.asked):
+        if short or not self._wished(room, part, attempt.asked):
             self.short(room, part, attempt.succeeded, Urgency.SHORT if short else Urgency.DOUBT)
+        elif self._failed_s and self._is_loosening(part, attempt.succeeded):
+            self.repairs.loosen(room, part)
         if len(results) < self.quorum:
             shown = f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed."
             raise too_few(shown, attempt.errors)
@@ -219,14 +224,21 @@ class Cluster:
 
     def short(self, room: Room, part: int, held_by: Iterable[str], urgency: Urgency = Urgency.SHORT) -> None:
         """A write was acknowledged, or may be, by these drives, which are not all primaries."""
-        primaries = self.ring.primaries(part)
-        loose = sum(name in primaries for name in held_by) < self.quorum
         self.freshness.short += 1
-        self.repairs.add(room, part, urgency, loose=loose)
+        self.repairs.add(room, part, urgency, loose=self._is_loosening(part, held_by))
 
-    def _wished(self, part: int, asked: Sequence[Drive]) -> bool:
+    def _is_loosening(self, part: int, held_by: Iterable[str]) -> bool:
+        """Whether these are fewer primaries than a quorum."""
         primaries = self.ring.primaries(part)
-        return all(drive.id in primaries for drive in asked)
+        return sum(name in primaries for name in held_by) < self.quorum
+
+    def _wished(self, room: Room, part: int, asked: Sequence[Drive]) -> bool:
+        """Whether these are all whose it is; or stand in for those who are away, which repair knows of already."""
+        primaries = self.ring.primaries(part)
+        if all(drive.id in primaries for drive in asked):
+            return True
+        known = self.repairs.is_settled(room, part)
+        return known and {drive.id for drive in asked} == {drive.id for drive in self.wished(part)}
 
     async def settle(self) -> None:
         """Wait for what was left behind answers."""

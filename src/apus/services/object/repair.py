@@ -42,6 +42,8 @@ class Outcome:
     """What a repair did; `whole` when every primary is now known to have everything."""
 
     whole: bool = True
+    settled: bool = True
+    """Whoever shall hold it now, while drives are away, does."""
     copied: int = 0
     dropped: int = 0
 
@@ -55,6 +57,7 @@ async def heal_objects(cluster: Cluster, part: int) -> Outcome:
     outcome = Outcome(whole=all(name in answering and name in wished for name in primaries))
     of_primaries = {answering.get(name) for name in primaries}
     elsewhere = [digest for name, digest in answering.items() if name not in primaries]
+    outcome.settled = len(wished) == cluster.copies and all(name in answering for name in wished)
     if not any(answering.values()) or (outcome.whole and len(of_primaries) == 1 and not any(elsewhere)):
         return outcome
     healing = _Healing(cluster, part, outcome)
@@ -76,14 +79,17 @@ class _Healing:
         self._spare: list[str] = []
 
     async def take_stock(self, drives: Sequence[Drive]) -> None:
-        answers = await ask_each(drives, lambda drive: drive.copies.inventory(self._part), ASK_TIMEOUT_S)
-        for drive, answer in zip(drives, answers, strict=True):
+        for drive in drives:  # one after the other: each takes a while, and clients should have their turn
+            (answer,) = await ask_each([drive], lambda drive: drive.copies.inventory(self._part), ASK_TIMEOUT_S)
             if not isinstance(answer, OSError):
                 self._held[drive.id] = answer
+            await asyncio.sleep(0)
         self._outcome.whole &= all(name in self._held for name in self._primaries)
         promised = await ask_each(drives, lambda drive: drive.copies.unlisted(), ASK_TIMEOUT_S)
         self._unlisted = {name for answer in promised if not isinstance(answer, OSError) for name in answer}
-        self._wished = [drive.id for drive in self._cluster.wished(self._part) if drive.id in self._held]
+        wished = self._cluster.wished(self._part)
+        self._wished = [drive.id for drive in wished if drive.id in self._held]
+        self._outcome.settled = len(self._wished) == self._cluster.copies
         handoffs = self._cluster.ring.handoffs(self._part)
         self._spare = [name for name in handoffs if name in self._held and name not in self._wished]
 
@@ -106,7 +112,7 @@ class _Healing:
             if await self._copy(place, wanted, name):
                 self._outcome.copied += 1
                 continue
-            self._outcome.whole = at_home = False
+            self._outcome.whole = self._outcome.settled = at_home = False
             spare = next((one for one in self._spare if self._held[one].get(place.hash) != wanted.newest), None)
             if spare is not None and name in self._primaries:  # full, or read-only: it is still short of a copy
                 self._outcome.copied += await self._copy(place, wanted, spare)
@@ -219,6 +225,7 @@ async def heal_index(cluster: Cluster, kind: IndexKind, place: Place) -> Outcome
     digests = {drive.id: digest for drive, digest in zip(drives, asked, strict=True) if isinstance(digest, int)}
     here = {drive.id for drive in wished}
     outcome = Outcome(whole=all(name in digests and name in here for name in primaries))
+    outcome.settled = len(here) == cluster.copies and all(name in digests for name in here)
     holders = [drive for drive in drives if digests.get(drive.id)]
     strays = [drive for drive in holders if drive.id not in primaries]
     if outcome.whole and len({digests[name] for name in primaries}) == 1 and not strays:
@@ -231,7 +238,7 @@ async def heal_index(cluster: Cluster, kind: IndexKind, place: Place) -> Outcome
             try:
                 outcome.copied += await _merge_index(kind, place, source, target)
             except OSError:
-                outcome.whole = False
+                outcome.whole = outcome.settled = False
     if outcome.whole:
         for drive in strays:
             try:

@@ -21,6 +21,8 @@ ROOMS: Final[tuple[Room, ...]] = ("accounts", "containers", "objects")
 REST_S: Final = 2.0
 """A partition that was just looked at is not looked at again for so long: under load it changes all the time."""
 
+SOON_S: Final = 0.5
+
 ASIDE_S: Final = 30.0
 """The same, of one that cannot be whole now and of which no copy is known to be missing."""
 
@@ -50,6 +52,9 @@ class _Doubt:
     urgency: Urgency
     loose: bool = False
     """Something was acknowledged by fewer primaries than a quorum: it may be on other drives alone."""
+    settled: bool = False
+    """All that is there is where it shall be while drives are away: readers need not doubt it."""
+    tries: int = 0
     rested_s: float = 0.0
     """Until when it is left alone."""
 
@@ -66,8 +71,8 @@ class Repairs:
         self._held = False
         self._filled = asyncio.Event()
         self._told = 0
-        self.on_whole: Callable[[Room, int, float], None] = lambda room, part, window_s: None
-        """Hears of a partition that is whole again, and for how many seconds it was in doubt."""
+        self.on_whole: Callable[[Room, int, float, bool], None] = lambda room, part, window_s, whole: None
+        """Hears of a partition that is whole again, or only settled, and for how many seconds it was in doubt."""
         self.doubt_everything(parts, loose=True)
 
     # Who finds something wrong.
@@ -78,10 +83,13 @@ class Repairs:
         doubt = self._doubts[room].get(part)
         if doubt is None:
             doubt = self._doubts[room][part] = _Doubt(self._told, self._monotonic_s(), urgency)
-        doubt.told = self._told
+        elif doubt.settled:
+            doubt.since_s = self._monotonic_s()
+        doubt.told, doubt.settled = self._told, False
         doubt.loose |= loose
         self._soon[room, part] = min(urgency, self._soon.get((room, part), urgency))
         if urgency < Urgency.DOUBT:
+            doubt.tries = 0
             doubt.rested_s = min(doubt.rested_s, self._monotonic_s() + REST_S)
 
     def suspect(self, room: Room, part: int) -> None:
@@ -103,7 +111,20 @@ class Repairs:
     # Who asks.
 
     def suspects(self, room: Room, part: int) -> bool:
-        return part in self._doubts[room]
+        """Whether one copy that answers may not be enough."""
+        doubt = self._doubts[room].get(part)
+        return doubt is not None and not doubt.settled
+
+    def is_settled(self, room: Room, part: int) -> bool:
+        """Whether it waits for a drive, and everybody who shall hold it meanwhile does."""
+        doubt = self._doubts[room].get(part)
+        return doubt is not None and doubt.settled
+
+    def loosen(self, room: Room, part: int) -> None:
+        """Something was acknowledged by fewer primaries than a quorum."""
+        doubt = self._doubts[room].get(part)
+        if doubt is not None:
+            doubt.loose = True
 
     def is_loose(self, room: Room, part: int) -> bool:
         """Whether something acknowledged may be on fewer primaries than a quorum."""
@@ -111,13 +132,14 @@ class Repairs:
         return doubt is not None and doubt.loose
 
     def since_s(self, room: Room, part: int) -> float | None:
-        """When this partition came into doubt (monotonic); None when it is not."""
+        """When this partition came into doubt (monotonic); None when it is not, or is settled."""
         doubt = self._doubts[room].get(part)
-        return None if doubt is None else doubt.since_s
+        return None if doubt is None or doubt.settled else doubt.since_s
 
     def oldest_s(self) -> float | None:
         """When the partition that is longest in doubt came into it."""
-        return min((doubt.since_s for room in ROOMS for doubt in self._doubts[room].values()), default=None)
+        doubts = (doubt for room in ROOMS for doubt in self._doubts[room].values() if not doubt.settled)
+        return min((doubt.since_s for doubt in doubts), default=None)
 
     def waiting(self) -> Iterable[Key]:
         return [(room, part) for room in ROOMS for part in self._doubts[room]]
@@ -180,7 +202,16 @@ class Repairs:
         doubt = self._doubts[room].get(part)
         if doubt is not None and doubt.told == mark:
             del self._doubts[room][part]
-            self.on_whole(room, part, self._monotonic_s() - doubt.since_s)
+            if doubt.settled:
+                doubt.since_s = self._monotonic_s()
+            self.on_whole(room, part, self._monotonic_s() - doubt.since_s, True)
+
+    def settle(self, room: Room, part: int, mark: int) -> None:
+        """Everybody who shall hold it now does; somebody whose it is is away."""
+        doubt = self._doubts[room].get(part)
+        if doubt is not None and doubt.told == mark and not doubt.settled:
+            doubt.settled = True
+            self.on_whole(room, part, self._monotonic_s() - doubt.since_s, False)
 
     def put_back(self, key: Key, mark: int, *, waits: bool) -> None:
         """A look at it has ended.  The next is after a rest; if it waits for a drive, when something is told."""
@@ -190,10 +221,24 @@ class Repairs:
         if doubt is None:
             return
         told = self._soon.get(key)
-        aside = waits and told in (None, Urgency.DOUBT)
-        doubt.rested_s = self._monotonic_s() + (ASIDE_S if aside else REST_S)
+        if waits and told in (None, Urgency.DOUBT):
+            rest_s = ASIDE_S
+        else:
+            rest_s = min(REST_S * 2**doubt.tries, ASIDE_S)  # it may be a drive that is full: do not look all the time
+            doubt.tries += 1
+        doubt.rested_s = self._monotonic_s() + rest_s
         if told is None and (doubt.told != mark or not waits):
             self._soon[key] = Urgency.DOUBT
+
+    def retry(self) -> None:
+        """A drive works again: what waited for it is looked at soon."""
+        now_s = self._monotonic_s()
+        for room in ROOMS:
+            for part, doubt in self._doubts[room].items():
+                doubt.tries, doubt.rested_s = 0, min(doubt.rested_s, now_s + SOON_S)
+                if doubt.settled:  # it may lack what was written meanwhile
+                    doubt.settled, doubt.since_s = False, now_s
+                self._soon.setdefault((room, part), Urgency.DOUBT)
 
     def again(self, keys: Iterable[Key]) -> None:
         """Look at these, which may be in no doubt at all."""

@@ -27,6 +27,7 @@ class Replicator:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._began_s: float | None = cluster.world.clock.monotonic_s()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -52,6 +53,8 @@ class Replicator:
             outcome = await self._heal_indexes(room, part)
         if outcome.whole:
             repairs.done(room, part, mark)
+        elif outcome.settled:
+            repairs.settle(room, part, mark)
 
     async def scan(self) -> Iterable[Key]:
         """Everything that any drive holds.  Who holds what no ring says he does is remembered."""
@@ -71,12 +74,21 @@ class Replicator:
         while True:
             await clock.sleep(PASS_EVERY_S)
             await self.cluster.pace.turn()
+            self._began_s = clock.monotonic_s() if self._began_s is None else self._began_s
             repairs.again([*repairs.waiting(), *await self.scan()])
 
     async def _ripen(self) -> None:
         while True:
             self.cluster.repairs.ripen()
+            self._look()
             await self.cluster.world.clock.sleep(RIPEN_EVERY_S)
+
+    def _look(self) -> None:
+        """Is the pass over: was everything looked at that could be?"""
+        clock = self.cluster.world.clock
+        if self._began_s is not None and not self.cluster.repairs.queued:
+            self.cluster.passed = clock.now_s(), clock.monotonic_s() - self._began_s
+            self._began_s = None
 
     async def _work(self) -> None:
         repairs = self.cluster.repairs
@@ -112,11 +124,14 @@ class Replicator:
         answers = await ask_each(drives, lambda drive: drive.indexes.places(kind, part), ASK_TIMEOUT_S)
         answering = {drive.id for drive, answer in zip(drives, answers, strict=True) if not isinstance(answer, OSError)}
         total = Outcome(whole=all(name in answering for name in self.cluster.ring.primaries(part)))
+        wished = self.cluster.wished(part)
+        total.settled = len(wished) == self.cluster.copies and all(drive.id in answering for drive in wished)
         places = {place.hash: place for answer in answers if not isinstance(answer, OSError) for place in answer}
         for place in places.values():
             await self.cluster.pace.turn()
             outcome = await heal_index(self.cluster, kind, place)
             total.whole &= outcome.whole
+            total.settled &= outcome.settled
             total.copied += outcome.copied
             if outcome.whole and not outcome.copied:
                 await self._reclaim(kind, place)
