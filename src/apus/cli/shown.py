@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+PIPED_COLUMNS: Final = 200
+"""Where no terminal says how wide it is: nothing is cut."""
 
 Format = Annotated[str, typer.Option("-f", "--format", help="table | json")]
 
@@ -19,7 +23,7 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, header: 
         table.add_column(title)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
 
 
 def in_bytes(count: float | None) -> str:

@@ -207,8 +207,9 @@ async def _joined(
     if not fresh and paths == before.paths:
         return before, fresh
     layout = msgspec.structs.replace(before, paths=paths)
-    if fresh:
-        specs = [*before.ring.drives, *(drive.spec for drive in fresh)]
+    found = [spec for spec in before.ring.drives if spec.id in paths]  # paths were not always kept: one may be unknown
+    if fresh or len(found) < len(before.ring.drives):
+        specs = [*found, *(drive.spec for drive in fresh)]
         ring = new_ring(specs, before.ring.part_power, replicas, before.ring)
         layout = msgspec.structs.replace(layout, ring=ring, former=(before.ring, *before.former)[:FORMER_MAX])
     return layout, fresh
