@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
+import sysconfig
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+from hypothesis import settings
 
 from apus.platform.process import LocalRunner
 from apus.platform.servers import Server, start_nats, start_postgres, stop_server
 
+settings.register_profile("busy", deadline=None)  # a machine that is busy is no failure
+settings.load_profile("busy")
+
+PROGRAMS: Final = ("aws", "s3cmd", "rclone", "restic")
+"""Clients of others that tests run as they are (`@pytest.mark.program`)."""
 LEFT_OUT: Final = pytest.StashKey[list[str]]()
 
 
@@ -25,24 +33,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--history-seed", type=int, default=1, help="which faults, and when")
 
 
+def program(name: str) -> str | None:
+    """Where it is: beside this Python, or on the path."""
+    return shutil.which(name, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
+
+
+def missing() -> list[str]:
+    """What tests may need and this machine does not have."""
+    return [*(["root"] if os.geteuid() else []), *(name for name in PROGRAMS if program(name) is None)]
+
+
+def needs(item: pytest.Item) -> set[str]:
+    named = {str(name) for marker in item.iter_markers("program") for name in marker.args}
+    assert named <= set(PROGRAMS), f"{item.nodeid} needs a program that PROGRAMS does not list"
+    return named | ({"root"} if item.get_closest_marker("root") else set())
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without root the tests that need it are left out, and the summary says so."""
-    if os.geteuid() == 0:
-        return
-    left_out = [item for item in items if item.get_closest_marker("root")]
-    items[:] = [item for item in items if not item.get_closest_marker("root")]
+    """What cannot run here is left out, and the summary says so."""
+    lacking = set(missing())
+    left_out = [item for item in items if needs(item) & lacking]
+    items[:] = [item for item in items if not needs(item) & lacking]
     config.stash[LEFT_OUT] = sorted({item.nodeid.partition("[")[0] for item in left_out})
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if os.geteuid() == 0:
-        return
     needing = config.stash.get(LEFT_OUT, None)
+    if not missing() or needing == []:
+        return
     terminalreporter.section("not run")
+    lacking = ", ".join(missing())
     if needing is None:  # xdist: the processes beside this one collected them
-        terminalreporter.write_line("the tests that need root (marked `root`)")
+        terminalreporter.write_line(f"the tests that need: {lacking}")
     else:
-        terminalreporter.write_line(f"tests that need root: {len(needing)}")
+        terminalreporter.write_line(f"tests that need what is not here ({lacking}): {len(needing)}")
         for name in needing:
             terminalreporter.write_line(f"  {name}")
 

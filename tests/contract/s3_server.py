@@ -24,6 +24,7 @@ from apus.kernel.caller import Caller
 from apus.node.http import HttpServer, listen_on
 from apus.services.identity.agent.verifier import RevocationView
 from apus.services.identity.logic.signing import signing_key
+from apus.services.object.service import DEFAULTS, Options
 from apus.skins.s3.auth import Authority
 from apus.skins.s3.door import S3Door
 from apus.skins.s3.keyring import Keyring
@@ -54,9 +55,9 @@ class S3Server(SwiftServer):
     s3_port: int
     door: S3Door
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, options: Options = DEFAULTS) -> None:
         self.keys, self.view = Keys(), RevocationView()
-        super().__init__(root)
+        super().__init__(root, options)
 
     def begin(self) -> list[HttpServer]:
         world = self.store.world

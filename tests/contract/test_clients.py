@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,8 @@ def server_of(sdk: Any, id: str) -> Any:
 def test_what_an_operator_reads_and_sets(cloud: Cloud) -> None:
     host = cloud.json("hypervisor list", ADMIN)[0]["Hypervisor Hostname"]
     assert {row["State"] for row in cloud.json("hypervisor list --long", ADMIN)} == {"up"}
+    compute = cloud.sdk(ADMIN).compute
+    assert " up " in compute.get_hypervisor(compute.find_hypervisor(host).id).uptime
     cloud.run(f"compute service set --disable --disable-reason broken {host} nova-compute", ADMIN)
     rows = cloud.json("compute service list --long", ADMIN)
     assert [(row["Status"], row["Disabled Reason"]) for row in rows if row["Host"] == host] == [("disabled", "broken")]
@@ -349,6 +352,14 @@ def test_a_server_changes_its_security_groups_by_the_command(cloud: Cloud, image
     (port,) = cloud.json("port list --server three")
     group = cloud.json("security group show inner")["id"]
     assert cloud.json(f"port show {port['ID']}")["security_group_ids"] == [group]
+    cloud.run(f"port set --security-group default {port['ID']}")  # behind compute's back
+
+    def names() -> set[str]:
+        return {group["name"] for group in cloud.json("server show three")["security_groups"]}
+
+    until = time.monotonic() + 20
+    while names() != {"default", "inner"}:
+        assert time.monotonic() < until
     cloud.run("server delete three --wait")
     cloud.run("security group delete inner")
 

@@ -92,6 +92,7 @@ def test_the_sdk_lives_through_a_server(url: str) -> None:
     cloud.compute.reboot_server(server, "HARD")
     cloud.compute.wait_for_server(server, interval=0.05, wait=20)
     assert "is up" in cloud.compute.get_server_console_output(server)["output"]
+    assert len(cloud.compute.get_server_console_output(server, length=2)["output"].split("\n")) == 2
     cloud.compute.set_server_metadata(server, c="d")
     assert cloud.compute.get_server_metadata(server).metadata == {"a": "b", "c": "d"}
     actions = [action.action for action in cloud.compute.server_actions(server)]

@@ -108,6 +108,15 @@ def test_what_the_answer_is(s3: Any, server: S3Server, bucket: str) -> None:
     assert answer(success_action_redirect="javascript:x")[0] == 204
 
 
+def test_a_container_of_swifts(server: S3Server) -> None:
+    """It is a bucket to its project alone: whose form it is has to be known first."""
+    server.ask("PUT", "/v1/AUTH_a/By_Swift")
+    conditions: list[Any] = [{"bucket": "By_Swift"}, {"key": "o"}]
+    assert send(server, "By_Swift", signed({"key": "o"}, conditions))[0] == 204
+    assert server.ask("GET", "/v1/AUTH_a/By_Swift/o")[2] == b"file"
+    assert send(server, "By_Swift", signed({"key": "o"}, conditions, "bob"))[0] == 404
+
+
 def test_what_is_kept_with_it(s3: Any, server: S3Server, bucket: str) -> None:
     tags = "<Tagging><TagSet><Tag><Key>k</Key><Value>v &amp;</Value></Tag></TagSet></Tagging>"
     fields = {
@@ -200,4 +209,4 @@ def test_forms_that_are_none(server: S3Server, bucket: str) -> None:
                  b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n" + b"y" * 70_000 + b"\r\n--x--\r\n",
                  b"--x\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\n\xff\r\n--x--\r\n"):  # fmt: skip
         assert server.raw("POST", f"/{bucket}", data, form)[0] == 400, data[:40]
-    assert server.raw("POST", "/none-such", b"--x--\r\n", form)[0] == 404
+    assert send(server, "none-such", {"key": "o"})[0] == 404

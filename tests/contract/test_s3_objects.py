@@ -162,26 +162,6 @@ def test_headers_kept(s3: Any, bucket: str) -> None:
     assert (overridden["ContentType"], overridden["CacheControl"]) == ("a/b", "max-age=1")
 
 
-def test_protections_that_are_not_there_are_refused(s3: Any, server: S3Server, bucket: str) -> None:
-    for asked in (
-        {"ServerSideEncryption": "AES256"},
-        {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32},
-    ):
-        status, _, body = server.signed("PUT", f"/{bucket}/o", b"x", **_headers(asked))
-        assert (status, b"NotImplemented" in body) == (501, True), body
-    with refusal("NoSuchKey"):
-        s3.get_object(Bucket=bucket, Key="o")
-
-
-def _headers(asked: dict[str, str]) -> dict[str, str]:
-    names = {
-        "ServerSideEncryption": "x_amz_server_side_encryption",
-        "SSECustomerAlgorithm": "x_amz_server_side_encryption_customer_algorithm",
-        "SSECustomerKey": "x_amz_server_side_encryption_customer_key",
-    }
-    return {names[name]: value for name, value in asked.items()}
-
-
 def test_ranges(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="o", Body=BIG)
     for text, start, end in (("5-9", 5, 10), ("1048570-1048580", 1048570, 1048581), ("-7", len(BIG) - 7, len(BIG))):

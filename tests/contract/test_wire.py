@@ -167,6 +167,7 @@ def test_refusals_have_their_status_and_headers_and_the_connection_lives_on(capf
         assert (await client.ask("GET", "/nowhere")).status == 404
         assert (await client.ask("GET", "/thing/nowhere")).status == 404
         assert (await client.ask("GET", "/thingish/things/1")).status == 404
+        assert (await client.ask("POST", "/thing/things/", MEMBER, b"{}")).status == 404  # a thing without a name
         wrong = await client.ask("PATCH", "/thing/things/1", READER)
         assert wrong.status == 405
         assert wrong.headers["allow"] == "GET, HEAD"

@@ -34,6 +34,13 @@ from apus.services.network.drivers.simulated import SimulatedDriver, SimulatedMa
 from tests.host.guest import Guest, dhcp, sh
 
 PREFIX = f"t{os.getpid() % 0x10000:04x}"
+
+
+def our_links() -> list[str]:
+    """Other tests make and remove theirs all the while."""
+    return [line for line in sh("ip -o link").splitlines() if PREFIX in line]
+
+
 RUN_DIRECTORY = Path(f"/run/apus-test-{PREFIX}")
 
 
@@ -428,14 +435,14 @@ class TestTraffic:
                 for guest in (one, two):
                     await guest.take_lease()
                 listener = await one.serve(80)
-                before = sh("ip -o link"), sh(f"ip -n {Names(PREFIX).namespace(network.id)} -o address")
+                before = our_links(), sh(f"ip -n {Names(PREFIX).namespace(network.id)} -o address")
                 pid = (RUN_DIRECTORY / Names(PREFIX).bridge(network.id)[-9:] / "dnsmasq.pid").read_text()
                 await b.restart()
                 assert await two.reaches("10.9.0.5", 80)
                 await b.driver.ensure_network(full)
                 await b.driver.ensure_port(server)
                 await b.driver.ensure_port(client)
-                assert (sh("ip -o link"), sh(f"ip -n {Names(PREFIX).namespace(network.id)} -o address")) == before
+                assert (our_links(), sh(f"ip -n {Names(PREFIX).namespace(network.id)} -o address")) == before
                 assert (RUN_DIRECTORY / Names(PREFIX).bridge(network.id)[-9:] / "dnsmasq.pid").read_text() == pid
                 assert await two.reaches("10.9.0.5", 80)
                 assert (await two.http("169.254.169.254", "/")).endswith(b"you are 10.9.0.6")

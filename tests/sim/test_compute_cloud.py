@@ -10,6 +10,7 @@ import pytest
 from apus.kernel.errors import Conflict, NotFound, OverQuota, Unavailable
 from apus.services.compute.contract import Power, Wish
 from apus.services.compute.loops.orphan_sweep import OrphanSweep
+from apus.services.compute.loops.port_copies import PortCopies
 from apus.services.compute.loops.purge import KEPT_S, Purge
 from tests.flow.virtual import memory_world, run_virtual
 from tests.sim.cloud import ALICE, BOB, Cloud
@@ -35,6 +36,27 @@ def test_a_server_boots_and_is_deleted_and_nothing_is_left() -> None:
         await cloud.nothing_left()
         with pytest.raises(NotFound):
             await cloud.compute.server(ALICE, server.id)
+
+    in_cloud(story)
+
+
+def test_ports_that_the_network_changed_are_copied_once_the_server_is_at_rest() -> None:
+    async def story(cloud: Cloud) -> None:
+        copies = PortCopies(cloud.world, cloud.network)
+        server = await cloud.boot()
+        await cloud.until(server.id, "ACTIVE")
+        assert list(await copies.keys()) == []
+        await cloud.network.regroup(ALICE, server.id, "inner", add=True)
+        assert list(await copies.keys()) == [server.id]
+        await copies.settle(server.id)
+        assert [port.security_group_names for port in (await cloud.row(server.id)).ports] == [("default", "inner")]
+        assert list(await copies.keys()) == []
+        await cloud.compute.delete(ALICE, server.id)
+        await copies.settle(server.id)
+        await cloud.until(server.id, "DELETED")
+        await copies.settle(server.id)
+        await copies.settle("no server at all")
+        await cloud.nothing_left()
 
     in_cloud(story)
 

@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def delete(self, name: str) -> None:
         try:
-            head = self.do(self.store.service.engine.delete("AUTH_a", "c", name))
+            head = self.do(self.store.service.engine.delete("AUTH_a", "c", name)).tombstone
         except NotFound:
             assert self.acknowledged.get(name, ("", None))[1] is None
             return

@@ -10,7 +10,7 @@ transaction, and only what is older than every transaction that still runs is sh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -18,7 +18,7 @@ from apus.kernel.caller import Caller
 from apus.kernel.record import encode
 from apus.kernel.sql import Column, Table
 from apus.kernel.table import metadata
-from apus.kernel.world import Store, Transaction
+from apus.kernel.world import Transaction
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,28 +101,6 @@ def emit(
         {"project_id": project_id, "resource_id": resource_id, "at_s": event.at_s, "body": encode(event)},
     )
     tx.hint(subject_of(project_id))
-
-
-SUBJECT: Final = "kernel.events"
-"""Where the control process answers for an EventSink."""
-
-
-class EventSink(Protocol):
-    """Where a part of the cloud that has no store, and no project's rows, tells what happened."""
-
-    async def tell(self, kind: str, resource_id: str, details: dict[str, Any]) -> None:
-        """For administrators: it belongs to no project.  Raise Unavailable."""
-        ...
-
-
-class StoredEvents:
-    """Implements EventSink."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def tell(self, kind: str, resource_id: str, details: dict[str, Any]) -> None:
-        await self._store.write(lambda tx: emit(tx, kind, resource_id, None, **details))
 
 
 def events_after(

@@ -51,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     replicas: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
     encrypt_objects: bool = False
     """What is written to objects from now on is encrypted on the drives, under a secret in `keys/object-root`."""
+    webhook_networks: tuple[str, ...] = ()
+    """Where notifications of buckets may be sent although they would not be: 127.0.0.0/8, 169.254.0.0/16."""
     account_writes_per_s: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
     """Containers that one account may make and delete a second; 0: any number."""
     container_writes_per_s: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apus.kernel.events import StoredEvents
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
 from apus.node.catalogue import public_url, s3_url
@@ -19,7 +18,7 @@ from apus.node.objects import WiredObjects, open_objects, s3_door
 from apus.node.secrets import load_secrets, tenants, write_private
 from apus.node.stages import Stages
 from apus.services.identity.service import Identity
-from apus.skins.apus.events import events_api
+from apus.skins.apus.routes import events_api
 
 if TYPE_CHECKING:
     from apus.skins.s3.door import S3Door
@@ -33,8 +32,7 @@ async def wire_alone(
 ) -> tuple[WiredControl, WiredObjects, S3Door | None]:
     control = WiredControl(state_dir, settings, world, stages)
     identity = await control.identity()
-    events = StoredEvents(control.world.store)
-    objects = await open_objects(state_dir, settings, control.world, stages, control.metrics, events)
+    objects = await open_objects(state_dir, settings, control.world, stages, control.metrics, control.object_events)
     control.front([*control.doors_of(identity), *objects.apis(), events_api(control.world)], identity)
     write_private(state_dir / "object.env", await _access(state_dir, settings, identity, control.projects))
     s3 = None

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apus.kernel import loop as loops
-from apus.kernel.events import SUBJECT as EVENTS
-from apus.kernel.events import EventSink, StoredEvents
 from apus.kernel.flow import FencedStore, FlowRunner
 from apus.kernel.forget import Forget
 from apus.kernel.hints import HintingStore, Hints
@@ -18,6 +16,8 @@ from apus.kernel.once import OnceStore
 from apus.kernel.remote import serve
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node.announcing import SUBJECT as OBJECT_EVENTS
+from apus.node.announcing import StoredEvents
 from apus.node.catalogue import catalogue, object_address, public_url
 from apus.node.keys import SIGNING_KEYS, SealedKeys, StoredKeys
 from apus.node.keys import SUBJECT as KEYS
@@ -30,6 +30,7 @@ from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import kick_on_hint
 from apus.services.identity.service import Bootstrap, Identity
 from apus.services.object.client import ObjectClient
+from apus.services.object.contract import ObjectEvents
 from apus.skins.swift_auth.door import SwiftAuth, swift_auth_api
 from apus.wire.app import Api, App
 from apus.wire.client import HttpClient
@@ -71,6 +72,7 @@ class WiredControl:
         self.world = world = dataclasses.replace(world, store=store)
         self.flows = FlowRunner(world, settings.node)
         self.metrics = Metrics(world.clock.monotonic_s)
+        self.object_events = StoredEvents(world)
         self.object_http = HttpClient(*object_address(settings))
         self.app: Front | App
         self.projects: dict[str, str] = {}
@@ -103,7 +105,7 @@ class WiredControl:
         await identity.start()
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
         await serve(world.bus, SIGNING_KEYS, SigningKeys, identity)
-        await serve(world.bus, EVENTS, EventSink, StoredEvents(world.store))
+        await serve(world.bus, OBJECT_EVENTS, ObjectEvents, self.object_events)
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()
@@ -123,6 +125,7 @@ class WiredControl:
         from apus.services.compute.api.routes import compute_apis
         from apus.services.compute.loops.host_watch import HostWatch
         from apus.services.compute.loops.orphan_sweep import OrphanSweep
+        from apus.services.compute.loops.port_copies import PortCopies
         from apus.services.compute.loops.purge import Purge
         from apus.services.compute.loops.zones import Zones
         from apus.services.compute.service import Compute
@@ -168,6 +171,7 @@ class WiredControl:
         self._parts += [
             ("compute-kicks", compute.kicks.run()),
             looped(HostWatch(world, compute.hosts), world.clock, self.metrics),
+            looped(PortCopies(world, network), world.clock, self.metrics, await self._port_hints()),
             looped(Zones(compute.aggregates), world.clock, self.metrics),
             looped(OrphanSweep(world, network, placement), world.clock, self.metrics),
             looped(Purge(world), world.clock, self.metrics),
@@ -181,6 +185,13 @@ class WiredControl:
             network_api(network),
             apus_api(door),
         ]
+
+    async def _port_hints(self) -> loops.Mailbox:
+        from apus.services.compute.loops.port_copies import kick_on_hint
+
+        mailbox = loops.Mailbox()
+        await kick_on_hint(self.world.bus, mailbox)
+        return mailbox
 
     def _images(self, identity: Identity) -> Images:
         from apus.services.image.limits import Settings as ImageSettings

@@ -223,7 +223,13 @@ def _report(name: str, vcpus: int, memory_mib: int, disk_gib: int, settings: Set
             "DISK_GB": Inventory(total=disk_gib),
         },
         traits=traits,
+        booted_at_s=_booted_at_s(),
     )
+
+
+def _booted_at_s() -> int:
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("btime "))
 
 
 def _machine_report(state_dir: Path, settings: Settings, accelerator: str, network: str) -> HostReport:

@@ -1,11 +1,10 @@
 """uvicorn inside our own loop: one server per socket, started and stopped by us and not by signals.
 
-What uvicorn leaves open is closed here: a request's head has a limit and a deadline, and what it logs are our lines.
+What it logs are our lines; what one connection does is in `connection.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import socket
@@ -14,15 +13,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
+from apus.node.connection import Connection
 
-HEAD_MAX_BYTES: Final = 128 << 10
-"""Request line and headers: many times what any client sends; a token of a large catalogue has 8 KiB."""
-HEAD_S: Final = 30.0
-"""A connection that has not said what it wants by then is closed."""
 _QUIET: Final = ("Invalid HTTP request", "ASGI callable returned without completing", "Unsupported upgrade")
 """What a client did, or what the application has logged better."""
 _log: Final = get_logger("apus.http")
@@ -33,47 +28,6 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """The node decides when to stop; signals are its own."""
         yield
-
-
-class _Protocol(HttpToolsProtocol):
-    """One connection."""
-
-    _head_bytes = 0
-    _in_head = True
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEAD_S, transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._no_deadline()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._in_head:
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > HEAD_MAX_BYTES:
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-            self.transport.close()
-        elif self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
-
-    def on_headers_complete(self) -> None:
-        self._in_head, self._head_bytes = False, 0
-        self._no_deadline()
-        super().on_headers_complete()
-
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        super().on_message_begin()
-
-    def _no_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
 
 class _UvicornLines(logging.Handler):
@@ -107,7 +61,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             lifespan="off",
-            http=_Protocol,
+            http=Connection,  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,

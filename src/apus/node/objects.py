@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from apus.kernel import loop as loops
 from apus.kernel.errors import Unavailable
-from apus.kernel.events import SUBJECT as EVENTS
-from apus.kernel.events import EventSink
 from apus.kernel.remote import client
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
+from apus.node.announcing import SUBJECT as OBJECT_EVENTS
 from apus.node.keys import SIGNING_KEYS, SealedKeys, fetch_token_keys
 from apus.node.keys import SUBJECT as KEYS
 from apus.node.object_metrics import watch_store
@@ -27,6 +26,8 @@ from apus.services.identity.service.core import Settings as IdentitySettings
 from apus.services.object.api.operator import operator_api
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.contract import ObjectEvents
+from apus.services.object.logic.addresses import parse_networks
 from apus.services.object.logic.sync import Realm, parse_realms
 from apus.services.object.service import Options
 from apus.wire.app import Api, App
@@ -97,17 +98,20 @@ def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
 
 
 async def open_objects(
-    state_dir: Path, settings: Settings, world: World, stages: Stages, metrics: Metrics, events: EventSink
+    state_dir: Path, settings: Settings, world: World, stages: Stages, metrics: Metrics, events: ObjectEvents
 ) -> WiredObjects:
+    """`events`: where those of objects are told, here or across the bus."""
     paths = drive_paths(state_dir, settings)
     for path in paths:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     options = Options(
         account_writes_per_s=settings.account_writes_per_s,
         container_writes_per_s=settings.container_writes_per_s,
-        keyring=load_root_secrets(state_dir, make=settings.encrypt_objects),
+        keyring=load_root_secrets(state_dir, make=settings.encrypt_objects or bool(settings.s3_port)),
         encrypt=settings.encrypt_objects,
         realms=_sync_realms(state_dir / "container-sync-realms.conf"),
+        region=settings.region,
+        webhook_networks=parse_networks(settings.webhook_networks),
     )
     store = await open_store(
         world,
@@ -131,8 +135,9 @@ async def wire_objects(
 ) -> ObjectProcess:
     """`here`: the control role shares this state directory, and with it the token keys."""
     metrics = Metrics(world.clock.monotonic_s)
-    events: EventSink = client(world.bus, EVENTS, EventSink)
-    objects = await open_objects(state_dir, settings, world, stages, metrics, events)
+    objects = await open_objects(
+        state_dir, settings, world, stages, metrics, client(world.bus, OBJECT_EVENTS, ObjectEvents)
+    )
     if settings.bus_url and not here:
         control: SealedKeys = client(world.bus, KEYS, SealedKeys)
         cluster_key = load_secrets(state_dir).cluster_key

@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from apus.kernel.buffers import BUFFER_BYTES, take_buffer
 from apus.kernel.world import Stat
 from apus.platform.direct import DirectHandle, write_all
 
 T = TypeVar("T")
 
+_FRESH_BYTES = 64 << 10
 THREADS_MAX = 16
 """More than a drive's queue can use well; the rest wait in line."""
 _TEMPORARY = ".apus-writing"
@@ -87,7 +89,8 @@ class LocalOpenFile:
         self._closing = False
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
-        buffer = bytearray(length)
+        # Memory that was used before: new pages cost as much as the copy out of it.
+        buffer = take_buffer()[:length] if _FRESH_BYTES < length <= BUFFER_BYTES else bytearray(length)
         try:
             count = os.preadv(self._handle, (buffer,), offset, os.RWF_NOWAIT)
         except OSError:  # not cached, a file system that cannot say, or a drive that fails: who waits for it finds out

@@ -23,8 +23,9 @@ from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.access import require_listed
+from apus.wire.body import ClientGone
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
-from apus.wire.route import ApiRequest, ClientGone, Reply, Route, Router, convert_body, decode_body, send_chunks
+from apus.wire.route import ApiRequest, Reply, Route, Router, convert_body, decode_body, send_chunks
 from apus.wire.versions import Version, VersionChain, text_of
 
 if TYPE_CHECKING:
@@ -65,10 +66,14 @@ class Api:
         faults: Faults,
         versions: VersionChain | None = None,
         service_type: str | None = None,
+        forgives_slash: bool = False,
     ) -> None:
+        """`forgives_slash`: a slash at the end of a path changes nothing, as in Keystone and Neutron, whose clients
+        send it.  Elsewhere it asks for a thing without a name.
+        """
         self.service_type = service_type or name
         self.name, self.prefix, self.routes, self.service = name, prefix.rstrip("/"), routes, service
-        self.policy, self.faults, self.versions = policy, faults, versions
+        self.policy, self.faults, self.versions, self.forgives_slash = policy, faults, versions, forgives_slash
         self.router = Router(routes)
         for route in routes:
             assert route.may is None or route.may in policy, f"{name}: no rule for {route.may}"
@@ -189,7 +194,7 @@ class App:
             raise Invalid("wire.nul", "A NUL character (%00) is nowhere part of a name or a value.")
         path = request.raw_path[len(api.prefix) :]
         found, methods = api.router.find(request.method, path)
-        if not methods and path.endswith("/"):  # OpenStack's own routers forgive it, and its clients send it
+        if not methods and api.forgives_slash and path.endswith("/"):
             found, methods = api.router.find(request.method, path.rstrip("/"))
         for route, params in found:
             if _in_range(route, request.version):

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from apus.kernel.errors import Unavailable
+from apus.wire.body import ClientGone
 from apus.wire.client import HttpClient
-from apus.wire.route import ClientGone, send_chunks
+from apus.wire.route import send_chunks
 
 _HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"expect"})
 """Headers of one connection, not of the request: they are not handed on."""

@@ -14,9 +14,8 @@ import msgspec
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid, TooLarge
 from apus.kernel.limits import BODY_MAX_BYTES
+from apus.wire.body import FILL, FILLER, Body, ClientGone, Filler, Receive
 from apus.wire.versions import Version
-
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,10 +28,6 @@ class Reply:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None
     content_type: str | None = None
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its body was whole."""
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +76,7 @@ class ApiRequest:
     """One request, decoded as far as its route says."""
 
     __slots__ = (
-        "_queries", "_receive", "body", "body_ended", "caller", "headers", "params", "raw_path", "raw_query",
+        "_filler", "_queries", "_receive", "body", "body_ended", "caller", "headers", "params", "raw_path", "raw_query",
         "request_id", "route", "scope", "service", "version",
     )  # fmt: skip
 
@@ -98,6 +93,7 @@ class ApiRequest:
         self.route: Route = NO_ROUTE
         self.caller: Caller | None = None
         self._queries: list[tuple[str, str]] | None = None
+        self._filler: Filler | None = scope.get("extensions", {}).get(FILL, {}).get(FILLER)
 
     @property
     def method(self) -> str:
@@ -132,18 +128,12 @@ class ApiRequest:
             host = f"{address}:{port}"
         return f"{self.scope.get('scheme', 'http')}://{host}"
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The body as it comes.  Raise ClientGone when it ends early."""
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunk = message.get("body", b"")
-            if chunk:
-                yield chunk
-            if not message.get("more_body", False):
-                self.body_ended = True
-                return
+    def stream(self) -> Body:
+        """The body as it comes.  Raises ClientGone when it ends early."""
+        return Body(self._receive, self._filler, self._ended)
+
+    def _ended(self) -> None:
+        self.body_ended = True
 
     async def gone(self) -> None:
         """Return when the client has closed the connection.  Only once the body was read."""
@@ -157,7 +147,7 @@ class ApiRequest:
         async def receive() -> Mapping[str, Any]:
             return left.pop() if left else await received()
 
-        self._receive = receive
+        self._receive, self._filler = receive, None
 
     async def read(self, limit_bytes: int = BODY_MAX_BYTES) -> bytes:
         """The whole body; raise TooLarge past the limit."""

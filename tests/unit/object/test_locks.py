@@ -21,8 +21,9 @@ from apus.services.object.logic.locks import (
     is_locked,
     retention_headers,
 )
+from apus.services.object.logic.uploads import parts_container
 from apus.services.object.logic.versions import version_of
-from tests.object_store import FixedClock, awaited, chunks, drive_paths, make_world
+from tests.object_store import FixedClock, all_of, awaited, chunks, drive_paths, make_world
 
 retentions = st.none() | st.builds(Retention, st.sampled_from(MODES), st.integers(0, 100).map(float))
 
@@ -63,12 +64,24 @@ async def test_an_account_goes_and_its_locked_versions_stay(tmp_path: Path) -> N
     await objects.set_versioning("AUTH_a", "c", "enabled")
     await objects.set_locking("AUTH_a", "c", Default(COMPLIANCE, 1_000))
     head = await objects.put(Intent("AUTH_a", "c", "o", "text/plain", {}), chunks(b"x"))
+    whole = Intent("AUTH_a", "c", "parts", "text/plain", {})
+    upload = await objects.uploads.find("AUTH_a", "c", "parts", await objects.uploads.begin(whole))
+    await objects.uploads.put_part(upload, 1, whole, chunks(b"part"))
+    parts = await objects.uploads.parts(upload, "c")
+    in_parts = await objects.uploads.finish(upload, whole, list(parts.values()))
     await objects.delete_account("AUTH_a")
     clock.at_s += 500
     await store.reaper.run_once()
+    await store.sweeper.run_once()
+    found = await objects.find("AUTH_a", "c", "parts", version_id=version_of(in_parts))
+    assert found is not None
+    opened = await objects.open_parts(found)
+    assert await all_of(opened.stream(0, 4)) == b"part"
     with pytest.raises(Forbidden):
         await objects.delete("AUTH_a", "c", "o", version_id=version_of(head), bypass=True)
     clock.at_s += 501
     await store.reaper.run_once()
+    await store.reaper.run_once()
     assert await objects.find("AUTH_a", "c", "o", version_id=version_of(head)) is None
+    assert not [row for row in await objects.directory.rows("AUTH_a", parts_container("c"), "", 9) if not row.gone]
     await store.close()

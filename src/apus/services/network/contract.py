@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from apus.kernel.caller import Caller
+
+SERVER_HINT: Final = "network.server."
+"""With a server's id, the subject on which is said that a port of that server was changed."""
 
 
 class PortAsk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

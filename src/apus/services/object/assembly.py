@@ -15,16 +15,17 @@ from typing import Final
 import msgspec
 
 from apus.kernel.errors import Invalid
-from apus.kernel.events import EventSink
 from apus.kernel.ids import new_id
 from apus.kernel.loop import Loop
 from apus.kernel.world import World
 from apus.services.object.cluster import Cluster
+from apus.services.object.contract import ObjectEvents
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive, marked_as
 from apus.services.object.drivers.local import LocalDrive
 from apus.services.object.drivers.sender import HttpSender, Sender
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
+from apus.services.object.drivers.webhook import HttpWebhooks, Webhooks
 from apus.services.object.layout import Layout, load_layout, save_layout
 from apus.services.object.logic.ring import DriveSpec
 from apus.services.object.loops.auditor import Auditor
@@ -32,6 +33,7 @@ from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.drive_watch import DriveWatch
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.lifecycle import Lifecycle
+from apus.services.object.loops.notifier import Notifier
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.repair_watch import RepairWatch
 from apus.services.object.loops.replicator import Replicator
@@ -69,6 +71,7 @@ class ObjectStore:
     reaper: Reaper
     expirer: Expirer
     lifecycle: Lifecycle
+    notifier: Notifier
     sweeper: Sweeper
     syncer: Syncer
     compactor: Compactor
@@ -82,8 +85,8 @@ class ObjectStore:
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.drive_watch, self.repair_watch, self.updater, self.expirer, self.lifecycle, self.sweeper, self.reaper,
-            self.syncer, self.auditor, self.compactor,
+            self.drive_watch, self.repair_watch, self.updater, self.expirer, self.lifecycle, self.notifier,
+            self.sweeper, self.reaper, self.syncer, self.auditor, self.compactor,
         )  # fmt: skip
 
     @property
@@ -122,7 +125,8 @@ async def open_store(
     options: Options = DEFAULTS,
     volume_bytes: int = VOLUME_BYTES,
     sender: Sender | None = None,
-    events: EventSink | None = None,
+    webhooks: Webhooks | None = None,
+    events: ObjectEvents | None = None,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to it are marked and get their share by and by.
 
@@ -157,6 +161,7 @@ async def open_store(
         reaper=Reaper(service),
         expirer=Expirer(service),
         lifecycle=Lifecycle(service),
+        notifier=Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
         sweeper=Sweeper(service),
         syncer=Syncer(service, sender or HttpSender(), options.realms),
         compactor=Compactor(cluster, membership.drives),

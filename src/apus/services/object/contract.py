@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,6 +15,34 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     stamp_s: float
     content_type: str = "application/octet-stream"
     metadata: dict[str, str] = {}
+
+
+class ObjectEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an object, as its container's owner asked to be told."""
+
+    name: str
+    """As S3 calls it: `ObjectCreated:Put`."""
+    account: str
+    bucket: str
+    key: str
+    at_s: float
+    sequence: str
+    """Of two events of a key the later one has the greater."""
+    size_bytes: int = 0
+    etag: str = ""
+    version_id: str = ""
+
+
+class ObjectEvents(Protocol):
+    """Where events are told to whoever follows the cloud's."""
+
+    async def announce(self, event: ObjectEvent) -> None:
+        """Durable when it returns.  The same one may come twice.  Raise Unavailable."""
+        ...
+
+    async def tell(self, kind: str, resource_id: str, details: dict[str, Any]) -> None:
+        """What happened to the store itself (`object.noun.verb`), for administrators.  Raise Unavailable."""
+        ...
 
 
 class ObjectService(Protocol):

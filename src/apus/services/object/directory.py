@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
@@ -27,6 +27,14 @@ CACHE_MAX: Final = 10_000
 
 REPORTS_MAX: Final = 10_000
 """Containers whose totals changed and are not yet in their account; past it, the scan finds them."""
+
+
+class Noted(NamedTuple):
+    """Where a change waits to be made durable."""
+
+    kind: IndexKind
+    part: int
+    drives: tuple[str, ...]
 
 
 class Directory:
@@ -54,8 +62,8 @@ class Directory:
             self._unreported.setdefault(change.account, {})[change.container] = head
         return head
 
-    async def note(self, change: Change) -> tuple[str, ...]:
-        """Have it merged before anybody reads, and made durable by the next flush of the drives that it returns.
+    async def note(self, change: Change) -> Noted:
+        """Have it merged before anybody reads, and made durable by the next flush of these drives.
 
         Raise Unavailable without a quorum.
         """
@@ -70,7 +78,7 @@ class Directory:
                 if isinstance(outcome, BaseException) and not isinstance(outcome, OSError):
                     raise outcome
         self._unreported.setdefault(change.account, {})[change.container] = None
-        return tuple([drive.id for drive in drives])
+        return Noted(kind, place.part, tuple([drive.id for drive in drives]))
 
     async def offer(self, change: Change) -> None:
         """Make the change now, or keep it durably for the updater."""
@@ -140,8 +148,9 @@ class Directory:
         for drive in self.cluster.candidates(place.part):
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    if await drive.indexes.head(kind, place) is not None:
-                        return await drive.indexes.listing(kind, place, ask)
+                    rows = await drive.indexes.listing(kind, place, ask)
+                    if rows or await drive.indexes.head(kind, place) is not None:
+                        return rows
             except OSError as error:
                 self.cluster.failed(drive, error)
                 self.cluster.repairs.suspect(kind, place.part)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -47,6 +47,14 @@ class Found:
     head: Head
     drive: Drive
     data: bytes | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Removed:
+    """What a delete left, and what was there before."""
+
+    tombstone: Head
+    before: Head
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,27 +120,27 @@ class Engine:
         found = await self.locate(place, newest=newest)
         return None if found is None or found.head.gone else found
 
-    async def locate(self, place: Place, *, newest: bool = False) -> Found | None:
-        """The version in this place, a tombstone too: as fresh as the request asks for."""
+    async def locate(self, place: Place, *, newest: bool = False, upto_bytes: int = AT_HAND_BYTES) -> Found | None:
+        """The version in this place, a tombstone too: as fresh as the request asks for; small ones with their bytes."""
         reading = READING.get()
         if reading is None:
-            return await self._look(place, newest=newest)
+            return await self._look(place, newest, upto_bytes)
         if reading.level is not Level.STRONG:
             doubt_s = self.cluster.doubt_s("objects", place.part)
-            found = await self._look(place, newest=newest)
+            found = await self._look(place, newest, upto_bytes)
             if reading.is_met_by(found.head if found else None):
                 reading.saw(doubt_s)
                 return found
         sure = await newest_of_quorum(self.cluster, place)
         return None if sure is None else Found(place, *sure)
 
-    async def _look(self, place: Place, *, newest: bool) -> Found | None:
+    async def _look(self, place: Place, newest: bool, upto_bytes: int) -> Found | None:
         """One copy, or all where one may not be enough."""
         if not newest and not self.cluster.repairs.suspects("objects", place.part):
             found = await self._first(place)
             if found is not None:
                 return found
-        return await self._newest(place)
+        return await self._newest(place, upto_bytes)
 
     async def read(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
         """Bytes of the version that was found; another copy takes over where one fails."""
@@ -161,22 +169,22 @@ class Engine:
 
     async def delete(
         self, account: str, container: str, name: str, *, if_stamp: str | None = None, stamp: str = ""
-    ) -> Head:
+    ) -> Removed:
         """Leave a tombstone.  Raise NotFound when there is nothing (or no longer that version) to delete."""
         place = self.cluster.place(account, container, name)
-        found = await self.locate(place, newest=True)
+        found = await self.locate(place, newest=True, upto_bytes=0)
         if found is None or found.head.gone or (if_stamp is not None and found.head.changed != if_stamp):
             raise NotFound("object.absent", "The resource could not be found.")
         tombstone = Head(account, container, name, stamp or self.cluster.stamp(), gone=True)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, tombstone, b""))
-        return noted(tombstone)
+        return Removed(noted(tombstone), found.head)
 
     async def describe(
         self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
     ) -> Head:
         """Replace the metadata, keep the bytes, and of the system's headers those not named; an empty one removes."""
         place = self.cluster.place(account, container, name)
-        found = await self.locate(place, newest=True)
+        found = await self.locate(place, newest=True, upto_bytes=0)
         if found is None or found.head.gone:
             raise NotFound("object.absent", "The resource could not be found.")
         shown = content_type or found.head.shown_type
@@ -202,11 +210,14 @@ class Engine:
             return Found(place, got[0], drive, got[1])
         return None
 
-    async def _newest(self, place: Place) -> Found | None:
-        """The newest among all copies, wherever they may be."""
+    async def _newest(self, place: Place, upto_bytes: int) -> Found | None:
+        """The newest among all copies, wherever they may be; with its bytes if they are no more than this."""
         drives = self.cluster.candidates(place.part)
+        found = await self._alike(place, drives, upto_bytes)
+        if found is not None:
+            return found
         primaries = {drive.id for drive in self.cluster.primaries(place.part)}
-        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place, AT_HAND_BYTES), READ_TIMEOUT_S)
+        answers = await ask_each(drives, lambda drive: drive.copies.fetch(place, upto_bytes), READ_TIMEOUT_S)
         best: Found | None = None
         heard = 0
         for drive, answer in zip(drives, answers, strict=True):
@@ -231,6 +242,23 @@ class Engine:
             elif len(held) < self.cluster.copies:
                 self.cluster.repairs.suspect("objects", place.part)
         return best
+
+    async def _alike(self, place: Place, drives: Sequence[Drive], upto_bytes: int) -> Found | None:
+        """The version that all primaries have and nobody a newer one, where all can say so at once; else None."""
+        first, *others = drives
+        version = first.copies.glance(place)
+        if version is None:
+            return None
+        primaries = self.cluster.ring.primaries(place.part)
+        for drive in others:
+            seen = drive.copies.glance(place)
+            if seen is None or seen > version or (seen < version and drive.id in primaries):
+                return None
+        try:
+            got = await first.copies.fetch(place, upto_bytes)
+        except OSError:
+            return None
+        return Found(place, got[0], first, got[1]) if got is not None and got[0].version == version else None
 
     def _note(self, drive: Drive, place: Place, error: OSError) -> None:
         self.cluster.trouble(drive, place.part, error)

@@ -36,7 +36,8 @@ class History:
             await self._shelf.put(Intent(account, archive.container, entry, DELETED_TYPE, {}, 0), nothing())
         elif await self._restore(archive, account, container, name, gone=current is None):
             return Deleted(self._shelf.cluster.stamp())
-        return Deleted((await self._shelf.discard(account, container, name)).stamp)
+        removed = await self._shelf.discard(account, container, name)
+        return Deleted(removed.tombstone.stamp, existed=current is not None)
 
     async def _keep(self, archive: Archive, current: Found) -> None:
         head = current.head

@@ -8,12 +8,12 @@ takes back their promises; after a crash `relist` keeps those that are left.  Li
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Final
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
-from apus.services.object.directory import Directory, object_row
+from apus.services.object.directory import Directory, Noted, object_row
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.logic.merge import TICKS_PER_S, make_stamp
 from apus.services.object.logic.ring import part_of
@@ -36,8 +36,8 @@ class _Promise:
 
     place: Place
     changed: str
-    noted: tuple[tuple[str, ...], ...]
-    """For each of its rows, the drives that took it in."""
+    noted: tuple[Noted, ...]
+    """One for each of its rows."""
 
 
 class Lister:
@@ -67,8 +67,15 @@ class Lister:
             if answer is not None:
                 self._cluster.failed(drive, answer)
         for promise in promises:
-            if all(sum(name in done for name in noted) >= self._cluster.quorum for noted in promise.noted):
+            if all([self._is_kept(noted, done) for noted in promise.noted]):
                 self._listed(promise.place, promise.changed)
+
+    def _is_kept(self, noted: Noted, done: Container[str]) -> bool:
+        """Whether a quorum has it on stable storage."""
+        kept = sum(name in done for name in noted.drives)
+        if kept < len(noted.drives):
+            self._cluster.repairs.add(noted.kind, noted.part)
+        return kept >= self._cluster.quorum
 
     async def relist(self, drive: Drive, after_s: float = RELIST_AFTER_S) -> None:
         """List what this drive has that was unlisted for so long.  Raise Unavailable, DriveTrouble."""

@@ -50,6 +50,10 @@ class ReplacedCopy(DriveTrouble):
     """Another version took the place of the one being read."""
 
 
+NO_VERSION: Final = ("", "")
+"""Older than any."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
     """Where something is kept: the partition, and its name within."""

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import secrets
 from collections import ChainMap
 from collections.abc import AsyncIterator, MutableMapping
 from typing import cast
 
-from apus.kernel.errors import Invalid, Unavailable
+from apus.kernel.errors import Forbidden, Invalid, Unavailable
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.sealing import (
     CUSTOMER,
+    CUSTOMER_MARK,
     DRAWN_BYTES,
     SEAL,
     Keyring,
     ObjectKey,
+    customer_mark,
     new_key,
     unwrap,
     wrap,
@@ -44,14 +47,16 @@ class Sealing:
         """The same object, encrypted.  `customer_key` (32 bytes) in place of the root secret."""
         drawn = secrets.token_bytes(DRAWN_BYTES)
         key = new_key(drawn)
+        ours: dict[str, str] = {}
         if customer_key is not None:
+            ours[CUSTOMER_MARK] = customer_mark(customer_key)
             seal = wrap(customer_key, CUSTOMER, key, drawn)
         elif self._keyring is not None:
             name = self._keyring.newest
             seal = wrap(self._keyring.keys[name], name, key, drawn)
         else:
             raise Unavailable("object.root_secret_away", "There is no root secret to encrypt with.")
-        ours = {SEAL: seal}
+        ours[SEAL] = seal
         headers = ChainMap(ours, cast(MutableMapping[str, str], intent.headers))  # a view: the ETag comes at the end
         shows_etag = ETAG not in intent.headers  # of a manifest it is that of its segments
         body = _encrypted(key, data, intent.etag, ours if shows_etag else {})
@@ -80,7 +85,17 @@ def is_sealed(head: Head) -> bool:
 
 def has_customer_key(head: Head) -> bool:
     """Only who brings the key reads it."""
-    return head.headers.get(SEAL, "").startswith(CUSTOMER + ".")
+    return CUSTOMER_MARK in head.headers or head.headers.get(SEAL, "").startswith(CUSTOMER + ".")
+
+
+def check_customer_key(head: Head, key: bytes | None) -> None:
+    """Raise Forbidden when it is not the key of this object, before anything is answered."""
+    mark = head.headers.get(CUSTOMER_MARK)
+    if key is None:
+        if has_customer_key(head):
+            raise Forbidden("object.customer_key", "This object needs the key that it was encrypted with.")
+    elif mark is None or not hmac.compare_digest(mark, customer_mark(key)):
+        raise Forbidden("object.customer_key", "The key is not the one that this object was encrypted with.")
 
 
 async def _encrypted(

@@ -21,6 +21,7 @@ from apus.services.object.logic.manifest import (
     segment_of,
     total_bytes,
 )
+from apus.services.object.logic.notices import PUT
 from apus.services.object.logic.uploads import UPLOAD
 from apus.services.object.model import ETAG, SIZE, Head
 from apus.services.object.opening import MayRead, Opened
@@ -31,7 +32,9 @@ LOOKUPS_AT_ONCE: Final = 16
 class Store(Protocol):
     async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None: ...
 
-    async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head: ...
+    async def put(
+        self, intent: Intent, data: AsyncIterator[bytes], *, sealed: bool = False, cause: str = PUT
+    ) -> Head: ...
 
     async def follow(self, found: Found, may_read: MayRead | None = None) -> Found: ...
 
@@ -52,7 +55,15 @@ class Segmented:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def put(self, intent: Intent, segments: Sequence[Segment], etag: str | None = None) -> Head:
+    async def put(
+        self,
+        intent: Intent,
+        segments: Sequence[Segment],
+        etag: str | None = None,
+        *,
+        sealed: bool = False,
+        cause: str = PUT,
+    ) -> Head:
         """Keep a manifest, shown with this ETag or Swift's.  The segments are taken as they are said to be."""
         check_manifest(segments)
         data = encode_manifest(segments)
@@ -60,7 +71,7 @@ class Segmented:
         whole = dataclasses.replace(
             intent, headers={**intent.headers, **shown}, size_bytes=len(data), etag=None
         )  # fmt: skip
-        return await self._store.put(whole, _once(data))
+        return await self._store.put(whole, _once(data), sealed=sealed, cause=cause)
 
     async def resolve(
         self, wishes: Sequence[Wish], may_read: MayRead | None = None

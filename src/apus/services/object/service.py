@@ -16,8 +16,10 @@ from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
 from apus.services.object.engine import Found, Intent
 from apus.services.object.history import History
+from apus.services.object.logic import notices
 from apus.services.object.logic.access import is_reseller, owns
 from apus.services.object.logic.account_access import ACCESS, Level, level_of
+from apus.services.object.logic.addresses import Network
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.lifecycle import LIFECYCLE
@@ -36,12 +38,13 @@ from apus.services.object.logic.locks import (
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.rights import Answer, Ask, answer
-from apus.services.object.logic.sealing import Keyring
+from apus.services.object.logic.sealing import ENCRYPT, Keyring
 from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.uploads import USED, parts_container, uploads_container
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, is_marker, state_of
 from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
+from apus.services.object.outbox import Outbox
 from apus.services.object.quotas import Quotas, with_hidden
 from apus.services.object.rates import Rates
 from apus.services.object.sealing import Sealing
@@ -77,6 +80,10 @@ class Options:
     """Everything that is written; needs a keyring."""
     realms: Mapping[str, Realm] = dataclasses.field(default_factory=dict)
     """Clusters that containers may be copied to and from."""
+    region: str = ""
+    """The cloud's, as notifications name it."""
+    webhook_networks: tuple[Network, ...] = ()
+    """Where webhooks may lead although nothing else is sent there: the machine itself, its links."""
 
 
 DEFAULTS: Final = Options()
@@ -92,7 +99,7 @@ class Objects:
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.sealing = Sealing(options.keyring, always=options.encrypt)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory)
-        self.uploads = Uploads(self, self.shelf)
+        self.uploads, self.outbox = Uploads(self, self.shelf), Outbox(self.directory)
 
     # For other services.
 
@@ -160,23 +167,25 @@ class Objects:
         *,
         sealed: bool = False,
         customer_key: bytes | None = None,
+        cause: str = notices.PUT,
     ) -> Head:
         """Keep an object in a container that exists; where that keeps versions, as a new one (`version_of`).
 
-        `sealed` or a `customer_key` (32 bytes): encrypted, also where that is not the rule.  Raise OverQuota past a
-        quota of the account or the container.
+        `sealed` or a `customer_key` (32 bytes): encrypted, also where that is not the rule of the store or of the
+        container.  Raise OverQuota past a quota of the account or the container.
         """
         await self.rates.of_container(intent.account, intent.container)
         data = await self.quotas.admit(intent, data)
-        if sealed or self.sealing.always or customer_key is not None:
-            intent, data = self.sealing.seal(intent, data, customer_key)
         metadata = await self._metadata(intent.account, intent.container)
+        if sealed or self.sealing.always or customer_key is not None or ENCRYPT in metadata:
+            intent, data = self.sealing.seal(intent, data, customer_key)
         locked = locked_intent(intent.headers, metadata, self.cluster.world.clock.now_s())
         if locked:
             headers = ChainMap(locked, cast(MutableMapping[str, str], intent.headers))  # a view: they may still change
             intent = dataclasses.replace(intent, headers=headers)
         head = await self._put(intent, data, metadata)
         self.uploads.went(intent.account, intent.container, intent.name, metadata)
+        await self.outbox.created(head, cause, metadata)
         return head
 
     async def _put(self, intent: Intent, data: AsyncIterator[bytes], metadata: Mapping[str, str]) -> Head:
@@ -189,9 +198,17 @@ class Objects:
             await self.history.put(archive, intent)
         return await self.shelf.put(intent, data)
 
-    async def put_manifest(self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None) -> Head:
+    async def put_manifest(
+        self,
+        intent: Intent,
+        segments: Sequence[Segment],
+        *,
+        etag: str | None = None,
+        sealed: bool = False,
+        cause: str = notices.PUT,
+    ) -> Head:
         """Keep an object that is these segments, shown with this ETag or, without, with Swift's."""
-        return await self.segmented.put(intent, segments, etag)
+        return await self.segmented.put(intent, segments, etag, sealed=sealed, cause=cause)
 
     async def open_parts(
         self, found: Found, may_read: MayRead | None = None, *, customer_key: bytes | None = None
@@ -248,6 +265,7 @@ class Objects:
         version_id: str | None = None,
         restore: bool = False,
         bypass: bool = False,
+        cause: str = notices.REMOVED,
     ) -> Deleted:
         """Delete it; where the container keeps versions, mark it as deleted.  Raise NotFound when there was nothing.
 
@@ -269,8 +287,12 @@ class Objects:
         elif archive is not None:
             deleted = await self.history.delete(archive, account, container, name)
         else:
-            deleted = Deleted((await self.shelf.discard(account, container, name, if_stamp=if_stamp)).stamp)
+            removed = await self.shelf.discard(account, container, name, if_stamp=if_stamp)
+            deleted = Deleted(removed.tombstone.stamp, existed=not self.expired(removed.before))
         self.uploads.went(account, container, name, metadata)
+        marked = deleted.is_marker and version_id is None
+        place = account, container, name
+        await self.outbox.removed(place, cause, deleted.version_id, metadata, marked=marked)
         return deleted
 
     # Versions.

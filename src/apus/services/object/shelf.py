@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from apus.services.object.cluster import Cluster
 from apus.services.object.directory import Directory
-from apus.services.object.engine import Engine, Found, Intent
+from apus.services.object.engine import Engine, Found, Intent, Removed
 from apus.services.object.lister import Lister
 from apus.services.object.model import Head
 
@@ -40,8 +40,8 @@ class Shelf:
 
     async def discard(
         self, account: str, container: str, name: str, *, if_stamp: str | None = None, stamp: str = ""
-    ) -> Head:
+    ) -> Removed:
         """Leave a tombstone.  Raise NotFound when there is nothing, or no longer that version, to delete."""
-        tombstone = await self.engine.delete(account, container, name, if_stamp=if_stamp, stamp=stamp)
-        await self.lister.follow(tombstone)
-        return tombstone
+        removed = await self.engine.delete(account, container, name, if_stamp=if_stamp, stamp=stamp)
+        await self.lister.follow(removed.tombstone)
+        return removed

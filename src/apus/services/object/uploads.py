@@ -16,6 +16,7 @@ from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.hidden import NUL
 from apus.services.object.logic.manifest import Segment
+from apus.services.object.logic.notices import COMPLETED, PUT
 from apus.services.object.logic.uploads import (
     BEHIND,
     STAMPS,
@@ -50,7 +51,15 @@ class Store(Protocol):
         self, intent: Intent, data: AsyncIterator[bytes], *, sealed: bool = False, customer_key: bytes | None = None
     ) -> Head: ...
 
-    async def put_manifest(self, intent: Intent, segments: Sequence[Segment], *, etag: str | None = None) -> Head: ...
+    async def put_manifest(
+        self,
+        intent: Intent,
+        segments: Sequence[Segment],
+        *,
+        etag: str | None = None,
+        sealed: bool = False,
+        cause: str = PUT,
+    ) -> Head: ...
 
     async def segments(self, found: Found) -> tuple[Segment, ...]: ...
 
@@ -115,7 +124,7 @@ class Uploads:
         prefix = part_prefix(*key_and_id(upload.name))
         return newest_parts([row async for row in self._rows(upload.account, parts_container(container), prefix)])
 
-    async def finish(self, upload: Head, intent: Intent, parts: Sequence[Part]) -> Head:
+    async def finish(self, upload: Head, intent: Intent, parts: Sequence[Part], *, sealed: bool = False) -> Head:
         """The object is these parts from now on, and the upload is over."""
         account, container = intent.account, intent.container
         upload_id = key_and_id(upload.name)[1]
@@ -123,7 +132,9 @@ class Uploads:
         await self._record(account, container, upload.name, stamp)
         whole = dataclasses.replace(intent, headers={**intent.headers, UPLOAD: upload_id}, stamp=stamp)
         segments = segments_of(account, container, parts)
-        head = await self._store.put_manifest(whole, segments, etag=etag_of_parts(parts))
+        head = await self._store.put_manifest(
+            whole, segments, etag=etag_of_parts(parts), sealed=sealed, cause=COMPLETED
+        )
         await self.give_up(upload, container)
         return head
 

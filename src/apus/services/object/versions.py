@@ -47,6 +47,7 @@ class Deleted:
     is_marker: bool = False
     """The version is a delete marker: one that was made, or one that was removed."""
     existed: bool = True
+    """What has expired does not."""
 
 
 def versions_container(container: str) -> str:
@@ -249,7 +250,7 @@ class Versions:
         self, account: str, container: str, name: str, *, if_stamp: str | None = None, stamp: str = ""
     ) -> Head | None:
         try:
-            return await self._shelf.discard(account, container, name, if_stamp=if_stamp, stamp=stamp)
+            return (await self._shelf.discard(account, container, name, if_stamp=if_stamp, stamp=stamp)).tombstone
         except NotFound:
             return None
 

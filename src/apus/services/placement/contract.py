@@ -61,6 +61,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     inventories: dict[str, Inventory]
     traits: tuple[str, ...] = ()
     availability_zone: str = "nova"
+    booted_at_s: int | None = None
+    """When the machine was started, if it can tell."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     traits: tuple[str, ...]
     enabled: bool
     disabled_reason: str | None
+    booted_at_s: int | None = None
     heard_at_s: float
     """When its agent was last heard."""
 

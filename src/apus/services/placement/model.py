@@ -21,6 +21,7 @@ class Provider(Record, frozen=True, kw_only=True):
     """As the host reports it."""
     given_zone: str | None = None
     """As an operator has set it, which counts."""
+    booted_at_s: int | None = None
     enabled: bool = True
     disabled_reason: str | None = None
     is_host: bool = False

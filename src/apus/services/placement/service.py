@@ -175,6 +175,7 @@ class Placement:
                 "inventories": report.inventories,
                 "traits": report.traits,
                 "availability_zone": report.availability_zone,
+                "booted_at_s": report.booted_at_s,
                 "is_host": True,
             }
             if known is None:
@@ -215,6 +216,7 @@ class Placement:
                     traits=host.traits,
                     enabled=host.enabled,
                     disabled_reason=host.disabled_reason,
+                    booted_at_s=host.booted_at_s,
                     heard_at_s=heard.get(host.id, 0.0),
                 )
                 for host in hosts

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, Protocol, cast
+from typing import Final
 
-from apus.kernel.errors import Forbidden, Unavailable
+from apus.kernel.errors import Unavailable
 from apus.kernel.events import Event, events_after, last_seq, subject_of
-from apus.kernel.policy import Policy, Rule
 from apus.kernel.record import encode
 from apus.kernel.world import World
-from apus.wire.app import Api
-from apus.wire.faults import Faults, errors_fault
-from apus.wire.listing import boolean, whole_number
-from apus.wire.route import ApiRequest, Reply, Route
+from apus.wire.route import ApiRequest
 
 LOOK_EVERY_S: Final = 5.0
 """Without a hint."""
@@ -30,9 +25,6 @@ HEARTBEAT_S: Final = 15.0
 """Below the usual 30 to 60 s after which proxies give a silent connection up."""
 STREAMS_MAX: Final = 1000
 """Of one process: each costs a read of an index now and then, and a place on the bus."""
-
-
-_SEQ_MAX: Final = (1 << 63) - 1
 
 
 class EventStreams:
@@ -97,55 +89,3 @@ class EventStreams:
 
 def _chunk(event: Event) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.kind.encode(), encode(event))
-
-
-class HasStreams(Protocol):
-    """What the handler needs of its door."""
-
-    @property
-    def streams(self) -> EventStreams: ...
-
-
-def scope_of(request: ApiRequest) -> str | None:
-    """The project whose things are shown; None for all: an administrator's wish (`all_projects=1`)."""
-    caller = request.who
-    if boolean("all_projects", request.query("all_projects") or "false"):
-        if not caller.is_admin:
-            raise Forbidden("apus.all_projects", "all_projects is for an administrator.")
-        return None
-    if caller.project_id is None:
-        if caller.is_admin:
-            return None
-        raise Forbidden("apus.no_project", "This needs a token that is scoped to a project.")
-    return caller.project_id
-
-
-async def events(request: ApiRequest) -> Reply:
-    raw = request.headers.get("last-event-id") or request.query("after")
-    after = None if raw is None else whole_number("after", raw, minimum=0, maximum=_SEQ_MAX)
-    streams = cast(HasStreams, request.service).streams
-    stream = await streams.open(request, after, scope_of(request), request.query("resource_id"))
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Reply(stream=stream, headers=headers, content_type="text/event-stream")
-
-
-EVENTS: Final = Route("GET", "/v1/events", to=events, may="event:list")
-EVENT_POLICY: Final[Policy] = {"event:list": Rule.READER}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EventDoor:
-    """Events and nothing else: the door of an object store that stands alone."""
-
-    streams: EventStreams
-
-
-def events_api(world: World) -> Api:
-    return Api(
-        name="apus-events",
-        prefix="/apus",
-        routes=(EVENTS,),
-        service=EventDoor(EventStreams(world)),
-        policy=EVENT_POLICY,
-        faults=Faults(errors_fault),
-    )

@@ -8,7 +8,7 @@ from typing import Annotated, Final, cast
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Conflict, Invalid, NotFound
+from apus.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from apus.kernel.flow import Flow, FlowRunner, FlowState, load_flow
 from apus.kernel.flow.log import page_flows
 from apus.kernel.policy import Policy, Rule, require_visible
@@ -16,19 +16,20 @@ from apus.kernel.world import Transaction, World
 from apus.services.compute.contract import ComputeService
 from apus.services.placement.contract import Explanation, PlacementService
 from apus.skins.apus import views
-from apus.skins.apus.events import EVENT_POLICY, EVENTS, EventStreams, scope_of
+from apus.skins.apus.events import EventStreams
 from apus.skins.apus.status import StatusBoard
 from apus.wire.app import Api
 from apus.wire.faults import Faults, errors_fault
-from apus.wire.listing import whole_number
+from apus.wire.listing import boolean, whole_number
 from apus.wire.route import ApiRequest, Reply, Route
 
 PREFIX: Final = "/apus"
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
+_SEQ_MAX: Final = (1 << 63) - 1
 
 POLICY: Final[Policy] = {
     "apus:versions": Rule.PUBLIC,
-    **EVENT_POLICY,
+    "event:list": Rule.READER,
     "operation:list": Rule.READER,
     "operation:show": Rule.READER,
     "operation:settle": Rule.ADMIN,
@@ -39,7 +40,14 @@ POLICY: Final[Policy] = {
 }
 
 
-class ApusDoor:
+class EventsDoor:
+    """What the handler of events needs: all there is where objects stand alone."""
+
+    def __init__(self, world: World, streams: EventStreams | None = None) -> None:
+        self.world, self.streams = world, streams or EventStreams(world)
+
+
+class ApusDoor(EventsDoor):
     """What the handlers need."""
 
     def __init__(
@@ -51,13 +59,19 @@ class ApusDoor:
         *,
         streams: EventStreams | None = None,
     ) -> None:
-        self.world, self.flows, self.placement, self.compute = world, flows, placement, compute
-        self.streams = streams or EventStreams(world)
+        super().__init__(world, streams)
+        self.flows, self.placement, self.compute = flows, placement, compute
         self.board = StatusBoard(world, placement)
 
 
 def apus_api(door: ApusDoor) -> Api:
     return Api(name="apus", prefix=PREFIX, routes=ROUTES, service=door, policy=POLICY, faults=Faults(errors_fault))
+
+
+def events_api(world: World) -> Api:
+    """The events alone, without a cloud."""
+    door, faults = EventsDoor(world), Faults(errors_fault)
+    return Api(name="apus", prefix=PREFIX, routes=(EVENTS,), service=door, policy=POLICY, faults=faults)
 
 
 class AbandonBody(msgspec.Struct):
@@ -66,6 +80,20 @@ class AbandonBody(msgspec.Struct):
 
 def _door(request: ApiRequest) -> ApusDoor:
     return cast(ApusDoor, request.service)
+
+
+def _scope(request: ApiRequest) -> str | None:
+    """The project whose things are shown; None for all: an administrator's wish (`all_projects=1`)."""
+    caller = request.who
+    if boolean("all_projects", request.query("all_projects") or "false"):
+        if not caller.is_admin:
+            raise Forbidden("apus.all_projects", "all_projects is for an administrator.")
+        return None
+    if caller.project_id is None:
+        if caller.is_admin:
+            return None
+        raise Forbidden("apus.no_project", "This needs a token that is scoped to a project.")
+    return caller.project_id
 
 
 async def versions(request: ApiRequest) -> Reply:
@@ -80,6 +108,15 @@ async def versions(request: ApiRequest) -> Reply:
     )
 
 
+async def events(request: ApiRequest) -> Reply:
+    raw = request.headers.get("last-event-id") or request.query("after")
+    after = None if raw is None else whole_number("after", raw, minimum=0, maximum=_SEQ_MAX)
+    door: EventsDoor = request.service
+    stream = await door.streams.open(request, after, _scope(request), request.query("resource_id"))
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Reply(stream=stream, headers=headers, content_type="text/event-stream")
+
+
 async def list_operations(request: ApiRequest) -> Reply:
     raw_state, raw_limit = request.query("state"), request.query("limit")
     try:
@@ -88,7 +125,7 @@ async def list_operations(request: ApiRequest) -> Reply:
         known = ", ".join(one.value for one in FlowState)
         raise Invalid("apus.state", f"state: {raw_state!r} is not one of: {known}.", field="state") from None
     limit = _LIMIT_DEFAULT if raw_limit is None else whole_number("limit", raw_limit, minimum=1, maximum=_LIMIT_MAX)
-    project_id, resource_id, door = scope_of(request), request.query("resource_id"), _door(request)
+    project_id, resource_id, door = _scope(request), request.query("resource_id"), _door(request)
 
     def work(tx: Transaction) -> Sequence[Flow]:
         return page_flows(tx, project_id=project_id, state=state, resource_id=resource_id, limit=limit)
@@ -170,6 +207,7 @@ async def access(request: ApiRequest) -> Reply:
     return Reply({"access": {"ssh": {"address": ssh.address, "port": ssh.port}}})
 
 
+EVENTS: Final = Route("GET", "/v1/events", to=events, may="event:list")
 ROUTES: Final = (
     Route("GET", "", to=versions, may="apus:versions"),
     Route("GET", "/", to=versions, may="apus:versions"),

@@ -12,6 +12,7 @@ from apus.services.object.engine import Intent
 from apus.services.object.logic.uploads import PART_NUMBER_MAX, UPLOAD, Part
 from apus.services.object.model import Head
 from apus.skins.s3 import checksums
+from apus.skins.s3.encryption import SEALED, encryption_headers
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import CHECKSUM, checksum_fields, checksum_text
@@ -46,13 +47,13 @@ async def complete(request: S3Request) -> Reply:
         except NotFound:
             return await _completed_before(request, upload_id)
         parts = _matched(named, await request.door.objects.uploads.parts(upload, request.bucket), promise_of(upload))
-        headers = {name: value for name, value in upload.headers.items() if name != PROMISED}
+        headers = {name: value for name, value in upload.headers.items() if name not in (PROMISED, SEALED)}
         headers.update(_checksum(request, promise_of(upload), parts))
         _check_size(request, parts)
         intent = Intent(request.account, request.bucket, request.key, upload.content_type, headers)
         async with Condition(request) as condition:
             await condition.settle()
-            head = await request.door.objects.uploads.finish(upload, intent, parts)
+            head = await request.door.objects.uploads.finish(upload, intent, parts, sealed=SEALED in upload.headers)
     return _done(request, head)
 
 
@@ -73,9 +74,8 @@ def _done(request: S3Request, head: Head) -> Reply:
         *checksum_fields(head),
     ]
     body = document("CompleteMultipartUploadResult", fields)
-    return Reply(
-        body, headers=version_headers(request, head) | expiration_header(request, head), content_type=CONTENT_TYPE
-    )
+    told = version_headers(request, head) | expiration_header(request, head) | encryption_headers(request, head)
+    return Reply(body, headers=told, content_type=CONTENT_TYPE)
 
 
 def _named(root: Node) -> list[Named]:

@@ -25,7 +25,8 @@ from apus.skins.s3.locks import KeyLocks
 from apus.skins.s3.names import BucketNames
 from apus.skins.s3.operations import Operation, find_operation
 from apus.skins.s3.request import BUCKET_BYTES_MAX, S3Request, joined_headers
-from apus.wire.route import ClientGone, Reply, send_chunks
+from apus.wire.body import ClientGone
+from apus.wire.route import Reply, send_chunks
 
 if TYPE_CHECKING:
     from apus.wire.metrics import Metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from xml.sax.saxutils import escape
@@ -142,6 +143,10 @@ def s3_error(error: CloudError) -> S3Error:
     return S3Error("ServiceUnavailable" if error.retry else "InternalError", headers={"retry-after": "1"})
 
 
+_UNSPEAKABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""What XML cannot hold, not even as a reference: an error must be readable whatever it quotes."""
+
+
 def error_body(error: S3Error, resource: str, request_id: str, host_id: str) -> bytes:
     fields = {
         "Code": error.code,
@@ -151,5 +156,6 @@ def error_body(error: S3Error, resource: str, request_id: str, host_id: str) -> 
         "RequestId": request_id,
         "HostId": host_id,
     }
-    inside = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in fields.items())
+    said = {name: escape(_UNSPEAKABLE.sub("\N{REPLACEMENT CHARACTER}", value)) for name, value in fields.items()}
+    inside = "".join(f"<{name}>{value}</{name}>" for name, value in said.items())
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inside}</Error>'.encode("utf-8", "replace")

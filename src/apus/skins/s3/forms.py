@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from apus.services.object.engine import Intent
+from apus.services.object.logic.notices import POST
 from apus.skins.s3 import rights, sigv4
 from apus.skins.s3.acls import object_acl
 from apus.skins.s3.auth import Proof
@@ -38,6 +39,7 @@ async def post_object(request: S3Request) -> Reply:
     form = FormReader(boundary, request.stream())
     fields = await _fields(form)
     policy = await _prove(request, fields)
+    await request.door.enter(request)
     request.key = _key(fields)
     sent = {name: value for name, value in fields.items() if name.startswith("x-amz-") or name in _HEADERS}
     if "acl" in fields:
@@ -49,7 +51,7 @@ async def post_object(request: S3Request) -> Reply:
     place = request.account, request.bucket, request.key
     said = {**said_of_object(request), **object_acl(request), **said_of_lock(request)}
     intent = Intent(*place, content_type_of(request), said, None, content_md5(request))
-    head = await store(request, intent, _bounded(form.data(), policy))
+    head = await store(request, intent, _bounded(form.data(), policy), cause=POST)
     return _done(request, fields, written_headers(request, head))
 
 

@@ -33,23 +33,17 @@ CLASSES: Final = (
 )  # fmt: skip
 """Kept and shown; all are stored alike, so those that must be fetched before they are read are not among them."""
 
-_NOT_KEPT: Final = ("x-amz-server-side-encryption",)
-"""To take an upload and leave these out would promise what is not kept."""
-
 TAGS_MAX: Final = 10
 TAG_KEY_MAX: Final = 128
 TAG_VALUE_MAX: Final = 256
 
 
 def said_of_object(request: S3Request) -> dict[str, str]:
-    """All headers of an upload that are kept with the object, but its type, ACL, lock and checksum.
+    """All headers of an upload that are kept with the object, but its type, ACL, lock, encryption and checksum.
 
     Raise S3Error.
     """
     headers = request.headers
-    for name in headers:
-        if name.startswith(_NOT_KEPT):
-            raise S3Error("NotImplemented", f"{name} asks for a protection that is not there.", fields={"Header": name})
     kept: dict[str, str] = {}
     size = 0
     for name in headers:

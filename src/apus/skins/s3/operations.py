@@ -10,9 +10,11 @@ from apus.skins.s3 import (
     buckets,
     completing,
     configs,
+    encryption,
     forms,
     lifecycle,
     listing,
+    notifications,
     object_acls,
     object_lock,
     policies,
@@ -59,11 +61,15 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
             "s3:GetAccelerateConfiguration",
         ),
         "cors": Operation("GetBucketCors", CORS.getter(), "s3:GetBucketCORS"),
+        "encryption": Operation("GetBucketEncryption", encryption.get_encryption, "s3:GetEncryptionConfiguration"),
         "lifecycle": Operation(
             "GetBucketLifecycleConfiguration", lifecycle.get_lifecycle, "s3:GetLifecycleConfiguration"
         ),
         "location": Operation("GetBucketLocation", buckets.get_location, "s3:GetBucketLocation"),
         "logging": Operation("GetBucketLogging", configs.constant("BucketLoggingStatus"), "s3:GetBucketLogging"),
+        "notification": Operation(
+            "GetBucketNotificationConfiguration", notifications.get_notifications, "s3:GetBucketNotification"
+        ),
         "object-lock": Operation(
             "GetObjectLockConfiguration", object_lock.get_configuration, "s3:GetBucketObjectLockConfiguration"
         ),
@@ -96,8 +102,12 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "": Operation("CreateBucket", buckets.create_bucket, on_bucket=False, needs_caller=True),
         "acl": Operation("PutBucketAcl", acls.put_bucket_acl, "s3:PutBucketAcl", "WRITE_ACP"),
         "cors": Operation("PutBucketCors", CORS.putter(), "s3:PutBucketCORS"),
+        "encryption": Operation("PutBucketEncryption", encryption.put_encryption, "s3:PutEncryptionConfiguration"),
         "lifecycle": Operation(
             "PutBucketLifecycleConfiguration", lifecycle.put_lifecycle, "s3:PutLifecycleConfiguration"
+        ),
+        "notification": Operation(
+            "PutBucketNotificationConfiguration", notifications.put_notifications, "s3:PutBucketNotification"
         ),
         "object-lock": Operation(
             "PutObjectLockConfiguration", object_lock.put_configuration, "s3:PutBucketObjectLockConfiguration"
@@ -114,12 +124,15 @@ _BUCKET: Final[Mapping[str, Mapping[str, Operation]]] = {
         "website": Operation("PutBucketWebsite", WEBSITE.putter(), "s3:PutBucketWebsite"),
     },
     "POST": {
-        "": Operation("PostObject", forms.post_object, proves=False),
+        "": Operation("PostObject", forms.post_object, on_bucket=False, proves=False),
         "delete": Operation("DeleteObjects", writing.delete_objects),
     },
     "DELETE": {
         "": Operation("DeleteBucket", buckets.delete_bucket, "s3:DeleteBucket"),
         "cors": Operation("DeleteBucketCors", CORS.remover(), "s3:PutBucketCORS"),
+        "encryption": Operation(
+            "DeleteBucketEncryption", encryption.delete_encryption, "s3:PutEncryptionConfiguration"
+        ),
         "lifecycle": Operation("DeleteBucketLifecycle", lifecycle.delete_lifecycle, "s3:PutLifecycleConfiguration"),
         "ownershipControls": Operation(
             "DeleteBucketOwnershipControls", configs.delete_ownership, "s3:PutBucketOwnershipControls"

@@ -17,6 +17,7 @@ from apus.services.object.logic.versions import is_marker
 from apus.services.object.model import Head
 from apus.services.object.opening import MayRead, Opened
 from apus.skins.s3 import checksums, rights
+from apus.skins.s3.encryption import SOURCE, encryption_headers, key_for
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import (
@@ -62,9 +63,9 @@ async def get_object(request: S3Request) -> Reply:
     found = await found_object(request)
     head = found.head
     rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
-    opened = await request.door.objects.open_parts(found, may_read(request))
+    opened = await request.door.objects.open_parts(found, may_read(request), customer_key=key_for(request, head))
     headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes) | version_headers(request, head)
-    headers |= lock_headers(head.shown_headers) | expiration_header(request, head)
+    headers |= lock_headers(head.shown_headers) | expiration_header(request, head) | encryption_headers(request, head)
     refused = check(_conditions(request.headers), opened.etag, seconds_of(head.changed), reading=True)
     if refused == 412:
         raise S3Error("PreconditionFailed")
@@ -168,7 +169,7 @@ async def get_object_attributes(request: S3Request) -> Reply:
     asked = {name.strip() for name in request.headers.get("x-amz-object-attributes", "").split(",") if name.strip()}
     if not asked or not asked <= set(_ATTRIBUTES):
         raise S3Error("InvalidArgument", "Invalid attribute name specified.")
-    opened = await request.door.objects.open_parts(found, may_read(request))
+    opened = await request.door.objects.open_parts(found, may_read(request), customer_key=key_for(request, head))
     fields: list[Field] = [("ETag", opened.etag)] if "ETag" in asked else []
     checksum = checksum_of(head)
     if "Checksum" in asked and checksum is not None:
@@ -230,7 +231,8 @@ async def readable_source(request: S3Request, header: str = "x-amz-copy-source")
         raise S3Error("InvalidRequest", "The source of a copy request may not specifically refer to a delete marker.")
     try:
         found = await objects.follow(found, may_read(request))
-        return found, await objects.open_parts(found, may_read(request))
+        key_sent = key_for(request, found.head, SOURCE)
+        return found, await objects.open_parts(found, may_read(request), customer_key=key_sent)
     except NotFound:
         raise S3Error("NoSuchKey", fields={"Key": key}) from None
 

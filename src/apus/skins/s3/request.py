@@ -10,7 +10,8 @@ from urllib.parse import unquote_to_bytes
 from apus.kernel.caller import Caller
 from apus.services.object.model import IndexHead
 from apus.skins.s3.errors import S3Error
-from apus.wire.route import ApiRequest, Receive
+from apus.wire.body import Receive
+from apus.wire.route import ApiRequest
 
 if TYPE_CHECKING:
     from apus.skins.s3.auth import Proof

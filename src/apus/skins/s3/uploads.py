@@ -12,7 +12,7 @@ from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.listed import LISTED, parameters_text
 from apus.services.object.logic.versions import VERSION, version_of
 from apus.services.object.model import Head
-from apus.skins.s3 import checksums
+from apus.skins.s3 import checksums, encryption
 from apus.skins.s3.acls import object_acl
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.lifecycle import abort_headers
@@ -48,12 +48,14 @@ async def create(request: S3Request) -> Reply:
     headers = {**said_of_object(request), **object_acl(request), **said_of_lock(request)}
     if promise.algorithm is not None:
         headers[PROMISED] = f"{promise.algorithm} {promise.kind}"
+    headers.update(encryption.upload_headers(request, encryption.asked(request)))
     place = request.account, request.bucket, request.key
     upload_id = await request.door.objects.uploads.begin(Intent(*place, content_type_of(request), headers, 0))
+    told = _told(promise) | abort_headers(request, request.door.now_s()) | encryption.told_of_upload(request, headers)
     fields: list[Field] = [("Bucket", request.bucket), ("Key", request.key), ("UploadId", upload_id)]
     return Reply(
         document("InitiateMultipartUploadResult", fields),
-        headers=_told(promise) | abort_headers(request, request.door.now_s()),
+        headers=told,
         content_type=CONTENT_TYPE,
     )
 
@@ -107,11 +109,18 @@ async def upload_part(request: S3Request) -> Reply:
         _note(headers, payload.algorithm, payload.checksum)
 
     whole = dataclasses.replace(intent, headers=headers)
-    head = await request.door.objects.uploads.put_part(upload, number, whole, body())
+    head = await _put(request, upload, number, whole, body())
     shown = {"etag": f'"{head.shown_etag}"'}
     if payload.algorithm is not None and payload.checksum is not None:
         shown[checksums.header_of(payload.algorithm)] = payload.checksum
-    return Reply(headers=shown)
+    return Reply(headers=shown | encryption.told_of_upload(request, upload.headers))
+
+
+async def _put(request: S3Request, upload: Head, number: int, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+    wanted = encryption.of_upload(request, upload)
+    return await request.door.objects.uploads.put_part(
+        upload, number, intent, data, sealed=wanted.sealed, customer_key=wanted.customer_key
+    )
 
 
 def _intent(request: S3Request, size: int | None, etag: str | None = None) -> Intent:
@@ -144,11 +153,12 @@ async def _copy_part(request: S3Request, upload: Head, number: int) -> Reply:
         _note(headers, algorithm, checksums.encoded(digest.digest()) if digest is not None else None)
 
     whole = dataclasses.replace(intent, headers=headers)
-    head = await request.door.objects.uploads.put_part(upload, number, whole, body())
+    head = await _put(request, upload, number, whole, body())
     fields: list[Field] = [("LastModified", iso_time(head.changed)), ("ETag", f'"{head.shown_etag}"')]
     if algorithm is not None and digest is not None:
         fields.append(("Checksum" + algorithm, checksums.encoded(digest.digest())))
-    copied = {"x-amz-copy-source-version-id": version_of(found.head)} if VERSION in found.head.headers else {}
+    copied = encryption.told_of_upload(request, upload.headers)
+    copied |= {"x-amz-copy-source-version-id": version_of(found.head)} if VERSION in found.head.headers else {}
     return Reply(document("CopyPartResult", fields), headers=copied, content_type=CONTENT_TYPE)
 
 

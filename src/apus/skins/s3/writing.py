@@ -13,14 +13,16 @@ from typing import Final
 
 from apus.kernel.errors import CloudError, NotFound
 from apus.services.object.engine import Found, Intent
+from apus.services.object.logic import notices
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.tags import TAGS
 from apus.services.object.logic.versions import VERSION, version_of
 from apus.services.object.model import Head
 from apus.services.object.versions import Deleted
-from apus.skins.s3 import checksums, rights
+from apus.skins.s3 import checksums, encryption, rights
 from apus.skins.s3.acls import object_acl
+from apus.skins.s3.encryption import encryption_headers
 from apus.skins.s3.errors import S3Error, s3_error
 from apus.skins.s3.lifecycle import expiration_header
 from apus.skins.s3.metadata import (
@@ -65,7 +67,9 @@ async def put_object(request: S3Request) -> Reply:
     return Reply(headers=written_headers(request, head))
 
 
-async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None) -> Head:
+async def store(
+    request: S3Request, intent: Intent, source: AsyncIterator[bytes] | None = None, *, cause: str = notices.PUT
+) -> Head:
     """Take the body in under the request's conditions.  Raise S3Error, and keep nothing."""
     headers = dict(intent.headers)
     async with Condition(request) as condition:
@@ -81,7 +85,10 @@ async def store(request: S3Request, intent: Intent, source: AsyncIterator[bytes]
         whole = Intent(
             intent.account, intent.container, intent.name, intent.content_type, headers, intent.size_bytes, intent.etag
         )
-        return await request.door.objects.put(whole, body())
+        wanted = encryption.asked(request)
+        return await request.door.objects.put(
+            whole, body(), sealed=wanted.sealed, customer_key=wanted.customer_key, cause=cause
+        )
 
 
 class Condition:
@@ -127,6 +134,7 @@ class Condition:
 
 def written_headers(request: S3Request, head: Head) -> dict[str, str]:
     told = {"etag": f'"{head.shown_etag}"', **checksum_headers(head)}
+    told |= encryption_headers(request, head)
     return told | version_headers(request, head) | expiration_header(request, head)
 
 
@@ -145,13 +153,16 @@ async def copy_object(request: S3Request) -> Reply:
     async with Condition(request) as condition:
         await condition.look()
         stream = hashed(opened.stream(0, opened.size_bytes), algorithm, headers, condition)
-        head = await request.door.objects.put(intent, stream)
+        wanted = encryption.asked(request)
+        head = await request.door.objects.put(
+            intent, stream, sealed=wanted.sealed, customer_key=wanted.customer_key, cause=notices.COPY
+        )
     fields: list[Field] = [
         ("LastModified", iso_time(head.changed)),
         ("ETag", f'"{head.shown_etag}"'),
         *checksum_fields(head),
     ]
-    headers = version_headers(request, head) | expiration_header(request, head)
+    headers = version_headers(request, head) | expiration_header(request, head) | encryption_headers(request, head)
     if VERSION in found.head.headers:
         headers["x-amz-copy-source-version-id"] = version_of(found.head)
     return Reply(document("CopyObjectResult", fields), headers=headers, content_type=CONTENT_TYPE)
@@ -209,7 +220,7 @@ def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]]:
 
 
 def _more_changes(headers: Mapping[str, str]) -> bool:
-    return "x-amz-website-redirect-location" in headers or "x-amz-server-side-encryption" in headers
+    return any(name.startswith(("x-amz-website-redirect-location", encryption.SSE)) for name in headers)
 
 
 def _directive(headers: Mapping[str, str], name: str) -> str:

@@ -87,7 +87,8 @@ async def _console_output(request: ApiRequest, argument: Any) -> Reply:
         lines = number("os-getConsoleOutput.length", lines, -1)
         lines = None if lines == -1 else lines
     output = await compute_of(request).console_output(request.who, request.params["id"], lines)
-    return Reply({"output": output}, status=200)
+    # so many lines and no more, for who splits at newlines, as Tempest does
+    return Reply({"output": output if lines is None else output.removesuffix("\n")}, status=200)
 
 
 async def _force_delete(request: ApiRequest, argument: Any) -> Reply:

@@ -210,7 +210,7 @@ async def hypervisor_statistics(request: ApiRequest) -> Reply:
 
 async def hypervisor_uptime(request: ApiRequest) -> Reply:
     view = await _one_hypervisor(request)
-    return Reply({"hypervisor": {**_hypervisor(view, detail=False, servers=None), "uptime": ""}})
+    return Reply({"hypervisor": {**_hypervisor(view, detail=False, servers=None), "uptime": _uptime(view)}})
 
 
 async def _one_hypervisor(request: ApiRequest) -> HostView:
@@ -238,7 +238,7 @@ def _hypervisor(view: HostView, *, detail: bool, servers: Sequence[Server] | Non
                 "host_ip": "127.0.0.1",
                 "hypervisor_type": "QEMU",
                 "hypervisor_version": 7002000,
-                "uptime": None,
+                "uptime": _uptime(view),
                 "service": {
                     "id": view.service_id,
                     "_number": view.number,
@@ -249,6 +249,16 @@ def _hypervisor(view: HostView, *, detail: bool, servers: Sequence[Server] | Non
             }
         )
     return item
+
+
+def _uptime(view: HostView) -> str | None:
+    """As the program `uptime` begins its line."""
+    if view.host.booted_at_s is None:
+        return None
+    now = datetime.now(UTC)
+    minutes = int(now.timestamp() - view.host.booted_at_s) // 60
+    days = f"{minutes // 1440} day{'s' if minutes >= 2880 else ''}, " if minutes >= 1440 else ""
+    return f"{now:%H:%M:%S} up {days}{minutes // 60 % 24}:{minutes % 60:02}"
 
 
 def _resources(view: HostView) -> dict[str, Any]:

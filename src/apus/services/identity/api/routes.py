@@ -41,4 +41,12 @@ ROUTES: Final[tuple[Route, ...]] = (
 
 
 def identity_api(identity: Identity) -> Api:
-    return Api(name="identity", prefix=PREFIX, routes=ROUTES, service=identity, policy=POLICY, faults=FAULTS)
+    return Api(
+        name="identity",
+        prefix=PREFIX,
+        routes=ROUTES,
+        service=identity,
+        policy=POLICY,
+        faults=FAULTS,
+        forgives_slash=True,
+    )

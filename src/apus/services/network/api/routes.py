@@ -498,4 +498,6 @@ FAULTS: Final = Faults(
 
 
 def network_api(service: NetworkService, prefix: str = "/network") -> Api:
-    return Api(name="network", prefix=prefix, routes=ROUTES, service=service, policy=POLICY, faults=FAULTS)
+    return Api(
+        name="network", prefix=prefix, routes=ROUTES, service=service, policy=POLICY, faults=FAULTS, forgives_slash=True
+    )

@@ -12,9 +12,10 @@ from typing import Any
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Conflict, NoRoom
 from apus.kernel.events import emit
-from apus.kernel.ids import new_id
+from apus.kernel.ids import is_uuid, new_id
 from apus.kernel.record import changed
 from apus.kernel.world import Transaction
+from apus.services.network.contract import SERVER_HINT
 from apus.services.network.drivers.driver import OPTION_NAMES
 from apus.services.network.logic import addresses
 from apus.services.network.model import Address, AddressPair, DhcpOption, FixedIp, Membership, Network, Port, Subnet
@@ -363,7 +364,14 @@ def update_port(
     hosts |= {port.host, updated.host}
     hosts |= hosts_of_groups(tx, sorted({*port.security_groups, *updated.security_groups}))
     emit(tx, "network.port.updated", id, port.project_id, caller=caller)
+    _hint_servers(tx, port, updated)
     return updated
+
+
+def _hint_servers(tx: Transaction, *ports: Port) -> None:
+    for port in ports:
+        if is_uuid(port.device_id) and port.device_owner.startswith("compute:"):
+            tx.hint(f"{SERVER_HINT}{port.device_id}")
 
 
 def _changed_ips(
@@ -407,3 +415,4 @@ def delete_port(tx: Transaction, caller: Caller, id: str, hosts: set[str]) -> No
     PLUGGED.delete(tx, id)
     PORTS.delete(tx, id)
     emit(tx, "network.port.deleted", id, port.project_id, caller=caller)
+    _hint_servers(tx, port)

@@ -15,6 +15,7 @@ from apus.services.object.logic.conditions import check
 from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.notices import COPY
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import link_headers, target_of
 from apus.services.object.logic.uploads import UPLOAD
@@ -95,7 +96,7 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
         intent.account, intent.container, intent.name, intent.content_type, intent.headers, size,
         opened.etag if whole else None,
     )  # fmt: skip
-    return await service.put(sized, opened.stream(offset, size))
+    return await service.put(sized, opened.stream(offset, size), cause=COPY)
 
 
 def _headers(ask: Ask, found: Found, *, as_link: bool) -> dict[str, str]:

@@ -87,10 +87,8 @@ async def delete_object(ask: Ask) -> Reply:
     refused = await _precondition(ask)
     if refused is not None:
         return refused
-    found = await ask.service.engine.find(*ask.place, newest=True)
     deleted = await ask.service.delete(*ask.place)
-    if (found is not None and ask.service.expired(found.head)) or not deleted.existed:
-        # As Swift: what has expired is gone already, but now its row is too.
+    if not deleted.existed:  # as Swift: what has expired is gone already, but now its row is too
         raise NotFound("object.absent", "The resource could not be found.")
     versioned = bool(state_of(container.metadata))
     return page(204, {"x-object-version-id": deleted.version_id} if versioned else {})

@@ -17,6 +17,7 @@ from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import is_marker, state_of, version_of
+from apus.services.object.model import STRIDE_BYTES
 from apus.services.object.opening import Opened
 from apus.wire.route import Reply
 
@@ -36,16 +37,16 @@ async def show_object(ask: Ask) -> Reply:
     if is_marker(found.head):
         return page(404, {**version, "x-object-type": DELETED_TYPE})
     if ask.query("symlink") == "get" and target_of(found.head) is not None:
-        return _shown(ask, found, await ask.service.open_parts(found), version)
+        return await _shown(ask, found, await ask.service.open_parts(found), version)
     followed = await ask.service.follow(found, ask.may_read)
     if followed is not found:
         version["content-location"] = views.path_of(followed.head)
     if ask.query("multipart-manifest") == "get":
         if MANIFEST in followed.head.headers:
             return await large.show_manifest(ask, followed, version)
-        return _shown(ask, followed, _itself(ask, followed), version)
+        return await _shown(ask, followed, _itself(ask, followed), version)
     opened = await ask.service.open_parts(followed, ask.may_read)
-    reply = _shown(ask, followed, opened, version)
+    reply = await _shown(ask, followed, opened, version)
     if opened.segmented and reply.stream is not None:
         return Reply(None, reply.status, reply.headers, await primed(reply.stream), reply.content_type)
     return reply
@@ -61,7 +62,7 @@ def _itself(ask: Ask, found: Found) -> Opened:
     return Opened(head.shown_size_bytes, head.shown_etag, stream, ask.service.at_hand(found))
 
 
-def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]) -> Reply:
+async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]) -> Reply:
     head, headers = found.head, {**views.object_headers(found.head), **more}
     headers["content-length"] = str(opened.size_bytes)
     headers["etag"] = f'"{opened.etag}"' if opened.segmented else opened.etag
@@ -72,7 +73,7 @@ def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]) -> R
         return Reply(b"", 200, headers, content_type=head.shown_type)
     ranges = _ranges(ask.headers, opened, views.last_modified(head.changed))
     if ranges is None:
-        return _piece(opened, 0, opened.size_bytes, 200, headers, head.shown_type)
+        return await _piece(opened, 0, opened.size_bytes, 200, headers, head.shown_type)
     if not ranges:
         shown = {"content-range": f"bytes */{opened.size_bytes}", "etag": headers["etag"], "accept-ranges": "bytes"}
         return page(416, shown)
@@ -80,7 +81,7 @@ def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]) -> R
         offset, length = ranges[0]
         headers["content-length"] = str(length)
         headers["content-range"] = f"bytes {offset}-{offset + length - 1}/{opened.size_bytes}"
-        return _piece(opened, offset, length, 206, headers, head.shown_type)
+        return await _piece(opened, offset, length, 206, headers, head.shown_type)
     boundary = _BOUNDARY.format(ask.service.cluster.world.dice.getrandbits(64))
     return _pieces(opened, ranges, headers, head.shown_type, boundary)
 
@@ -95,10 +96,15 @@ def _ranges(headers: Mapping[str, str], opened: Opened, last_modified: str) -> l
     return parse_ranges(header, opened.size_bytes)
 
 
-def _piece(opened: Opened, offset: int, length: int, status: int, headers: dict[str, str], content_type: str) -> Reply:
-    """A small object goes out in one piece with its head."""
-    if opened.data is not None:
-        return Reply(opened.data[offset : offset + length], status, headers, content_type=content_type)
+async def _piece(
+    opened: Opened, offset: int, length: int, status: int, headers: dict[str, str], content_type: str
+) -> Reply:
+    """What is read in one go goes out with its head; so where it cannot be read, the status says so."""
+    data = opened.data[offset : offset + length] if opened.data is not None else None
+    if data is None and length <= STRIDE_BYTES and not opened.segmented:
+        data = b"".join([chunk async for chunk in opened.stream(offset, length)])
+    if data is not None:
+        return Reply(data, status, headers, content_type=content_type)
     return Reply(None, status, headers, stream=opened.stream(offset, length), content_type=content_type)
 
 

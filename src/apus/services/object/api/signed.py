@@ -14,6 +14,7 @@ from apus.services.object.api.bodies import OBJECT_NAME_MAX, object_headers
 from apus.services.object.api.faults import FAULTS, HTML
 from apus.services.object.engine import OBJECT_BYTES_MAX, Intent
 from apus.services.object.logic.conditions import http_date
+from apus.services.object.logic.notices import POST
 from apus.services.object.logic.signed import Grant, form_message, grant_of, keys_of
 from apus.services.object.logic.tempurl import METHODS, NOT_SENT, SHOWN_METADATA, TempUrl, temp_url_of
 from apus.wire.multipart import FormReader, Part, boundary_of
@@ -142,7 +143,7 @@ async def _keep(ask: Ask, part: Part, fields: dict[str, str], data: AsyncIterato
     if "content-encoding" in part.headers:
         headers["content-encoding"] = part.headers["content-encoding"]
     content_type = part.headers.get("content-type") or "application/octet-stream"
-    await ask.service.put(Intent(ask.account, ask.container, name, content_type, headers), data)
+    await ask.service.put(Intent(ask.account, ask.container, name, content_type, headers), data, cause=POST)
 
 
 async def _bounded(data: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

@@ -50,6 +50,10 @@ class Copies(Protocol):
         """Set metadata of the version that it names; another version is left alone."""
         ...
 
+    def glance(self, place: Place) -> tuple[str, str] | None:
+        """The version, `NO_VERSION` when there is none; None when that cannot be said without waiting."""
+        ...
+
     async def head(self, place: Place) -> Head | None: ...
 
     async def fetch(self, place: Place, upto_bytes: int = ...) -> tuple[Head, bytes | None] | None:

@@ -95,9 +95,15 @@ class SqliteIndexes:
 
     async def flush(self) -> None:
         await self._fence.check()
+        failure: DriveTrouble | None = None
         for name in list(self._noted):
-            async with self._alone(name):
-                await self._fold(name)
+            try:
+                async with self._alone(name):
+                    await self._fold(name)
+            except DriveTrouble as error:  # of one index, or of all that follow too
+                failure = error
+        if failure is not None:
+            raise failure
 
     async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
         return await self._ask(kind, place, lambda index: index.head(), None)

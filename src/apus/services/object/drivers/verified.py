@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, Protocol
 
 from apus.services.object.drivers.trailer import blocks_of, verify_block
 from apus.services.object.model import BLOCK_BYTES, CorruptCopy, Head
 
 STRIDE_BLOCKS: Final = 4
-"""What is read at a time: a thread's turn costs as much as some 50 KiB."""
-
-Check = Callable[[bytes], None]
-Read = Callable[[int, int, Check], Awaitable[bytes]]
-"""(offset, length, check), of the version's data: shorter where they end."""
+"""What is read at a time: a thread's turn costs as much as some 100 KiB."""
 
 
-async def verified(head: Head, read: Read, offset: int, length: int) -> AsyncGenerator[bytes]:
-    """Bytes of this version; the next stride is read while one is sent.  Raise CorruptCopy."""
+class Source(Protocol):
+    """The data of a version: an `OpenFile` where a file has nothing else, or a part of one."""
+
+    def read_cached(self, offset: int, length: int) -> bytes | None: ...
+
+    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes: ...
+
+
+async def verified(head: Head, source: Source, offset: int, length: int) -> AsyncGenerator[bytes]:
+    """Bytes of this version.  What the drive has to be waited for is read while the stride before is sent.
+
+    Raise CorruptCopy.
+    """
     end = offset + length
     block, last = offset // BLOCK_BYTES, blocks_of(end) if length else 0
-    coming = _stride(head, read, block, last)
+    coming: asyncio.Future[bytes] | None = None
     try:
-        while coming is not None:
-            data = await coming
-            at, block = block * BLOCK_BYTES, min(block + STRIDE_BLOCKS, last)
-            coming = _stride(head, read, block, last)
+        while block < last:
+            stride = _Stride(head, source, block, min(block + STRIDE_BLOCKS, last))
+            data = stride.cached() if coming is None else None
+            if data is None:
+                coming = coming or asyncio.ensure_future(stride.read())
+                data, coming = await coming, None
+                if stride.last < last:
+                    following = _Stride(head, source, stride.last, min(stride.last + STRIDE_BLOCKS, last))
+                    coming = asyncio.ensure_future(following.read())
+            at, block = block * BLOCK_BYTES, stride.last
             low, high = max(0, offset - at), end - at
             yield data if not low and high >= len(data) else data[low:high]
     finally:
@@ -34,18 +47,27 @@ async def verified(head: Head, read: Read, offset: int, length: int) -> AsyncGen
             coming.cancel()
 
 
-def _stride(head: Head, read: Read, block: int, last: int) -> asyncio.Future[bytes] | None:
-    """Up to a stride of the blocks from this one to before the last, on its way."""
-    if block >= last:
-        return None
-    at, wanted = block * BLOCK_BYTES, min(last - block, STRIDE_BLOCKS) * BLOCK_BYTES
-    length = min(wanted, head.size_bytes - at)
+class _Stride:
+    """The blocks from one to before another."""
 
-    def check(data: bytes) -> None:
-        if len(data) < length:
+    def __init__(self, head: Head, source: Source, first: int, last: int) -> None:
+        self._head, self._source, self._first, self.last = head, source, first, last
+        self._at = first * BLOCK_BYTES
+        self._length = min(last * BLOCK_BYTES, head.size_bytes) - self._at
+
+    def cached(self) -> bytes | None:
+        data = self._source.read_cached(self._at, self._length)
+        if data is not None:
+            self._check(data)
+        return data
+
+    async def read(self) -> bytes:
+        return await self._source.read(self._at, self._length, self._check)
+
+    def _check(self, data: bytes) -> None:
+        if len(data) < self._length:
             raise CorruptCopy("the data end early")
         view = memoryview(data)
-        for number in range(blocks_of(length)):
-            verify_block(head, block + number, view[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES])
-
-    return asyncio.ensure_future(read(at, length, check))
+        for number in range(self.last - self._first):
+            block = view[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]
+            verify_block(self._head, self._first + number, block)

@@ -30,7 +30,10 @@ def page(ask: ListingAsk, scan: Scan) -> list[Row | Subdir]:
     prefix, delimiter = ask.prefix, ask.delimiter
     if ask.path is not None:
         prefix, delimiter = (ask.path.rstrip("/") + "/").lstrip("/"), "/"
-    window: Window | None = _window(ask, prefix)
+    whole = _window(ask, prefix)
+    if not delimiter:
+        return list(scan(whole, ask.limit)) if ask.limit else []
+    window: Window | None = whole
     found: list[Row | Subdir] = []
     while window is not None and len(found) < ask.limit:
         rows = scan(window, ask.limit - len(found) + 1)

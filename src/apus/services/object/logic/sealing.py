@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import hmac
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,6 +24,12 @@ SEAL: Final = "x-object-sysmeta-seal"
 
 CUSTOMER: Final = "customer"
 """In place of a root secret's name: the key is the client's."""
+
+CUSTOMER_MARK: Final = "x-object-sysmeta-customer-mark"
+"""Of an object that only the client's key opens, whole or in its parts: what tells that key from others."""
+
+ENCRYPT: Final = "x-container-sysmeta-encrypt"
+"""What is written in this container is encrypted: `AES256`."""
 
 KEY_BYTES: Final = 32
 _COUNTER_BYTES: Final = 16
@@ -80,6 +87,10 @@ def parse_keyring(text: str) -> Keyring:
 def new_key(drawn: bytes) -> ObjectKey:
     assert len(drawn) == DRAWN_BYTES
     return ObjectKey(drawn[:KEY_BYTES], drawn[KEY_BYTES : KEY_BYTES + _COUNTER_BYTES])
+
+
+def customer_mark(key: bytes) -> str:
+    return base64.b64encode(hmac.digest(key, b"the key of a customer", "sha256")).decode()
 
 
 def wrap(secret: bytes, name: str, key: ObjectKey, drawn: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 from apus.kernel.errors import NotFound
 from apus.services.object.lister import EXPIRING
+from apus.services.object.logic.notices import EXPIRED
 from apus.services.object.model import Change, ListingAsk, Row
 from apus.services.object.service import Objects
 
@@ -55,4 +56,6 @@ class Expirer:
         except NotFound:
             return  # written anew meanwhile
         known = await self._objects.directory.known(account, container)
-        self._objects.uploads.went(account, container, name, known.metadata if known is not None else {})
+        metadata = known.metadata if known is not None else {}
+        self._objects.uploads.went(account, container, name, metadata)
+        await self._objects.outbox.removed((account, container, name), EXPIRED, "", metadata, marked=False)

@@ -11,6 +11,7 @@ from typing import Final
 from apus.kernel.errors import Forbidden, NotFound
 from apus.services.object.logic.lifecycle import DAY_S, LIFECYCLE, Leaving, Rule, abort_of, leaving, rules_of
 from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.notices import EXPIRED
 from apus.services.object.logic.tags import tags_of
 from apus.services.object.logic.uploads import USED, key_and_id, uploads_container
 from apus.services.object.logic.versions import NULL, VersionRow, version_of
@@ -90,9 +91,9 @@ class Lifecycle:
         try:
             if one.mark:
                 current = row.changed if row.version_id == NULL else row.version_id
-                await self._objects.delete(*place, if_stamp=current)
+                await self._objects.delete(*place, if_stamp=current, cause=EXPIRED)
             elif row.is_marker or not await self._is_current(place, row):
-                await self._objects.delete(*place, version_id=row.version_id)
+                await self._objects.delete(*place, version_id=row.version_id, cause=EXPIRED)
         except (Forbidden, NotFound):
             return  # locked, or changed meanwhile
 

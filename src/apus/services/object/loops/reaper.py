@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from apus.kernel.errors import Conflict, NotFound
-from apus.services.object.logic.locks import is_locked
+from apus.services.object.logic.hidden import owner_of
+from apus.services.object.logic.locks import LOCK, is_locked
+from apus.services.object.logic.uploads import parts_container
 from apus.services.object.model import Head, IndexHead, IndexKind, ListingAsk
 from apus.services.object.service import Objects
 
@@ -38,7 +40,8 @@ class Reaper:
         ask = ListingAsk(limit=ENTRIES_AT_ONCE)
         while rows := await self._objects.listing(account, "", ask, hidden=True):
             for row in rows:
-                await self._empty(account, row.name, before=head.gone)
+                if not await self._is_kept(account, row.name):
+                    await self._empty(account, row.name, before=head.gone)
                 try:
                     await self._objects.delete_container(account, row.name)
                 except (Conflict, NotFound):
@@ -57,6 +60,17 @@ class Reaper:
                 if found is not None and found.head.stamp < before and not self._locked(found.head):
                     await self._discard(account, container, row.name)
             ask = ListingAsk(limit=ENTRIES_AT_ONCE, marker=rows[-1].name)
+
+    async def _is_kept(self, account: str, container: str) -> bool:
+        """Whether these are parts of versions that may be locked: only what none of these needs is removed."""
+        owner = owner_of(container)
+        if container != parts_container(owner):
+            return False
+        known = await self._objects.directory.known(account, owner)
+        if known is None or LOCK not in known.metadata:
+            return False
+        await self._objects.uploads.sweep_all(account, owner)
+        return True
 
     def _locked(self, head: Head) -> bool:
         return is_locked(head.shown_headers, self._objects.cluster.world.clock.now_s())

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from apus.kernel.errors import Unavailable
-from apus.kernel.events import EventSink
 from apus.kernel.log import get_logger
 from apus.services.object.cluster import Cluster
+from apus.services.object.contract import ObjectEvents
 from apus.services.object.membership import Membership
 from apus.services.object.repair_status import repair_status
 
@@ -23,7 +23,7 @@ class RepairWatch:
     name = "object.repair-watch"
     period_s = LOOK_EVERY_S
 
-    def __init__(self, cluster: Cluster, membership: Membership, events: EventSink | None) -> None:
+    def __init__(self, cluster: Cluster, membership: Membership, events: ObjectEvents | None) -> None:
         self._cluster, self._membership, self._events = cluster, membership, events
         self._away: set[str] = set()
         self._copied = self._copied_before = 0

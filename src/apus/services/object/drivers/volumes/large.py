@@ -43,7 +43,7 @@ class LargeFiles:
         """Checked before it is given.  Raise CorruptCopy, FileNotFoundError."""
         file = await self._disk.open(self._root / path)
         try:
-            async with aclosing(verified(head, file.read, offset, length)) as chunks:
+            async with aclosing(verified(head, file, offset, length)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:

@@ -143,5 +143,6 @@ def verify_data(head: Head, data: bytes | memoryview) -> None:
     """Raise CorruptCopy unless these are the bytes that the head is of."""
     if len(data) != head.size_bytes or len(head.checksums) != 4 * blocks_of(head.size_bytes):
         raise CorruptCopy("the record has another size than its object")
+    view = memoryview(data)
     for index in range(blocks_of(len(data))):
-        verify_block(head, index, data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])
+        verify_block(head, index, view[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])

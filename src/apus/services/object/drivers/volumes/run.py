@@ -136,8 +136,14 @@ class Run:
 
     def says(self, path_hash: bytes) -> bool:
         """Whether this may have an entry of the hash: nearly always right."""
-        bloom = self._bloom
-        return all(bloom[place >> 3] & (1 << (place & 7)) for place in probes(path_hash, len(bloom) * 8))
+        bloom, bits = self._bloom, len(self._bloom) * 8
+        at, step = int.from_bytes(path_hash[:8], "big"), int.from_bytes(path_hash[8:], "big") | 1
+        for _ in range(BLOOM_PROBES):  # as `probes`, which takes three times as long
+            place = at % bits
+            if not bloom[place >> 3] & (1 << (place & 7)):
+                return False
+            at = (at + step) & _MASK
+        return True
 
     async def between(self, low: int, high: int) -> bytes:
         """Entries whose first eight bytes are at least `low` and below `high`, in order."""

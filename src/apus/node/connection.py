@@ -1,0 +1,202 @@
+"""One connection: uvicorn's protocol parses it, and long bodies go straight to where they are wanted.
+
+What uvicorn leaves open is closed here: a request's head has a limit and a deadline.
+
+A body of a stated length needs no parser.  Once its handler asks for it (`wire/body.py`) the kernel writes it into the
+handler's own buffers; from then on the parser does not know where the body ends, so the connection counts, and reads
+the next request with a new parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from apus.wire.body import FILL, FILLER
+
+HEAD_MAX_BYTES: Final = 128 << 10
+"""Request line and headers: many times what any client sends; a token of a large catalogue has 8 KiB."""
+HEAD_S: Final = 30.0
+"""A connection that has not said what it wants by then is closed."""
+LONG_BYTES: Final = 64 << 10
+"""Bodies up to this are parsed: they have come whole before their handler asks."""
+
+_parsed: Final = memoryview(bytearray(256 << 10))
+"""Where all connections receive what is parsed: it is used up before the next one receives."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """Takes what uvicorn gives to its protocols."""
+        self._http = _Http(*given, **named)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._http.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._http.connection_lost(exc)
+
+    def eof_received(self) -> None:
+        self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._http.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        body = self._http.body
+        return body.room() if body is not None and body.unparsed else _parsed
+
+    def buffer_updated(self, nbytes: int) -> None:
+        body = self._http.body
+        if body is not None and body.unparsed:
+            body.came(nbytes)
+        else:
+            self._http.data_received(_parsed[:nbytes])
+
+
+class _Http(HttpToolsProtocol):
+    body: LongBody | None = None
+    """Of the request that is read now, if it is long and of a stated length."""
+
+    _head_bytes = 0
+    _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(HEAD_S, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._no_deadline()
+        super().connection_lost(exc)
+        if self.body is not None:
+            self.body.lost()
+
+    def data_received(self, data: memoryview) -> None:  # type: ignore[override]
+        super().data_received(data)  # type: ignore[arg-type]
+        if not self._in_head:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_MAX_BYTES:
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        self._no_deadline()
+        self.body = None
+        waits = self.cycle is not None and not self.cycle.response_complete
+        size = 0 if waits else _stated_bytes(self.headers)
+        if size > LONG_BYTES:
+            self.body = LongBody(self, size)
+            self.scope["extensions"] = {FILL: {FILLER: self.body}}
+        super().on_headers_complete()
+        if self.body is not None:
+            self.body.cycle = self.cycle
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self.body is not None:
+            self.body.left_bytes -= len(body)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def parse_anew(self) -> None:
+        """What comes now is a request."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.body = None
+
+    def still_here(self) -> None:
+        """The client sends: the connection is not idle."""
+        self._unset_keepalive_if_required()
+
+    def _no_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class LongBody:
+    """One body, parsed until it is asked for.  Implements `wire.body.Filler`."""
+
+    def __init__(self, http: _Http, size_bytes: int) -> None:
+        self.left_bytes = size_bytes
+        """Not received yet."""
+        self.cycle: RequestResponseCycle
+        """Of its request."""
+        self.unparsed = False
+        self._http = http
+        self._room: memoryview | None = None
+        self._filled: asyncio.Future[None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        return not self.left_bytes and not self.cycle.body
+
+    async def fill(self, view: memoryview) -> int:
+        http, cycle = self._http, self.cycle
+        if cycle.waiting_for_100_continue and not http.transport.is_closing():
+            http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        count = min(len(cycle.body), len(view))
+        view[:count] = cycle.body[:count]
+        del cycle.body[:count]
+        wanted = view[count : count + min(len(view) - count, self.left_bytes)]
+        if not wanted or cycle.disconnected:
+            return count
+        self.unparsed, self._room, self._filled = True, wanted, http.loop.create_future()
+        http.flow.resume_reading()
+        try:
+            await self._filled
+            return count + len(wanted) - len(self._room)
+        finally:
+            self._room = self._filled = None
+
+    def room(self) -> memoryview:
+        """Where the next bytes go."""
+        return self._room if self._room else _parsed[: self.left_bytes]
+
+    def came(self, size: int) -> None:
+        self.left_bytes -= size
+        http, cycle = self._http, self.cycle
+        if self._room:
+            self._room = self._room[size:]
+            if not self._room:
+                http.flow.pause_reading()
+                self.lost()
+        elif not cycle.response_complete:
+            cycle.body += _parsed[:size]
+            cycle.message_event.set()
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                http.flow.pause_reading()
+        else:
+            http.still_here()  # nobody wants it
+        if not self.left_bytes:
+            cycle.more_body = False
+            cycle.message_event.set()
+            http.parse_anew()
+
+    def lost(self) -> None:
+        """Who waits gets what there is."""
+        if self._filled is not None and not self._filled.done():
+            self._filled.set_result(None)
+
+
+def _stated_bytes(headers: list[tuple[bytes, bytes]]) -> int:
+    """Of the body; 0 when it is chunked, or there is none."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
