@@ -58,8 +58,9 @@ kill-long: deps
 	@$(BIN)/python -m pytest -q -s tests/host/test_kill.py tests/host/test_object_kill.py \
 		--kills 200 --real-kills 20 --object-kills 200
 
-# An hour of clients against drives that fail.
+# An hour of clients against drives that fail, and thousands of such histories in virtual time.
 history-long: deps
+	@CONSISTENCY_SEEDS=2000 $(BIN)/python -m pytest -q tests/sim/test_object_consistency.py
 	@$(BIN)/python -m pytest -q -s tests/host/test_object_history.py --history-s 3600
 
 clean:

@@ -52,7 +52,8 @@ class OurStore(BenchCloud):
 
     def subject(self) -> Subject:
         known = self.access()
-        reach = ["--api", "swift", "--url", known["APUS_URL"], "--user", known["ST_USER"], "--key", known["ST_KEY"]]
+        reach = ["--api", "swift", "--url", known["APUS_URL"], "--user", known["ST_USER"]]
+        reach.append(f"--key={known['ST_KEY']}")  # it may begin with a dash
         return Subject("apus", reach, str(self.pid_file()))
 
 

@@ -1,6 +1,6 @@
 """`make bench-object`: the table of object storage, ours beside its peers, medians of `--rounds`.
 
-    python -m bench.objects [--quick] [--peers swift,ceph,seaweed,nginx] [--only load,disk,list,memory,size]
+    python -m bench.objects [--quick] [--peers swift,ceph,seaweed,nginx] [--only load,disk,list,memory,size,repair]
 
 Everybody is measured by the same client (object_store.py), in turns.  CPU seconds of the server per 1,000 operations
 (per GiB for large objects) is the ratio that counts; rates stand beside it.  Peers that are not measured are quoted
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.object_peers import FIGURES, LIST_CPU_S, MEMORY_MIB, NGINX_MB_S, Known
+from bench.object_repair import repair
 from bench.object_subjects import OurStore, Subject, our_store, peer
 from bench.object_work import fill_index, uploads_at_once
 from bench.run import Table, median
 
 PORT = 27300
-PARTS = ("load", "disk", "list", "memory", "size")
+PARTS = ("load", "disk", "list", "memory", "size", "repair")
 IDLE_S = 8.0
 
 
@@ -73,9 +74,11 @@ class Extent(NamedTuple):
     names: int
     """In the container whose page is asked for."""
     upload_s: float
+    repaired: int
+    """Objects of 64 KiB, of which a drive is lost."""
 
 
-FULL, QUICK = Extent(5, 5.0, 2000, 2000, 1_000_000, 20.0), Extent(3, 2.0, 400, 400, 100_000, 6.0)
+FULL, QUICK = Extent(5, 5.0, 2000, 2000, 1_000_000, 20.0, 20_000), Extent(3, 2.0, 400, 400, 100_000, 6.0, 2_000)
 
 
 def populate(subject: Subject, extent: Extent) -> None:
@@ -242,6 +245,8 @@ def main() -> None:
             listing(table, store, extent)
             if "size" in only:
                 size(table, store, extent)
+        if "repair" in only:
+            repair(table, store, extent.repaired)
     if given.out:
         given.out.write_text(json.dumps({"extent": extent._asdict(), "rows": table.rows, "figures": figures}, indent=1))
     missed = sum(not row["holds"] for row in table.rows)

@@ -36,8 +36,12 @@ class Operation:
 
 
 def linearizable(operations: Sequence[Operation], first: str = ABSENT) -> bool:
-    """Of one name.  Exponential in how many overlap, so keep that small."""
-    ops = sorted(operations, key=lambda op: op.began_s)
+    """Of one name.  Exponential in how many overlap, so keep that small.
+
+    A write of unknown outcome that nobody saw need not have happened, so it is left out.
+    """
+    seen_values = {op.value for op in operations if op.is_read} | {ABSENT}
+    ops = sorted((op for op in operations if op.known or op.value in seen_values), key=lambda op: op.began_s)
     needed = sum(1 << at for at, op in enumerate(ops) if op.known)
     seen = set[tuple[int, str]]()
     open_: list[tuple[int, str]] = [(0, first)]

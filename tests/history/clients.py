@@ -41,6 +41,11 @@ class Clients:
 
     def __init__(self, url: str, token: str, names: Sequence[str], dice: Random) -> None:
         self.history: list[Operation] = []
+        self.strong: list[Operation] = []
+        """Strong reads: with the writes of `history` they have to be linearizable."""
+        self.own_reads = 0
+        self.forgotten: list[str] = []
+        """What a session wrote and did not read afterwards."""
         self.refused = 0
         self.listings = 0
         self._url, self._names, self._dice = url, names, dice
@@ -57,7 +62,10 @@ class Clients:
         self._over = True
 
     async def _one(self, session: aiohttp.ClientSession, pace_s: float) -> None:
-        acts = (self._put, self._put, self._put, self._get, self._get, self._delete, self._list)
+        acts = (
+            self._put, self._put, self._put, self._get, self._get, self._get_strong, self._get_strong, self._delete,
+            self._list, self._own,
+        )  # fmt: skip
         while not self._over:
             await self._dice.choice(acts)(session, self._dice.choice(self._names))
             await asyncio.sleep(self._dice.uniform(0, 2 * pace_s))
@@ -95,6 +103,33 @@ class Clients:
             self.refused += 1
             return
         self.history.append(Operation(name, True, value, began_s, time.monotonic()))
+
+    async def _get_strong(self, session: aiohttp.ClientSession, name: str) -> None:
+        began_s = time.monotonic()
+        try:
+            value = await self.read(session, name, X_Consistency="strong")
+        except (aiohttp.ClientError, TimeoutError):
+            self.refused += 1
+            return
+        self.strong.append(Operation(name, True, value, began_s, time.monotonic()))
+
+    async def _own(self, session: aiohttp.ClientSession, name: str) -> None:
+        """A session: a name that nobody else writes, and the token that came with the write."""
+        number = next(self._numbers)
+        url, value = f"{self._url}-own/{number % 97}-{id(asyncio.current_task())}", f"{number:08d}-64"
+        try:
+            async with session.put(url, data=body_of(value)) as reply:
+                reply.raise_for_status()
+                token = reply.headers["X-Consistency-Token"]
+            asked = {"X-Consistency": "read-your-writes", "X-Consistency-Token": token}
+            async with session.get(url, headers=asked) as reply:
+                if reply.status != 404:
+                    reply.raise_for_status()
+                if reply.status == 404 or value_of(await reply.read()) != value:
+                    self.forgotten.append(value)
+                self.own_reads += 1
+        except (aiohttp.ClientError, TimeoutError):
+            self.refused += 1
 
     async def read(self, session: aiohttp.ClientSession, name: str, **headers: str) -> str:
         """Raise ClientError when it cannot be read now."""

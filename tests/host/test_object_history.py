@@ -1,5 +1,6 @@
 """Clients write, overwrite, delete, list and read while drives go, fill up, come back old or empty, rot, and the process
-is killed: no acknowledged write is lost or replaced by an older one, no delete comes back, listings are complete.
+is killed: no acknowledged write is lost or replaced by an older one, no delete comes back, listings are complete, strong
+reads are linearizable, a session reads its own writes.
 
 `--history-s 3600` (`make history-long`) is the long run whose summary stands in docs/figures.md.
 """
@@ -19,7 +20,7 @@ from random import Random
 import aiohttp
 import pytest
 
-from tests.history.checker import ABSENT, never_written, survivors
+from tests.history.checker import ABSENT, linearizable, never_written, survivors
 from tests.history.clients import Clients
 from tests.history.drives import NAMES, Drives
 from tests.host.cloud_process import CloudProcess, free_pair
@@ -136,7 +137,8 @@ def test_nothing_acknowledged_is_lost(
     try:
         token, project_id = store.login("demo")
         path = f"/v1/AUTH_{project_id}/history"
-        assert store.ask("PUT", path, token=token).status == 201
+        for container in (path, f"{path}-own"):
+            assert store.ask("PUT", container, token=token).status == 201
         clients = Clients(f"http://127.0.0.1:{store.port}{path}", token, OBJECTS, Random(seed))
         trouble = Trouble(store, drives, Random(seed))
         asyncio.run(story(clients, trouble, drives, duration_s))
@@ -165,6 +167,10 @@ async def judge(clients: Clients, drives: Drives) -> None:
             operations = [op for op in clients.history if op.name == name]
             assert after[name] in survivors(operations), (name, after[name], operations[-20:])
             assert not never_written(operations)
+            writes = [op for op in operations if not op.is_read]
+            strong = [op for op in clients.strong if op.name == name]
+            assert linearizable([*writes, *strong]), (name, writes, strong)
+        assert not clients.forgotten
         listed = await clients.names(session)
         assert listed == {name: int(value.split("-")[-1]) for name, value in after.items() if value != ABSENT}
         for away in NAMES:  # whichever drive is away, the others say the same
@@ -181,6 +187,7 @@ def told(clients: Clients, trouble: Trouble) -> str:
     acknowledged = sum(op.known for op in clients.history if not op.is_read)
     faults = ", ".join(f"{count} {name}" for name, count in sorted(trouble.counts.items()))
     return (
-        f"{writes} writes ({acknowledged} acknowledged), {len(clients.history) - writes} reads, {clients.listings} listings,"
+        f"{writes} writes ({acknowledged} acknowledged), {len(clients.history) - writes} reads,"
+        f" {len(clients.strong)} strong ones, {clients.own_reads} of a session's own writes, {clients.listings} listings,"
         f" {clients.refused} refused or cut off; faults: {faults}; slowest to heal: {trouble.slowest_heal_s:.1f} s"
     )

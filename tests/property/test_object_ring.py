@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apus.services.object.assembly import _NamedRing, _numbered
+from apus.services.object.layout import _NamedRing, _numbered
 from apus.services.object.logic.merge import make_stamp, merge_fields, next_ticks, swift_time
 from apus.services.object.logic.ring import HANDOFFS_MAX, DriveSpec, Ring, part_of, path_hash, split
 from apus.services.object.logic.ring_builder import balance, crowded_parts, loads, moved_copies, rebalance

@@ -286,6 +286,11 @@ def _in_words(key: str, value: Any) -> str:
     if key == "drives":
         away = [f"{drive['id']} ({drive['trouble']})" for drive in value if drive["trouble"]]
         return f"{len(value) - len(away)} in use" + (f", away: {', '.join(away)}" if away else "")
+    if key == "repair":
+        left = "" if value["seconds_left"] is None else f", {value['seconds_left']:.0f} s left"
+        return str(value["state"]) + (
+            f": {value['copies_at_risk']} copies at risk{left}" if value["copies_to_make"] else ""
+        )
     if key == "stuck":
         told = [f"{one['kind']} of {one['resource_type']} {one['resource_id']}: {one['reason']}" for one in value]
         return "; ".join(told) or "none"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from apus import __version__
-from apus.cli import cloud, doctor, host, image, node, server
+from apus.cli import cloud, doctor, host, image, node, objects, server
 from apus.kernel.errors import CloudError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ node.register(app)
 server.register(app)
 app.add_typer(image.app, name="image", help="Build and import images.")
 app.add_typer(host.app, name="host", help="The hosts of the cloud.")
+app.add_typer(objects.app, name="object", help="The object store: its repair, drives and ring.")
 
 
 def _version(value: bool) -> None:

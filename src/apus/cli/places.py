@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from apus.kernel.errors import Invalid
+from apus.kernel.errors import CloudError, Conflict, Invalid, NotFound, Unavailable
 from apus.kernel.settings import Settings, load_settings
 
 StateDir = Annotated[
@@ -85,6 +85,21 @@ class Cloud:
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310 - our own http URL
             return json.loads(reply.read())
 
+    def ask(self, method: str, path: str, body: Any = None, *, timeout_s: float = 60.0) -> Any:
+        """The same as the administrator, with a body of JSON.  Raises the error of the API, or Unavailable."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            headers = {"X-Auth-Token": self.admin_token(), "Content-Type": "application/json"}
+            request = urllib.request.Request(self.url() + path, data=data, headers=headers, method=method)  # noqa: S310
+            with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310 - our own http URL
+                return json.loads(reply.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise refusal_of(error) from error
+        except OSError as error:
+            raise Unavailable(
+                "cli.no_answer", f"{self.url()} does not answer ({error}); `apus doctor` looks why."
+            ) from error
+
     def admin_token(self) -> str:
         """A token of the administrator.  Raises OSError when nothing answers."""
         return self.token("admin")
@@ -105,6 +120,16 @@ class Cloud:
         )
         with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
             return str(reply.headers["X-Subject-Token"])
+
+
+def refusal_of(error: urllib.error.HTTPError) -> CloudError:
+    """What our own API refused, as the error that it was."""
+    try:
+        first = json.loads(error.read())["errors"][0]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return Unavailable("cli.odd_answer", f"{error.url} answered {error.code} {error.reason}.")
+    families: dict[int, type[CloudError]] = {400: Invalid, 404: NotFound, 409: Conflict}
+    return families.get(error.code, Unavailable)(first["code"], first["detail"])
 
 
 def cloud_at(state_dir: Path | None) -> Cloud:

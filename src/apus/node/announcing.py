@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from apus.kernel.events import emit
 from apus.kernel.world import Transaction, World
@@ -38,3 +38,6 @@ class StoredEvents:
             )
 
         await self._world.store.write(work)
+
+    async def tell(self, kind: str, resource_id: str, details: dict[str, Any]) -> None:
+        await self._world.store.write(lambda tx: emit(tx, kind, resource_id, None, **details))

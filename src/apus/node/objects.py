@@ -14,6 +14,7 @@ from apus.kernel.world import World
 from apus.node.announcing import SUBJECT as OBJECT_EVENTS
 from apus.node.keys import SIGNING_KEYS, SealedKeys, fetch_token_keys
 from apus.node.keys import SUBJECT as KEYS
+from apus.node.object_metrics import watch_store
 from apus.node.secrets import load_root_secrets, load_secrets
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
@@ -50,7 +51,8 @@ class WiredObjects:
         return [*swift_apis(self.store.service), operator_api(self.store)]
 
     def parts(self) -> Sequence[Part]:
-        return [looped(loop, self.store.world.clock, self._metrics) for loop in self.store.loops]
+        driven = [looped(loop, self.store.world.clock, self._metrics) for loop in self.store.loops]
+        return [(self.store.replicator.name, self.store.replicator.run()), *driven]
 
     async def begin(self) -> None:
         self._stages.reached(f"objects on {len(self.store.drives)} drives")
@@ -120,9 +122,7 @@ async def open_objects(
         options=options,
         events=events,
     )
-    metrics.watch(
-        "apus_object_drive_away", "Drives that failed and have not worked since.", "drive", store.cluster.away
-    )
+    watch_store(store, metrics)
     return WiredObjects(store, stages, metrics)
 
 

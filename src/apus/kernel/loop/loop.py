@@ -7,7 +7,7 @@ act on the difference.  Losing a kick costs at most one period.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from apus.kernel.errors import CloudError
@@ -80,12 +80,7 @@ async def drive(
 
     async def settle(key: str) -> None:
         async with places:
-            try:
-                await loop.settle(key)
-            except CloudError as error:
-                _log.warning("put off", loop=loop.name, key=key, code=error.code, why=error.shown)
-            except Exception:
-                _log.exception("settling failed", loop=loop.name, key=key)
+            await attempted(loop.name, key, loop.settle(key))
 
     while True:
         hinted = await mailbox.next(loop.period_s)
@@ -105,3 +100,13 @@ async def drive(
                     tasks.create_task(settle(key), name=f"{loop.name}-{key}")
         if measured is not None:
             measured(loop.name, clock.monotonic_s() - began_s)
+
+
+async def attempted(loop_name: str, key: str, work: Awaitable[object]) -> None:
+    """Await it.  What it fails with is logged and is only this key's."""
+    try:
+        await work
+    except CloudError as error:
+        _log.warning("put off", loop=loop_name, key=key, code=error.code, why=error.shown)
+    except Exception:
+        _log.exception("settling failed", loop=loop_name, key=key)

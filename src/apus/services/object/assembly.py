@@ -1,7 +1,8 @@
 """Builds the object store from directories: what node/ calls, and tests.
 
-The ring, the cluster's id and its secret are kept in one file of the state directory.  A drive that the ring knows
-and that has lost its mark is left fenced: it may be an unmounted disk.  `adopt` says that it is meant to be empty.
+The ring, the cluster's id and its secret are kept in one file of the state directory (`layout.py`).  A drive that the
+ring knows and that has lost its mark is left fenced: it may be an unmounted disk.  `adopt` says that it is meant to be
+empty.
 """
 
 from __future__ import annotations
@@ -19,23 +20,28 @@ from apus.kernel.loop import Loop
 from apus.kernel.world import World
 from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectEvents
-from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive
+from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive, marked_as
 from apus.services.object.drivers.local import LocalDrive
 from apus.services.object.drivers.sender import HttpSender, Sender
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.drivers.webhook import HttpWebhooks, Webhooks
-from apus.services.object.logic.ring import DriveSpec, Ring
+from apus.services.object.layout import Layout, load_layout, save_layout
+from apus.services.object.logic.ring import DriveSpec
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
+from apus.services.object.loops.drive_watch import DriveWatch
 from apus.services.object.loops.expirer import Expirer
 from apus.services.object.loops.lifecycle import Lifecycle
 from apus.services.object.loops.notifier import Notifier
 from apus.services.object.loops.reaper import Reaper
+from apus.services.object.loops.repair_watch import RepairWatch
 from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
+from apus.services.object.membership import FORMER_MAX, Membership, new_ring
+from apus.services.object.pace import Wish
 from apus.services.object.service import DEFAULTS, Objects, Options
 
 PART_POWER: Final = 8
@@ -52,34 +58,13 @@ class DrivePath:
     path: Path
 
 
-class _Layout(msgspec.Struct, frozen=True):
-    cluster: str
-    secret: str
-    ring: Ring
-
-
-class _NamedRing(msgspec.Struct, frozen=True):
-    """A ring as it was written before rings were arrays."""
-
-    part_power: int
-    replicas: int
-    drives: tuple[DriveSpec, ...]
-    table: tuple[tuple[str, ...], ...]
-
-
-class _NamedLayout(msgspec.Struct, frozen=True):
-    cluster: str
-    secret: str
-    ring: _NamedRing
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """Everything that runs; `loops` are driven by whoever opened it."""
+    """Everything that runs; `loops` are driven, and `replicator` is run, by whoever opened it."""
 
     service: Objects
     cluster: Cluster
-    drives: tuple[LocalDrive, ...]
+    membership: Membership
     replicator: Replicator
     auditor: Auditor
     updater: Updater
@@ -90,29 +75,36 @@ class ObjectStore:
     sweeper: Sweeper
     syncer: Syncer
     compactor: Compactor
+    drive_watch: DriveWatch
+    repair_watch: RepairWatch
     identity: str
     world: World
+    wish_path: Path
+    """What the operator said about repair."""
 
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (
-            self.replicator, self.updater, self.expirer, self.lifecycle, self.notifier, self.sweeper, self.reaper,
-            self.syncer, self.auditor, self.compactor,
+            self.drive_watch, self.repair_watch, self.updater, self.expirer, self.lifecycle, self.notifier,
+            self.sweeper, self.reaper, self.syncer, self.auditor, self.compactor,
         )  # fmt: skip
+
+    @property
+    def drives(self) -> tuple[LocalDrive, ...]:
+        return tuple(self.membership.drives.values())
 
     async def adopt(self, drive_id: str) -> None:
         """This drive is in its place and empty, or back: mark it, and bring it up to date."""
-        for drive in self.drives:
-            if drive.id == drive_id:
-                await format_drive(self.world, drive.root, DriveIdentity(drive_id, self.identity))
-                drive.forget()
-                self.cluster.worked(drive)
-                self.cluster.repairs.doubt_everything(1 << self.cluster.ring.part_power)
+        await self.membership.adopt(drive_id)
+
+    async def set_pace(self, wish: Wish) -> None:
+        """Pause, resume or cap repair; it stays so over a restart."""
+        await self.world.disk.write_synced(self.wish_path, msgspec.json.encode(wish))
+        self.cluster.pace.set(wish)
 
     async def close(self) -> None:
         await self.service.close()
-        for drive in self.drives:
-            await drive.close()
+        await self.membership.close()
 
 
 def drives_in(paths: Sequence[Path], *, host: str = "host1") -> list[DrivePath]:
@@ -136,94 +128,102 @@ async def open_store(
     webhooks: Webhooks | None = None,
     events: ObjectEvents | None = None,
 ) -> ObjectStore:
-    """Open it, made if absent.  Drives that are new to the ring are marked and get their share by and by."""
+    """Open it, made if absent.  Drives that are new to it are marked and get their share by and by.
+
+    A drive that it knows and that is not named here stays: only the operator's command removes one.
+    """
     if not drives:
         raise Invalid("object.no_drives", "An object store needs one drive at least.", field="drives")
-    layout = await _settled(world, drives, layout_path, part_power, replicas)
-    opened = [
-        LocalDrive(
-            world,
-            drive.path,
-            DriveIdentity(drive.spec.id, layout.cluster),
-            part_power=layout.ring.part_power,
-            volume_bytes=volume_bytes,
-            connect=connect,
+    layout = await settled_layout(world, drives, layout_path, part_power=part_power, replicas=replicas)
+
+    def open_drive(drive_id: str, path: Path, part_power: int) -> LocalDrive:
+        identity = DriveIdentity(drive_id, layout.cluster)
+        return LocalDrive(
+            world, path, identity, part_power=part_power, volume_bytes=volume_bytes, connect=connect,
             reserve_bytes=reserve_bytes,
-        )
-        for drive in drives
-    ]
-    cluster = Cluster(world, layout.ring, {drive.id: drive for drive in opened}, layout.secret.encode(), node)
-    await _start(cluster, opened)
+        )  # fmt: skip
+
+    cluster = Cluster(world, layout.ring, {}, layout.secret.encode(), node, layout.former)
+    membership = Membership(world, cluster, layout, layout_path, open_drive, replicas)
+    await membership.start()
+    wish_path = layout_path.with_name("repair.json")
+    cluster.pace.set(await _load_wish(world, wish_path))
     service = Objects(cluster, options)
     updater = Updater(cluster, service.directory, service.shelf.lister)
     await updater.catch_up()
     return ObjectStore(
-        service,
-        cluster,
-        tuple(opened),
-        Replicator(cluster),
-        Auditor(cluster, service.directory, service.shelf.lister),
-        updater,
-        Reaper(service),
-        Expirer(service),
-        Lifecycle(service),
-        Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
-        Sweeper(service),
-        Syncer(service, sender or HttpSender(), options.realms),
-        Compactor(cluster, opened),
-        layout.cluster,
-        world,
+        service=service,
+        cluster=cluster,
+        membership=membership,
+        replicator=Replicator(cluster),
+        auditor=Auditor(cluster, service.directory, service.shelf.lister),
+        updater=updater,
+        reaper=Reaper(service),
+        expirer=Expirer(service),
+        lifecycle=Lifecycle(service),
+        notifier=Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
+        sweeper=Sweeper(service),
+        syncer=Syncer(service, sender or HttpSender(), options.realms),
+        compactor=Compactor(cluster, membership.drives),
+        drive_watch=DriveWatch(cluster, membership.drives),
+        repair_watch=RepairWatch(cluster, membership, events),
+        identity=layout.cluster,
+        world=world,
+        wish_path=wish_path,
     )
 
 
-async def _settled(world: World, drives: Sequence[DrivePath], path: Path, part_power: int, replicas: int) -> _Layout:
-    """What is known of the store, with these drives in its ring."""
-    before = await _load(world, path)
-    specs = [drive.spec for drive in drives]
-    if before is not None and list(before.ring.drives) == specs:
-        return before
-    from apus.services.object.logic.ring_builder import rebalance  # numpy: 20 MiB that most starts do without
-
-    ring = rebalance(
-        specs,
-        part_power=before.ring.part_power if before else part_power,
-        replicas=min(replicas, len(drives)),
-        previous=before.ring if before else None,
-    )
-    cluster, secret = (before.cluster, before.secret) if before else (new_id(world.dice), new_id(world.dice))
-    layout = _Layout(cluster, secret, ring)
-    known = {drive.id for drive in before.ring.drives} if before else set()
-    for drive in drives:
-        if drive.spec.id not in known:
-            await format_drive(world, drive.path, DriveIdentity(drive.spec.id, layout.cluster))
-    await world.disk.write_synced(path, msgspec.json.encode(layout))
+async def settled_layout(
+    world: World, drives: Sequence[DrivePath], layout_path: Path, *, part_power: int, replicas: int
+) -> Layout:
+    """The layout with these drives in it, written before it is used."""
+    before = await load_layout(world, layout_path)
+    if before is None:
+        ring = new_ring([drive.spec for drive in drives], part_power, replicas)
+        layout = Layout(new_id(world.dice), new_id(world.dice), ring, {one.spec.id: str(one.path) for one in drives})
+        fresh = list(drives)
+    else:
+        layout, fresh = await _joined(world, drives, before, replicas)
+    for drive in fresh:
+        await format_drive(world, drive.path, DriveIdentity(drive.spec.id, layout.cluster))
+    if layout != before:
+        await save_layout(world, layout_path, layout)
     return layout
 
 
-async def _start(cluster: Cluster, drives: Sequence[LocalDrive]) -> None:
-    """One that cannot start is away, and tried again as any other."""
+async def _joined(
+    world: World, drives: Sequence[DrivePath], before: Layout, replicas: int
+) -> tuple[Layout, list[DrivePath]]:
+    """What was known, the drives that are named for the first time, and those that were moved to another path."""
+    known = {drive.id for drive in before.ring.drives}
+    paths = dict(before.paths) or {drive.spec.id: str(drive.path) for drive in drives if drive.spec.id in known}
+    fresh: list[DrivePath] = []
     for drive in drives:
-        try:
-            await drive.start()
-        except OSError as error:
-            cluster.failed(drive, error)
+        path = str(drive.path)
+        if path in paths.values() or path in before.retired:
+            continue
+        marked = await marked_as(world, drive.path)
+        if marked is not None and marked.cluster == before.cluster and marked.drive in known:
+            paths[marked.drive] = path
+            continue
+        name = drive.spec.id if drive.spec.id not in paths else before.next_id(paths)
+        paths[name] = path
+        fresh.append(DrivePath(msgspec.structs.replace(drive.spec, id=name), drive.path))
+    if not fresh and paths == before.paths:
+        return before, fresh
+    layout = msgspec.structs.replace(before, paths=paths)
+    found = [spec for spec in before.ring.drives if spec.id in paths]  # paths were not always kept: one may be unknown
+    if fresh or len(found) < len(before.ring.drives):
+        specs = [*found, *(drive.spec for drive in fresh)]
+        ring = new_ring(specs, before.ring.part_power, replicas, before.ring)
+        layout = msgspec.structs.replace(layout, ring=ring, former=(before.ring, *before.former)[:FORMER_MAX])
+    return layout, fresh
 
 
-async def _load(world: World, path: Path) -> _Layout | None:
+async def _load_wish(world: World, path: Path) -> Wish:
     try:
-        written = await world.disk.read(path)
-        if b'"table":' in written:
-            old = msgspec.json.decode(written, type=_NamedLayout)
-            return _Layout(old.cluster, old.secret, _numbered(old.ring))
-        return msgspec.json.decode(written, type=_Layout)
+        return msgspec.json.decode(await world.disk.read(path), type=Wish)
     except FileNotFoundError:
-        return None
+        return Wish()
     except msgspec.DecodeError as error:
         raise Invalid("object.layout", f"{path} cannot be read: {error}.") from error
-
-
-def _numbered(old: _NamedRing) -> Ring:
-    places = {drive.id: place for place, drive in enumerate(old.drives)}
-    copies = len(old.table[0])
-    rows = b"".join(places[row[copy]].to_bytes(2, "little") for copy in range(copies) for row in old.table)
-    return Ring(old.part_power, old.replicas, old.drives, rows)

@@ -7,17 +7,20 @@ to finish behind the answer instead (`_late`), which the engine waits for when i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.drive import Drive
+from apus.services.object.freshness import Freshness
 from apus.services.object.logic import merge, ring
 from apus.services.object.logic.ring import Ring
-from apus.services.object.model import DriveFull, Place
-from apus.services.object.repairs import Repairs, Room
+from apus.services.object.model import CorruptCopy, DriveFull, Place, ReplacedCopy
+from apus.services.object.pace import Pace
+from apus.services.object.repairs import ROOMS, Key, Repairs, Room, Urgency
 
 T = TypeVar("T")
 
@@ -34,16 +37,37 @@ LATE_MAX: Final = 256
 
 
 class Cluster:
-    def __init__(self, world: World, the_ring: Ring, drives: Mapping[str, Drive], secret: bytes, node: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        the_ring: Ring,
+        drives: Mapping[str, Drive],
+        secret: bytes,
+        node: str,
+        former: Sequence[Ring] = (),
+    ) -> None:
         self.world, self.ring, self.drives, self.node = world, the_ring, dict(drives), node
-        self.repairs = Repairs(1 << the_ring.part_power)
+        self.repairs = Repairs(the_ring.parts, world.clock.monotonic_s)
+        self.pace = Pace(world.clock)
+        self.former = list(former)
+        """Rings whose drives may still hold what has not moved yet."""
+        self.freshness = Freshness(self.repairs, world.clock.monotonic_s)
+        self.repairs.on_whole = self._whole
+        self._forgetful: dict[str, set[int]] = {}
+        """Drives that may not hold all that they acknowledged, and the partitions of objects that this is true of."""
+        self.passed: tuple[float, float] | None = None
+        """When everything was last looked at (Unix time), and what that took."""
+        self.strays: dict[Key, tuple[str, ...]] = {}
+        """Drives that hold something of a partition and that no ring would ask."""
         self._secret = secret
         self._failed_s: dict[str, float] = {}
         self._late: set[asyncio.Future[Any]] = set()
         self._last_ticks = 0
 
     def place(self, *names: str) -> Place:
-        path_hash = ring.path_hash(self._secret, *names)
+        return self.place_of(ring.path_hash(self._secret, *names))
+
+    def place_of(self, path_hash: str) -> Place:
         return Place(ring.part_of(path_hash, self.ring.part_power), path_hash)
 
     def stamp(self) -> str:
@@ -55,11 +79,100 @@ class Cluster:
 
     def candidates(self, part: int) -> list[Drive]:
         """Where a copy may be, likeliest first; drives that failed a moment ago at the end."""
-        names = (*self.ring.primaries(part), *self.ring.handoffs(part))
+        names: Iterable[str] = (*self.ring.primaries(part), *self.ring.handoffs(part))
+        if self.former:
+            names = dict.fromkeys((*names, *(name for old in self.former for name in old.primaries(part))))
         drives = [self.drives[name] for name in names if name in self.drives]
         if not self._failed_s:
             return drives
         return sorted(drives, key=self.resting)
+
+    def everywhere(self, room: Room, part: int) -> list[Drive]:
+        """Every drive that may hold something of this partition."""
+        drives = self.candidates(part)
+        known = {drive.id for drive in drives}
+        names = self.strays.get((room, part), ())
+        return drives + [self.drives[name] for name in names if name in self.drives and name not in known]
+
+    def wished(self, part: int) -> list[Drive]:
+        """Who shall hold this partition now: its primaries, and for each that is away the next that is not."""
+        here = [drive for drive in self.primaries(part) if not self.is_away(drive)]
+        missing = self.copies - len(here)
+        if missing > 0:
+            spare = (self.drives[name] for name in self.ring.handoffs(part) if name in self.drives)
+            here += islice((drive for drive in spare if not self.is_away(drive)), missing)
+        return here
+
+    def is_away(self, drive: Drive) -> bool:
+        """It failed, and has not worked since."""
+        return drive.id in self._failed_s
+
+    def turn_to(self, new: Ring) -> None:
+        """Use this ring from now on; nothing is known to be where it has it."""
+        grown = new.part_power != self.ring.part_power
+        self.ring = new
+        if grown:
+            self.strays.clear()
+            self.repairs.reset(new.parts)
+        else:
+            self.repairs.doubt_everything(new.parts, loose=True)
+        for name in self._forgetful:
+            self._forgetful[name] = set(range(new.parts))
+
+    def forget(self, name: str) -> None:
+        """This drive is none of ours any more."""
+        self.drives.pop(name, None)
+        self._failed_s.pop(name, None)
+        self._forgetful.pop(name, None)
+
+    def lost(self, drive: Drive) -> None:
+        """What it held is short of a copy: have it copied to others."""
+        others_away = any(name != drive.id for name in self._failed_s)
+        parts = [part for part in range(self.ring.parts) if others_away or drive.id in self.ring.primaries(part)]
+        urgency = Urgency.ALONE if others_away else Urgency.SHORT
+        self.repairs.doubt(((room, part) for room in ROOMS for part in parts), urgency)
+
+    def returned(self, drive: Drive) -> None:
+        """It is in its place, and may hold anything: nothing is known until it was compared."""
+        self.worked(drive)
+        self._forgetful[drive.id] = set(range(self.ring.parts))
+        self.repairs.doubt_everything(self.ring.parts)
+
+    def trouble(self, drive: Drive, part: int, error: OSError) -> None:
+        """A drive did not give its copy of an object in this partition."""
+        if isinstance(error, CorruptCopy | ReplacedCopy):
+            if isinstance(error, CorruptCopy):
+                self._forgetful.setdefault(drive.id, set()).add(part)
+            self.repairs.add("objects", part)
+        else:
+            self.failed(drive, error)
+            self.repairs.suspect("objects", part)
+
+    def remembers(self, name: str, part: int) -> bool:
+        """Whether this drive, if it answers, is known to hold all objects here that it acknowledged."""
+        return part not in self._forgetful.get(name, ())
+
+    def remembers_all(self, name: str) -> bool:
+        return not self._forgetful.get(name)
+
+    def is_loose(self, room: Room, part: int) -> bool:
+        """Whether something acknowledged may be on fewer primaries than a quorum."""
+        return bool(self.former) or self.repairs.is_loose(room, part)
+
+    def doubt_s(self, room: Room, part: int) -> float:
+        """For how long copies here may have differed; 0 when they are known not to."""
+        since_s = self.repairs.since_s(room, part)
+        return 0.0 if since_s is None else max(self.world.clock.monotonic_s() - since_s, 0.001)
+
+    def saw(self, version: tuple[str, str]) -> None:
+        """New stamps are later than this version's, whatever the clock says."""
+        self._last_ticks = max(self._last_ticks, *map(merge.ticks_of, version))
+
+    def _whole(self, room: Room, part: int, window_s: float, whole: bool) -> None:
+        self.freshness.whole(window_s)
+        if whole and room == "objects":
+            for parts in self._forgetful.values():
+                parts.discard(part)
 
     def resting(self, drive: Drive) -> bool:
         failed_s = self._failed_s.get(drive.id)
@@ -75,10 +188,11 @@ class Cluster:
     def worked(self, drive: Drive) -> None:
         if self._failed_s.pop(drive.id, None) is not None:
             _log.info("a drive answers again", drive=drive.id)
+            self.repairs.retry()
 
     async def away(self) -> dict[str, float]:
         """Drive -> 1 when it failed and has not worked since, else 0: a metric."""
-        return {name: float(name in self._failed_s) for name in self.drives}
+        return {name: float(name in self._failed_s) for name in list(self.drives)}
 
     @property
     def copies(self) -> int:
@@ -97,16 +211,34 @@ class Cluster:
         attempt = _Attempt(self, act, candidates[self.copies :])
         await attempt.on(candidates[: self.copies])
         results = attempt.results
-        if attempt.running or len(results) < self.copies or not self._wished(part, attempt.asked):
-            self.repairs.add(room, part)
+        short = attempt.running or len(results) < self.copies
+        self.freshness.writes += 1
+        if short or not self._wished(room, part, attempt.asked):
+            self.short(room, part, attempt.succeeded, Urgency.SHORT if short else Urgency.DOUBT)
+        elif self._failed_s and self._is_loosening(part, attempt.succeeded):
+            self.repairs.loosen(room, part)
         if len(results) < self.quorum:
             shown = f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed."
             raise too_few(shown, attempt.errors)
         return results
 
-    def _wished(self, part: int, asked: Sequence[Drive]) -> bool:
+    def short(self, room: Room, part: int, held_by: Iterable[str], urgency: Urgency = Urgency.SHORT) -> None:
+        """A write was acknowledged, or may be, by these drives, which are not all primaries."""
+        self.freshness.short += 1
+        self.repairs.add(room, part, urgency, loose=self._is_loosening(part, held_by))
+
+    def _is_loosening(self, part: int, held_by: Iterable[str]) -> bool:
+        """Whether these are fewer primaries than a quorum."""
         primaries = self.ring.primaries(part)
-        return all(drive.id in primaries for drive in asked)
+        return sum(name in primaries for name in held_by) < self.quorum
+
+    def _wished(self, room: Room, part: int, asked: Sequence[Drive]) -> bool:
+        """Whether these are all whose it is; or stand in for those who are away, which repair knows of already."""
+        primaries = self.ring.primaries(part)
+        if all(drive.id in primaries for drive in asked):
+            return True
+        known = self.repairs.is_settled(room, part)
+        return known and {drive.id for drive in asked} == {drive.id for drive in self.wished(part)}
 
     async def settle(self) -> None:
         """Wait for what was left behind answers."""
@@ -132,6 +264,7 @@ class _Attempt(Generic[T]):
         self.results: list[T] = []
         self.errors: list[OSError] = []
         self.asked: list[Drive] = []
+        self.succeeded: list[str] = []
         self.running = 0
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._patience: asyncio.TimerHandle | None = None
@@ -159,6 +292,7 @@ class _Attempt(Generic[T]):
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         if error is None:
             self.results.append(work.result())
+            self.succeeded.append(drive.id)
             self._cluster.worked(drive)
         elif isinstance(error, OSError):
             self._cluster.failed(drive, error)

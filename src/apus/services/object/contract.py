@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,6 +38,10 @@ class ObjectEvents(Protocol):
 
     async def announce(self, event: ObjectEvent) -> None:
         """Durable when it returns.  The same one may come twice.  Raise Unavailable."""
+        ...
+
+    async def tell(self, kind: str, resource_id: str, details: dict[str, Any]) -> None:
+        """What happened to the store itself (`object.noun.verb`), for administrators.  Raise Unavailable."""
         ...
 
 

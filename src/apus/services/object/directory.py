@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.consistency import Reading
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.engine import READ_TIMEOUT_S
 from apus.services.object.logic.listed import listed_text
@@ -40,6 +41,8 @@ class Directory:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._cache: OrderedDict[tuple[str, str], tuple[float, IndexHead | None]] = OrderedDict()
+        self._behind_since_s: float | None = cluster.world.clock.monotonic_s()
+        """Since when changes may wait for the updater."""
         self._unreported: dict[str, dict[str, IndexHead | None]] = {}
         """By account and container; None where the totals have to be asked for."""
 
@@ -85,9 +88,23 @@ class Directory:
             await self.postpone(change)
 
     async def postpone(self, change: Change) -> None:
+        if self._behind_since_s is None:
+            self._behind_since_s = self.cluster.world.clock.monotonic_s()
         place = self.cluster.place(change.account, change.container)
         name = f"{self.cluster.stamp()}-{place.hash}"
         await self.cluster.spread("objects", place.part, lambda drive: drive.pending.add(name, change))
+
+    def saw(self, reading: Reading, account: str, container: str) -> None:
+        """A request read this index: its copies may differ, and changes may wait for the updater."""
+        kind, place = self.place(account, container)
+        reading.saw(self.cluster.doubt_s(kind, place.part))
+        if self._behind_since_s is not None:
+            reading.saw(self.cluster.world.clock.monotonic_s() - self._behind_since_s)
+
+    def caught_up(self, began_s: float) -> None:
+        """A pass that began then found that no drive keeps a change."""
+        if self._behind_since_s is not None and self._behind_since_s <= began_s:
+            self._behind_since_s = None
 
     async def head(self, account: str, container: str = "") -> IndexHead | None:
         """What it says about itself, deleted ones too."""
@@ -95,14 +112,14 @@ class Directory:
         if not self.cluster.repairs.suspects(kind, place.part):
             for drive in self.cluster.primaries(place.part):
                 if self.cluster.resting(drive):
-                    self.cluster.repairs.add(kind, place.part)
+                    self.cluster.repairs.suspect(kind, place.part)
                     continue
                 try:
                     async with asyncio.timeout(READ_TIMEOUT_S):
                         head = await drive.indexes.head(kind, place)
                 except OSError as error:
                     self.cluster.failed(drive, error)
-                    self.cluster.repairs.add(kind, place.part)
+                    self.cluster.repairs.suspect(kind, place.part)
                     continue
                 if head is not None:
                     return head
@@ -136,7 +153,7 @@ class Directory:
                         return rows
             except OSError as error:
                 self.cluster.failed(drive, error)
-                self.cluster.repairs.add(kind, place.part)
+                self.cluster.repairs.suspect(kind, place.part)
         return []
 
     async def rows(self, account: str, container: str, after: str, limit: int) -> Sequence[Row]:
@@ -149,7 +166,7 @@ class Directory:
                         return await drive.indexes.rows(kind, place, after, limit)
             except OSError as error:
                 self.cluster.failed(drive, error)
-                self.cluster.repairs.add(kind, place.part)
+                self.cluster.repairs.suspect(kind, place.part)
         return []
 
     async def heads_here(self, kind: IndexKind) -> AsyncIterator[IndexHead]:

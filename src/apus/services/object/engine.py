@@ -16,13 +16,15 @@ import msgspec
 
 from apus.kernel.errors import Invalid, NotFound, Unavailable
 from apus.services.object.cluster import Cluster, ask_each, too_few
+from apus.services.object.consistency import READING, Level, noted
 from apus.services.object.drivers.drive import CopyWriter, Drive
 from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.logic.hidden import described
 from apus.services.object.logic.merge import merge
-from apus.services.object.model import STRIDE_BYTES, CorruptCopy, Head, Meta, Place, ReplacedCopy
+from apus.services.object.model import STRIDE_BYTES, Head, Meta, Place, ReplacedCopy
 from apus.services.object.strides import strides
+from apus.services.object.strong import newest_of_quorum, outrank
 
 OBJECT_BYTES_MAX: Final = 5 * (1 << 30) + 2
 """As Swift's default `max_file_size`."""
@@ -86,6 +88,9 @@ class Engine:
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
         """Write it; when `data` raises, nothing is left."""
         place = self.cluster.place(intent.account, intent.container, intent.name)
+        reading = READING.get()
+        if reading is not None and reading.level is Level.STRONG:
+            await outrank(self.cluster, place)
         md5 = hashlib.md5(usedforsecurity=False)
         body = strides(data, intent.size_bytes, OBJECT_BYTES_MAX)
         first = await anext(body, b"")
@@ -93,7 +98,7 @@ class Engine:
             checksums = await self._digest(md5, first)
             head = self._head(intent, len(first), md5, checksums)
             await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, head, first))
-            return head
+            return noted(head)
         upload = _Upload(self.cluster, place)
         try:
             await unbroken(upload.open())
@@ -105,7 +110,7 @@ class Engine:
                 checksums += sums
             head = self._head(intent, size, md5, checksums)
             await unbroken(upload.commit(head))
-            return head
+            return noted(head)
         finally:
             await unbroken(upload.close())
 
@@ -115,13 +120,27 @@ class Engine:
         found = await self.locate(place, newest=newest)
         return None if found is None or found.head.gone else found
 
-    async def locate(self, place: Place, *, newest: bool = False) -> Found | None:
-        """The version in this place, a tombstone too."""
+    async def locate(self, place: Place, *, newest: bool = False, upto_bytes: int = AT_HAND_BYTES) -> Found | None:
+        """The version in this place, a tombstone too: as fresh as the request asks for; small ones with their bytes."""
+        reading = READING.get()
+        if reading is None:
+            return await self._look(place, newest, upto_bytes)
+        if reading.level is not Level.STRONG:
+            doubt_s = self.cluster.doubt_s("objects", place.part)
+            found = await self._look(place, newest, upto_bytes)
+            if reading.is_met_by(found.head if found else None):
+                reading.saw(doubt_s)
+                return found
+        sure = await newest_of_quorum(self.cluster, place)
+        return None if sure is None else Found(place, *sure)
+
+    async def _look(self, place: Place, newest: bool, upto_bytes: int) -> Found | None:
+        """One copy, or all where one may not be enough."""
         if not newest and not self.cluster.repairs.suspects("objects", place.part):
             found = await self._first(place)
             if found is not None:
                 return found
-        return await self._newest(place, AT_HAND_BYTES)
+        return await self._newest(place, upto_bytes)
 
     async def read(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
         """Bytes of the version that was found; another copy takes over where one fails."""
@@ -153,32 +172,32 @@ class Engine:
     ) -> Removed:
         """Leave a tombstone.  Raise NotFound when there is nothing (or no longer that version) to delete."""
         place = self.cluster.place(account, container, name)
-        found = await self._newest(place, 0)
+        found = await self.locate(place, newest=True, upto_bytes=0)
         if found is None or found.head.gone or (if_stamp is not None and found.head.changed != if_stamp):
             raise NotFound("object.absent", "The resource could not be found.")
         tombstone = Head(account, container, name, stamp or self.cluster.stamp(), gone=True)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, tombstone, b""))
-        return Removed(tombstone, found.head)
+        return Removed(noted(tombstone), found.head)
 
     async def describe(
         self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
     ) -> Head:
         """Replace the metadata, keep the bytes, and of the system's headers those not named; an empty one removes."""
         place = self.cluster.place(account, container, name)
-        found = await self._newest(place, 0)
+        found = await self.locate(place, newest=True, upto_bytes=0)
         if found is None or found.head.gone:
             raise NotFound("object.absent", "The resource could not be found.")
         shown = content_type or found.head.shown_type
         kept = described(found.head.shown_headers, headers)
         meta = Meta(found.head.stamp, self.cluster.stamp(), shown, kept)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.describe(place, meta))
-        return msgspec.structs.replace(found.head, meta=meta)
+        return noted(msgspec.structs.replace(found.head, meta=meta))
 
     async def _first(self, place: Place) -> Found | None:
         """The first primary that has it.  A missing or failing copy is noted, so the next reader asks them all."""
         for drive in self.cluster.primaries(place.part):
             if self.cluster.resting(drive):
-                self.cluster.repairs.add("objects", place.part)
+                self.cluster.repairs.suspect("objects", place.part)
                 continue
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
@@ -214,12 +233,14 @@ class Engine:
             raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
         if best is not None:
             held = [
-                answer[0].version == best.head.version
+                answer is not None and answer[0].version == best.head.version
                 for drive, answer in zip(drives, answers, strict=True)
-                if drive.id in primaries and isinstance(answer, tuple)
+                if drive.id in primaries and not isinstance(answer, OSError)
             ]
-            if len(held) < self.cluster.copies or not all(held):
+            if not all(held):
                 self.cluster.repairs.add("objects", place.part)
+            elif len(held) < self.cluster.copies:
+                self.cluster.repairs.suspect("objects", place.part)
         return best
 
     async def _alike(self, place: Place, drives: Sequence[Drive], upto_bytes: int) -> Found | None:
@@ -240,9 +261,7 @@ class Engine:
         return Found(place, got[0], first, got[1]) if got is not None and got[0].version == version else None
 
     def _note(self, drive: Drive, place: Place, error: OSError) -> None:
-        if not isinstance(error, CorruptCopy | ReplacedCopy):
-            self.cluster.failed(drive, error)
-        self.cluster.repairs.add("objects", place.part)
+        self.cluster.trouble(drive, place.part, error)
 
     async def _digest(self, md5: _Hash, data: bytes | memoryview) -> bytes:
         def work() -> bytes:
@@ -304,7 +323,7 @@ class _Upload:
     async def commit(self, head: Head) -> None:
         await self._on_each(lambda writer: writer.commit(head))
         if set(self._writers) != set(self._cluster.ring.primaries(self._place.part)):
-            self._cluster.repairs.add("objects", self._place.part)
+            self._cluster.short("objects", self._place.part, self._writers)
 
     async def close(self) -> None:
         """Leave nothing of what was not committed."""

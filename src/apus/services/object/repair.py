@@ -6,12 +6,14 @@ drive lacks travels.  Running it twice, or on two nodes at once, is harmless: ev
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.drivers.drive import Drive
+from apus.services.object.logic.heal import Plan, Version, plan
 from apus.services.object.logic.merge import TICKS_PER_S, make_stamp
 from apus.services.object.model import (
     STRIDE_BYTES,
@@ -24,9 +26,12 @@ from apus.services.object.model import (
     Place,
     ReplacedCopy,
 )
+from apus.services.object.pace import Pace
 
 ASK_TIMEOUT_S: Final = 60.0
 ROWS_AT_ONCE: Final = 1_000
+AT_ONCE: Final = 8
+"""Objects of a partition that are copied side by side: their syncs are shared."""
 
 RECLAIM_AGE_S: Final = 7 * 86_400.0
 """Tombstones are kept so long.  A drive that was away for longer has to come back empty."""
@@ -37,68 +42,106 @@ class Outcome:
     """What a repair did; `whole` when every primary is now known to have everything."""
 
     whole: bool = True
+    settled: bool = True
+    """Whoever shall hold it now, while drives are away, does."""
     copied: int = 0
     dropped: int = 0
 
 
 async def heal_objects(cluster: Cluster, part: int) -> Outcome:
-    primaries = cluster.primaries(part)
-    drives = cluster.candidates(part)
+    drives = cluster.everywhere("objects", part)
     digests = await ask_each(drives, lambda drive: drive.copies.digest(part), ASK_TIMEOUT_S)
-    outcome = Outcome(whole=len(primaries) == len(cluster.ring.primaries(part)))
-    by_drive = dict(zip((drive.id for drive in drives), digests, strict=True))
-    outcome.whole &= not any(isinstance(by_drive[drive.id], OSError) for drive in primaries)
-    known = [digest for digest in digests if isinstance(digest, int)]
-    of_primaries = {by_drive[drive.id] for drive in primaries}
-    elsewhere = [by_drive[drive.id] for drive in drives if drive not in primaries]
-    if outcome.whole and len(of_primaries) == 1 and not any(elsewhere):
+    answering = {drive.id: digest for drive, digest in zip(drives, digests, strict=True) if isinstance(digest, int)}
+    primaries = cluster.ring.primaries(part)
+    wished = {drive.id for drive in cluster.wished(part)}
+    outcome = Outcome(whole=all(name in answering and name in wished for name in primaries))
+    of_primaries = {answering.get(name) for name in primaries}
+    elsewhere = [digest for name, digest in answering.items() if name not in primaries]
+    outcome.settled = len(wished) == cluster.copies and all(name in answering for name in wished)
+    if not any(answering.values()) or (outcome.whole and len(of_primaries) == 1 and not any(elsewhere)):
         return outcome
-    if not any(known):
-        return outcome
-    inventories: dict[str, Mapping[str, tuple[str, str]]] = {}
-    reachable = [drive for drive, digest in zip(drives, digests, strict=True) if isinstance(digest, int)]
-    answers = await ask_each(reachable, lambda drive: drive.copies.inventory(part), ASK_TIMEOUT_S)
-    for drive, answer in zip(reachable, answers, strict=True):
-        if isinstance(answer, OSError):
-            outcome.whole = False
-        else:
-            inventories[drive.id] = answer
-    holders = [drive for drive in reachable if drive.id in inventories]
-    for path_hash in sorted({name for found in inventories.values() for name in found}):
-        await _heal_object(cluster, Place(part, path_hash), holders, inventories, outcome)
+    healing = _Healing(cluster, part, outcome)
+    await healing.take_stock([drive for drive in drives if drive.id in answering])
+    await healing.run()
     return outcome
 
 
-async def _heal_object(
+class _Healing:
+    """One partition whose copies differ."""
+
+    def __init__(self, cluster: Cluster, part: int, outcome: Outcome) -> None:
+        self._cluster, self._part, self._outcome = cluster, part, outcome
+        self._primaries = cluster.ring.primaries(part)
+        self._held: dict[str, Mapping[str, Version]] = {}
+        self._unlisted: set[str] = set()
+        """Hashes whose rows may be in no listing yet: their copies promise that too."""
+        self._wished: list[str] = []
+        self._spare: list[str] = []
+
+    async def take_stock(self, drives: Sequence[Drive]) -> None:
+        for drive in drives:  # one after the other: each takes a while, and clients should have their turn
+            (answer,) = await ask_each([drive], lambda drive: drive.copies.inventory(self._part), ASK_TIMEOUT_S)
+            if not isinstance(answer, OSError):
+                self._held[drive.id] = answer
+            await asyncio.sleep(0)
+        self._outcome.whole &= all(name in self._held for name in self._primaries)
+        promised = await ask_each(drives, lambda drive: drive.copies.unlisted(), ASK_TIMEOUT_S)
+        self._unlisted = {name for answer in promised if not isinstance(answer, OSError) for name in answer}
+        wished = self._cluster.wished(self._part)
+        self._wished = [drive.id for drive in wished if drive.id in self._held]
+        self._outcome.settled = len(self._wished) == self._cluster.copies
+        handoffs = self._cluster.ring.handoffs(self._part)
+        self._spare = [name for name in handoffs if name in self._held and name not in self._wished]
+
+    async def run(self) -> None:
+        hashes = sorted({name for found in self._held.values() for name in found})
+        answering = frozenset(self._held)
+        todo: list[tuple[Place, Plan]] = []
+        for path_hash in hashes:
+            versions = {name: found[path_hash] for name, found in self._held.items() if path_hash in found}
+            wanted = plan(versions, primaries=self._primaries, wished=self._wished, answering=answering)
+            if not wanted.is_done:
+                todo.append((Place(self._part, path_hash), wanted))
+        for at in range(0, len(todo), AT_ONCE):
+            await asyncio.gather(*(self._object(place, wanted) for place, wanted in todo[at : at + AT_ONCE]))
+
+    async def _object(self, place: Place, wanted: Plan) -> None:
+        """Bring the newest version to whoever lacks it, then take it from where it does not belong."""
+        drives, at_home = self._cluster.drives, True
+        for name in wanted.lacking:
+            if await self._copy(place, wanted, name):
+                self._outcome.copied += 1
+                continue
+            self._outcome.whole = self._outcome.settled = at_home = False
+            spare = next((one for one in self._spare if self._held[one].get(place.hash) != wanted.newest), None)
+            if spare is not None and name in self._primaries:  # full, or read-only: it is still short of a copy
+                self._outcome.copied += await self._copy(place, wanted, spare)
+        for name in wanted.strays if at_home else ():
+            if name in drives:
+                self._outcome.dropped += await _drop(drives[name], place, self._held[name][place.hash])
+
+    async def _copy(self, place: Place, wanted: Plan, target: str) -> bool:
+        drives, pace = self._cluster.drives, self._cluster.pace
+        sources = [drives[name] for name in wanted.sources if name in drives]
+        if target not in drives:
+            return False
+        copied = await copy_version(self._cluster, place, wanted.newest, sources, drives[target], pace)
+        if copied and place.hash not in self._unlisted:
+            drives[target].copies.listed(place, max(wanted.newest))
+        return copied
+
+
+async def copy_version(
     cluster: Cluster,
     place: Place,
-    drives: Sequence[Drive],
-    inventories: Mapping[str, Mapping[str, tuple[str, str]]],
-    outcome: Outcome,
-) -> None:
-    """Bring the newest version to every primary, then take it from where it does not belong."""
-    versions = {drive.id: inventories[drive.id].get(place.hash) for drive in drives}
-    newest = max(version for version in versions.values() if version is not None)
-    sources = [drive for drive in drives if versions[drive.id] == newest]
-    primaries = cluster.primaries(place.part)
-    lacking = [drive for drive in primaries if versions.get(drive.id) != newest]
-    for drive in lacking:
-        if drive.id not in inventories or not await _copy(place, newest, sources, drive, cluster):
-            outcome.whole = False
-        else:
-            outcome.copied += 1
-    if not outcome.whole:
-        return
-    strays = [drive for drive in drives if drive not in primaries and versions[drive.id] is not None]
-    for drive in strays:
-        version = versions[drive.id]
-        assert version is not None
-        outcome.dropped += await _drop(drive, place, version)
-
-
-async def _copy(
-    place: Place, version: tuple[str, str], sources: Sequence[Drive], target: Drive, cluster: Cluster
+    version: Version,
+    sources: Sequence[Drive],
+    target: Drive,
+    pace: Pace | None = None,
 ) -> bool:
+    """Bring this version, or a newer one, to the target from any of the sources; whether that was possible."""
+    if pace is not None:
+        await pace.turn()
     for source in sources:
         try:
             got = await source.copies.fetch(place)
@@ -108,14 +151,18 @@ async def _copy(
             if head.version < version:
                 continue
             if data is not None:
+                if pace is not None:
+                    await pace.spend(head.size_bytes)
                 await target.copies.store(place, head, data)
             else:
-                await _stream(place, head, source, target)
+                await _stream(place, head, source, target, pace)
             if head.meta is not None:
                 await target.copies.describe(place, head.meta)
+            if pace is not None:
+                pace.made(head.size_bytes)
             return True
-        except CorruptCopy:
-            cluster.repairs.add("objects", place.part)
+        except CorruptCopy as error:
+            cluster.trouble(source, place.part, error)
         except ReplacedCopy:
             return False  # the next pass sees the version that came
         except OSError:
@@ -123,7 +170,7 @@ async def _copy(
     return False
 
 
-async def _stream(place: Place, head: Head, source: Drive, target: Drive) -> None:
+async def _stream(place: Place, head: Head, source: Drive, target: Drive, pace: Pace | None) -> None:
     present = await target.copies.head(place)
     if present is not None and present.stamp >= head.stamp:
         return
@@ -134,6 +181,8 @@ async def _stream(place: Place, head: Head, source: Drive, target: Drive) -> Non
             parts.append(chunk)
             held += len(chunk)
             if held >= STRIDE_BYTES:
+                if pace is not None:
+                    await pace.spend(held)
                 await writer.write(b"".join(parts))
                 held, parts = 0, []
         if parts:
@@ -169,30 +218,32 @@ def reclaim_before(cluster: Cluster) -> str:
 
 
 async def heal_index(cluster: Cluster, kind: IndexKind, place: Place) -> Outcome:
-    """Merge all copies of one index into each primary."""
-    primaries = cluster.primaries(place.part)
-    drives = cluster.candidates(place.part)
-    digests = await ask_each(drives, lambda drive: drive.indexes.digest(kind, place), ASK_TIMEOUT_S)
-    by_drive = {drive.id: digest for drive, digest in zip(drives, digests, strict=True)}
-    outcome = Outcome(whole=not any(isinstance(by_drive[drive.id], OSError) for drive in primaries))
-    outcome.whole &= len(primaries) == len(cluster.ring.primaries(place.part))
-    holders = [drive for drive in drives if isinstance(by_drive[drive.id], int) and by_drive[drive.id]]
-    strays = [drive for drive in holders if drive not in primaries]
-    if len({by_drive[drive.id] for drive in primaries}) == 1 and not strays:
+    """Merge all copies of one index into each drive that shall hold it."""
+    drives = cluster.everywhere(kind, place.part)
+    primaries, wished = cluster.ring.primaries(place.part), cluster.wished(place.part)
+    asked = await ask_each(drives, lambda drive: drive.indexes.digest(kind, place), ASK_TIMEOUT_S)
+    digests = {drive.id: digest for drive, digest in zip(drives, asked, strict=True) if isinstance(digest, int)}
+    here = {drive.id for drive in wished}
+    outcome = Outcome(whole=all(name in digests and name in here for name in primaries))
+    outcome.settled = len(here) == cluster.copies and all(name in digests for name in here)
+    holders = [drive for drive in drives if digests.get(drive.id)]
+    strays = [drive for drive in holders if drive.id not in primaries]
+    if outcome.whole and len({digests[name] for name in primaries}) == 1 and not strays:
         return outcome
-    for source in holders:
-        for target in primaries:
-            if target is source or isinstance(by_drive[target.id], OSError):
+    known = {digests.get(drive.id) for drive in (*wished, *holders)}
+    for source in holders if len(known) > 1 else ():
+        for target in wished:
+            if target is source or target.id not in digests:
                 continue
             try:
                 outcome.copied += await _merge_index(kind, place, source, target)
             except OSError:
-                outcome.whole = False
+                outcome.whole = outcome.settled = False
     if outcome.whole:
         for drive in strays:
             try:
                 # It may have grown meanwhile: what is not in the primaries yet stays.
-                if await drive.indexes.digest(kind, place) == by_drive[drive.id]:
+                if await drive.indexes.digest(kind, place) == digests[drive.id]:
                     await drive.indexes.drop(kind, place)
                     outcome.dropped += 1
             except OSError:

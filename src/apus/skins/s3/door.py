@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apus.kernel.errors import CloudError
 from apus.kernel.log import get_logger
+from apus.services.object import consistency
+from apus.services.object.consistency import READING
 from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.service import Objects
 from apus.skins.s3 import cors, rights, website
@@ -117,10 +119,14 @@ class S3Door:
         if operation.proves:
             request.proof = await self.authority.prove(request)
             request.caller = request.proof.caller
+        reading = consistency.asked(request.headers, of_object=bool(request.key))
+        READING.set(reading)
         if request.bucket and operation.on_bucket:
             await self.enter(request)
         self._permit(request, operation)
         reply = await operation.to(request)
+        if request.bucket and not request.key:
+            self.objects.directory.saw(reading, request.account, request.bucket)
         if "origin" in request.headers and request.bucket:
             return cors.with_headers(request, reply)
         return reply
@@ -164,6 +170,10 @@ class S3Door:
         ]
         data = reply.body if isinstance(reply.body, bytes) and status not in _BODILESS else b""
         sized = reply.stream is not None or status in _BODILESS
+        reading = READING.get()
+        if reading is not None:
+            shown = reading.headers(wrote=request.method not in ("GET", "HEAD") and status < 300)
+            headers += [(name.encode(), value.encode()) for name, value in shown.items()]
         if reply.content_type is not None and (data or reply.stream is not None or request.method == "HEAD"):
             headers.append((b"content-type", _clean(reply.content_type)))
         for name, value in reply.headers.items():

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from apus.kernel.errors import CloudError
+from apus.services.object import consistency
 from apus.services.object.api import cors, signed, web
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.faults import FAULTS, HTML
+from apus.services.object.consistency import READING, Reading
 from apus.services.object.service import Objects
 from apus.wire.route import ApiRequest, Reply
 
@@ -23,17 +25,31 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
             ask = Ask.of(request)
         except CloudError as error:
             return traced(request, refusal(request, error))
+        reading: Reading | None = None
         try:
+            reading = consistency.asked(ask.headers, of_object=bool(ask.name))
+            READING.set(reading)  # for as long as the reply is sent: each request is a task of its own
             url = await signed.temp_url(ask)
             reply = await web.served(ask, handler) or await handler(ask)
             if url is not None:
                 reply = signed.signed_reply(ask, url, reply)
         except CloudError as error:
             reply = refusal(request, error)
+        if reading is not None:
+            reply = _told(ask, reading, reply)
         return traced(request, await cors.with_origin(ask, reply))
 
     handle.__name__ = getattr(handler, "__name__", "")
     return handle
+
+
+def _told(ask: Ask, reading: Reading, reply: Reply) -> Reply:
+    """What it got, and how old it may be."""
+    if not ask.name:
+        ask.service.directory.saw(reading, ask.account, ask.container)
+    wrote = ask.method not in ("GET", "HEAD", "OPTIONS") and (reply.status or 200) < 300
+    shown = reading.headers(wrote=wrote)
+    return dataclasses.replace(reply, headers={**reply.headers, **shown})
 
 
 def plain_door(handler: Callable[[ApiRequest], Awaitable[Reply]]) -> Callable[[ApiRequest], Awaitable[Reply]]:

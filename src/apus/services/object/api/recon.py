@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from apus.kernel.errors import NotFound
+from apus.services.object.repair_status import repair_status
 from apus.services.object.service import Objects
 from apus.wire.route import ApiRequest, Reply
 
@@ -51,6 +52,32 @@ async def _async(service: Objects) -> Any:
     return {"async_pending": count}
 
 
+async def _replication(service: Objects) -> Any:
+    """As `swift-recon --replication` reads it: the last pass, and what is left to do."""
+    cluster = service.cluster
+    status = await repair_status(cluster)
+    doubted = sum(room == "objects" for room, _ in cluster.repairs.waiting())
+    ended_s, took_s = cluster.passed or (0.0, 0.0)
+    stats = {
+        "attempted": cluster.ring.parts,
+        "success": cluster.ring.parts - doubted,
+        "failure": doubted,
+        "failure_nodes": {name: {} for name in status.drives_away},
+        "rsync": status.copies_made,
+        "copies_at_risk": status.copies_at_risk,
+        "copies_to_make": status.copies_to_make,
+        "copies_per_s": status.copies_per_s,
+        "seconds_left": status.seconds_left,
+    }
+    return {
+        "object_replication_last": ended_s,
+        "object_replication_time": took_s / 60,
+        "replication_last": ended_s,
+        "replication_time": took_s,
+        "replication_stats": stats,
+    }
+
+
 VERSION: Final = "2.36.0"
 """The Swift whose API this is."""
 
@@ -61,6 +88,8 @@ _TOLD: Final[Mapping[str, Callable[[Objects], Awaitable[Any]]]] = {
     "devices": _devices,
     "unmounted": _unmounted,
     "async": _async,
+    "replication": _replication,
+    "replication/object": _replication,
 }
 
 

@@ -149,7 +149,7 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
         ("swift-info", "/info", (Route("GET", "", plain_door(show_info), may="object:any"),)),
         ("swift-health", "/healthcheck", (Route("GET", "", plain_door(show_health), may="object:any"),)),
         ("swift-domains", "/crossdomain.xml", (Route("GET", "", plain_door(show_cross_domain), may="object:any"),)),
-        ("swift-recon", "/recon", (Route("GET", "/{what}", plain_door(recon.show), may="object:recon"),)),
+        ("swift-recon", "/recon", (Route("GET", "/{what:path}", plain_door(recon.show), may="object:recon"),)),
     )
     return tuple(
         Api(

@@ -86,6 +86,10 @@ class Copies(Protocol):
         """Equal on two drives when they hold the same versions in this partition."""
         ...
 
+    async def census(self) -> Mapping[int, tuple[int, int]]:
+        """Of each partition that is here, how many versions it has, and the digest of them."""
+        ...
+
     async def inventory(self, part: int) -> Mapping[str, tuple[str, str]]:
         """Version by hash."""
         ...

@@ -1,4 +1,4 @@
-"""The indexes of one drive: `containers/PARTITION/HASH.db` and `accounts/PARTITION/HASH.db`.
+"""The indexes of one drive.  Where their files are is in `index_places.py`.
 
 Changes to one index that arrive while another is being committed wait and are committed together: one sync for all.
 What is only noted waits in memory for a `flush`, or for the next who reads that index: hundreds of rows are merged in
@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import Fence
+from apus.services.object.drivers.index_places import IndexPlaces
 from apus.services.object.drivers.sqlite_index import Connect, IndexFile, connect_file
 from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.model import (
@@ -36,6 +37,8 @@ from apus.services.object.model import (
 )
 
 T = TypeVar("T")
+
+KINDS: Final[tuple[IndexKind, ...]] = ("accounts", "containers")
 
 NOTED_MAX: Final = 1 << 14
 """Changes that are noted for one index; past it, who brings one waits until it is committed."""
@@ -55,12 +58,17 @@ _Ticket = tuple[Change, "asyncio.Future[IndexHead]"]
 
 
 class SqliteIndexes:
-    def __init__(self, world: World, root: Path, fence: Fence, connect: Connect = connect_file) -> None:
+    def __init__(
+        self, world: World, root: Path, fence: Fence, *, part_power: int, connect: Connect = connect_file
+    ) -> None:
         self._world, self._root, self._fence, self._connect = world, root, fence, connect
+        self._places = IndexPlaces(world.disk, root, part_power)
         self._open: OrderedDict[str, IndexFile] = OrderedDict()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._waiting: dict[str, list[_Ticket]] = {}
         self._noted: dict[str, list[Change]] = {}
+        self._gate = asyncio.Event()
+        self._gate.set()
 
     async def apply(self, kind: IndexKind, place: Place, change: Change) -> IndexHead:
         await self._fence.check()
@@ -123,26 +131,57 @@ class SqliteIndexes:
             if name in self._noted:
                 return  # it is being used
             await self._forget(name)
+            path = self._path(name)
+            await self._settle(path)
             for suffix in ("", "-wal", "-shm"):
-                await self._world.disk.remove(self._root / f"{name}{suffix}")
+                await self._world.disk.remove(path.with_name(path.name + suffix))
 
     async def parts(self, kind: IndexKind) -> Sequence[int]:
         await self._fence.check()
-        return sorted(int(name) for name in await self._world.disk.names(self._root / kind) if name.isdigit())
+        return await self._places.parts(kind)
 
     async def places(self, kind: IndexKind, part: int) -> Sequence[Place]:
         await self._fence.check()
-        names = await self._world.disk.names(self._root / kind / str(part))
-        return [Place(part, name[:-3]) for name in names if name.endswith(".db")]
+        return await self._places.places(kind, part)
+
+    async def repartition(self, part_power: int) -> None:
+        """Keep files by these partitions from now on.  Who asks meanwhile waits."""
+        self._gate.clear()
+        try:
+            for lock, _ in list(self._locks.values()):
+                async with lock:
+                    pass
+            for name in list(self._open):
+                await self._forget(name)
+            self._places.part_power, self._places.settled = part_power, False
+        finally:
+            self._gate.set()
+
+    async def settle(self) -> None:
+        """Move what is still in the directory of a partition that was cut in two."""
+        if self._places.settled:
+            return
+        await self._fence.check()
+        power = self._places.part_power
+        for kind in KINDS:
+            for path_hash in await self._places.strays(kind):
+                async with self._alone(f"{kind}/{path_hash}"):
+                    await self._settle(self._places.path(kind, path_hash))
+        self._places.settled = power == self._places.part_power
+
+    async def forget(self) -> None:
+        """The drive may hold other files than it did.  What is noted is merged into whatever is there."""
+        self._places.settled = False
+        for name in list(self._open):
+            async with self._alone(name):
+                await self._forget(name)
 
     async def close(self) -> None:
         try:
             await self.flush()
         except DriveTrouble as error:
             _log.warning("not flushed", drive=str(self._root), error=str(error))
-        for name in list(self._open):
-            async with self._alone(name):
-                await self._forget(name)
+        await self.forget()
 
     async def _commit(self, name: str, tickets: list[_Ticket]) -> None:
         """All who wait get the head, or the failure."""
@@ -187,12 +226,13 @@ class SqliteIndexes:
 
     async def _on(self, name: str, work: Callable[[IndexFile], T], *, make: bool) -> T | None:
         """Run this on the open file; None when there is none and it shall not be made."""
-        index, path = self._open.get(name), self._root / name
+        index, path = self._open.get(name), self._path(name)
         try:
             if index is None:
+                there = await self._world.disk.stat(path) is not None or await self._settle(path)
                 if make:
                     await self._world.disk.make_directory(path.parent)
-                elif await self._world.disk.stat(path) is None:
+                elif not there:
                     return None
                 index = self._open[name] = await unbroken(
                     self._world.run.in_thread(lambda: IndexFile(path, self._connect))
@@ -214,7 +254,7 @@ class SqliteIndexes:
             return DriveFull(errno.ENOSPC, str(error))
         await self._forget(name)
         if code in _CORRUPT or not isinstance(error, sqlite3.Error):
-            path = self._root / name
+            path = self._path(name)
             aside = self._root / "quarantine" / f"{path.name}-{int(self._world.clock.now_s() * 1000)}"
             await self._world.disk.make_directory(aside.parent)
             for suffix in ("-wal", "-shm"):
@@ -241,8 +281,25 @@ class SqliteIndexes:
             except sqlite3.Error:
                 self._fence.doubt()
 
+    async def _settle(self, path: Path) -> bool:
+        """Move the file here if it is still where it was; whether it is here now."""
+        old = await self._places.former(path)
+        if old is None:
+            return False
+        if await self._world.disk.stat(old.with_name(old.name + "-wal")) is not None:  # a crash left it: take it in
+            left = await unbroken(self._world.run.in_thread(lambda: IndexFile(old, self._connect)))
+            await self._world.run.in_thread(left.close)
+        await self._world.disk.make_directory(path.parent)
+        await self._world.disk.rename_synced(old, path)
+        return True
+
+    def _path(self, name: str) -> Path:
+        kind, _, path_hash = name.partition("/")
+        return self._places.path("accounts" if kind == "accounts" else "containers", path_hash)
+
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
+        await self._gate.wait()
         lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
         self._locks[name] = lock, users + 1
         try:
@@ -257,5 +314,5 @@ class SqliteIndexes:
 
 
 def _name(kind: IndexKind, place: Place) -> str:
-    """Of the file, below the drive's root."""
-    return f"{kind}/{place.part}/{place.hash}.db"
+    """Whatever its partition is: that changes when partitions are cut in two."""
+    return f"{kind}/{place.hash}"

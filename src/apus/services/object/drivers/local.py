@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -14,7 +15,14 @@ from apus.services.object.drivers.indexes import SqliteIndexes
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.copies import VolumeCopies
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
-from apus.services.object.model import Change, DriveTrouble
+from apus.services.object.model import Change, DriveTrouble, trouble_of
+
+PROBE: Final = "probe"
+"""A file that is written to find out whether the drive takes writes."""
+
+
+COMPARING: Final = "comparing"
+"""A file that is there from a return of the drive until it was compared: it may not hold all that it acknowledged."""
 
 
 class LocalDrive:
@@ -34,21 +42,57 @@ class LocalDrive:
         self.id, self.root = identity.drive, root
         self._fence = fence = Fence(world, root, identity, reserve_bytes)
         self.copies = VolumeCopies(world, root, fence, part_power=part_power, volume_bytes=volume_bytes)
-        self.indexes = SqliteIndexes(world, root, fence, connect)
+        self.indexes = SqliteIndexes(world, root, fence, part_power=part_power, connect=connect)
         self.pending = FilePending(world, root, fence)
+        self.on_return: Callable[[], None] = lambda: None
+        """Hears that the drive is in its place again, and may hold other things than it did."""
+        self.comparing = False
+        self._disk = world.disk
+        fence.on_return = self._returned
 
     async def start(self) -> None:
         """Read what is there.  Raise DriveTrouble unless it is the drive."""
         await self.copies.start()
+        self.comparing = await self._disk.stat(self.root / COMPARING) is not None
 
     async def free_bytes(self) -> int:
         """Raise DriveTrouble unless the drive is there."""
         return await self._fence.free_bytes()
 
-    def forget(self) -> None:
-        """The drive may hold other things than it did."""
+    async def look(self, *, write: bool) -> None:
+        """Look now whether it is there, and also whether it takes writes.  Raise DriveTrouble."""
+        await self._fence.look()
+        if write:
+            try:
+                await self._disk.write_synced(self.root / PROBE, b"")
+            except OSError as error:
+                raise trouble_of(error) from error
+
+    async def forget(self) -> None:
+        """The drive may hold other things than it did.  Raise DriveTrouble."""
         self._fence.doubt()
+        await self._returned()
+
+    async def compared(self) -> None:
+        """It holds all that it should."""
+        await self._disk.remove(self.root / COMPARING)
+        self.comparing = False
+
+    async def repartition(self, part_power: int) -> None:
+        """Count and keep by these partitions from now on; who asks meanwhile waits.  Works on one that is away, too."""
+        await self.copies.repartition(part_power)
+        await self.indexes.repartition(part_power)
+
+    async def _returned(self) -> None:
+        try:
+            await self._disk.write_synced(self.root / COMPARING, b"")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise trouble_of(error) from error
+        self.comparing = True
         self.copies.forget()
+        await self.indexes.forget()
+        self.on_return()
 
     async def close(self) -> None:
         await self.copies.close()

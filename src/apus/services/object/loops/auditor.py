@@ -33,11 +33,13 @@ class Auditor:
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
-        drive = self.cluster.drives[key]
+        drive = self.cluster.drives.get(key)
+        if drive is None:
+            return  # it was removed meanwhile
         try:
             for part in await drive.copies.parts():
                 for path_hash in await drive.copies.inventory(part):
-                    await self._object(drive, Place(part, path_hash))
+                    await self._object(drive, self.cluster.place_of(path_hash))
             await self._indexes(drive, "accounts")
             await self._indexes(drive, "containers")
         except OSError as error:
@@ -51,9 +53,9 @@ class Auditor:
         began_s = self.cluster.world.clock.monotonic_s()
         try:
             head = await drive.copies.audit(place)
-        except CorruptCopy:
+        except CorruptCopy as error:
             self.bad += 1
-            self.cluster.repairs.add("objects", place.part)
+            self.cluster.trouble(drive, place.part, error)
             return
         if head is None:
             self.cluster.repairs.add("objects", place.part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from apus.services.object.cluster import Cluster
@@ -15,19 +15,23 @@ class Compactor:
     name = "object.compactor"
     period_s = PASS_EVERY_S
 
-    def __init__(self, cluster: Cluster, drives: Sequence[LocalDrive]) -> None:
-        self._cluster, self._drives = cluster, {drive.id: drive for drive in drives}
+    def __init__(self, cluster: Cluster, drives: Mapping[str, LocalDrive]) -> None:
+        self._cluster, self._drives = cluster, drives
         self.moved_bytes = 0
 
     async def keys(self) -> Iterable[str]:
         return list(self._drives)
 
     async def settle(self, key: str) -> None:
+        drive = self._drives.get(key)
+        if drive is None:
+            return
         try:
-            self.moved_bytes += await self._drives[key].copies.tidy()
+            await drive.indexes.settle()
+            self.moved_bytes += await drive.copies.tidy()
         except OSError as error:
-            self._cluster.failed(self._drives[key], error)
+            self._cluster.failed(drive, error)
 
     async def run_once(self) -> None:
-        for key in self._drives:
+        for key in list(self._drives):
             await self.settle(key)

@@ -20,10 +20,17 @@ class Updater:
 
     def __init__(self, cluster: Cluster, directory: Directory, lister: Lister) -> None:
         self.cluster, self._directory, self._lister = cluster, directory, lister
+        self._clear: set[str] = set()
+        """Drives that kept no change, in the pass that began then."""
+        self._began_s = 0.0
 
     async def keys(self) -> Iterable[str]:
         await self._lister.flush()
         await self._directory.report()
+        if self._clear.issuperset(self.cluster.drives):
+            self._directory.caught_up(self._began_s)
+        self._clear.clear()
+        self._began_s = self.cluster.world.clock.monotonic_s()
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
@@ -31,15 +38,18 @@ class Updater:
 
     async def catch_up(self) -> None:
         """Before the first request: list all that a crash left unlisted, so that listings are whole."""
-        for key in self.cluster.drives:
+        for key in list(self.cluster.drives):
             await self._settle(key, 0.0)
 
     async def _settle(self, key: str, after_s: float) -> None:
-        drive = self.cluster.drives[key]
-        if self.cluster.resting(drive):
+        drive = self.cluster.drives.get(key)
+        if drive is None or self.cluster.resting(drive):
             return
         try:
-            for name in await drive.pending.names():
+            names = await drive.pending.names()
+            if not names:
+                self._clear.add(key)
+            for name in names:
                 change = await drive.pending.get(name)
                 if change is not None:
                     await self._directory.apply(change)

@@ -157,6 +157,9 @@ class VolumeCopies:
     async def digest(self, part: int) -> int:
         return (await self._ready()).index.parts.get(part, (0, 0))[1]
 
+    async def census(self) -> Mapping[int, tuple[int, int]]:
+        return dict((await self._ready()).index.parts)
+
     async def inventory(self, part: int) -> Mapping[str, tuple[str, str]]:
         journal = await self._ready()
         try:
@@ -177,6 +180,14 @@ class VolumeCopies:
         if self._journal is not None:
             self._journal.abandon()
             self._journal = None
+
+    async def repartition(self, part_power: int) -> None:
+        """Count by these partitions from now on.  Who asks meanwhile waits for the index to be read again."""
+        async with self._opening:
+            if self._journal is not None:
+                self._journal.abandon()
+            await self.close()
+            self._part_power = part_power
 
     def _damaged(self) -> None:
         """The index is made again from the volumes before the next use."""

@@ -1,0 +1,79 @@
+"""What is kept about a store outside its drives: its secret, its ring, and where its drives are.
+
+Paths are recorded with the drives, so that the order in which somebody names them says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from apus.kernel.errors import Invalid
+from apus.kernel.world import World
+from apus.services.object.logic.ring import DriveSpec, Ring
+
+_NUMBERED: Final = re.compile(r"drive(\d{1,9})")
+
+
+class Layout(msgspec.Struct, frozen=True):
+    cluster: str
+    secret: str
+    """Places objects; without it the drives' contents cannot be found."""
+    ring: Ring
+    paths: dict[str, str] = {}
+    """Where the drives are, by id.  A store that began before these were kept has them from its settings."""
+    former: tuple[Ring, ...] = ()
+    """Rings that were in use, newest first, whose drives may hold what has not moved yet."""
+    retired: tuple[str, ...] = ()
+    """Paths of drives that were removed; settings may still name them."""
+    last_number: int = 0
+    """The highest number that a drive has had: a disk that was removed must not be taken for another."""
+
+    def next_id(self, taken: Iterable[str] = ()) -> str:
+        names = (*taken, *(drive.id for drive in self.ring.drives))
+        numbers = [int(match[1]) for match in map(_NUMBERED.fullmatch, names) if match]
+        return f"drive{max([self.last_number, *numbers]) + 1}"
+
+
+class _NamedRing(msgspec.Struct, frozen=True):
+    """A ring as it was written before rings were arrays."""
+
+    part_power: int
+    replicas: int
+    drives: tuple[DriveSpec, ...]
+    table: tuple[tuple[str, ...], ...]
+
+
+class _NamedLayout(msgspec.Struct, frozen=True):
+    cluster: str
+    secret: str
+    ring: _NamedRing
+
+
+async def load_layout(world: World, path: Path) -> Layout | None:
+    """None when there is none.  Raise Invalid when it cannot be read."""
+    try:
+        written = await world.disk.read(path)
+        if b'"table":' in written:
+            old = msgspec.json.decode(written, type=_NamedLayout)
+            return Layout(old.cluster, old.secret, _numbered(old.ring))
+        return msgspec.json.decode(written, type=Layout)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise Invalid("object.layout", f"{path} cannot be read: {error}.") from error
+
+
+async def save_layout(world: World, path: Path, layout: Layout) -> None:
+    await world.disk.write_synced(path, msgspec.json.encode(layout))
+
+
+def _numbered(old: _NamedRing) -> Ring:
+    places = {drive.id: place for place, drive in enumerate(old.drives)}
+    copies = len(old.table[0])
+    rows = b"".join(places[row[copy]].to_bytes(2, "little") for copy in range(copies) for row in old.table)
+    return Ring(old.part_power, old.replicas, old.drives, rows)

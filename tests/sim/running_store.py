@@ -1,0 +1,81 @@
+"""A store on simulated drives whose loops run, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from apus.kernel import loop as loops
+from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.repair_status import repair_status
+from apus.sim.clock import SimClock
+from tests.object_store import all_of, chunks, drive_paths, intent, make_world
+from tests.sim.object_disk import FaultyDisk
+
+ROOT = Path("/sim")
+LOST = ROOT / "d1"
+
+
+class RunningStore:
+    """A store whose loops run, in virtual time."""
+
+    def __init__(self, store: ObjectStore, disk: FaultyDisk) -> None:
+        self.store, self.disk, self.cluster = store, disk, store.cluster
+
+    async def fill(self, count: int, size: int = 1000) -> None:
+        for number in range(count):
+            await self.store.service.engine.put(intent(f"o{number}"), chunks(b"x" * size))
+
+    async def read(self, name: str) -> bytes | None:
+        found = await self.store.service.engine.find("AUTH_a", "c", name)
+        if found is None:
+            return None
+        return await all_of(self.store.service.engine.read(found, 0, found.head.size_bytes))
+
+    async def lacking(self) -> int:
+        return (await repair_status(self.cluster)).copies_to_make
+
+    async def until(self, what: Callable[[], Awaitable[bool]], within_s: float) -> float:
+        """Virtual seconds until it is so."""
+        began_s = self.now_s
+        while not await what():
+            assert self.now_s - began_s < within_s, await repair_status(self.cluster)
+            await asyncio.sleep(0.01)
+        return self.now_s - began_s
+
+    @property
+    def now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def is_whole(self) -> bool:
+        return self.cluster.repairs.count() == 0
+
+    def wipe(self) -> None:
+        """Another disk, empty, that is marked as the one that was there."""
+        mark = self.disk.files[LOST / "drive.json"]
+        self.disk.wipe(LOST)
+        self.disk.files[LOST / "drive.json"] = self.disk.synced[LOST / "drive.json"] = mark
+
+
+@asynccontextmanager
+async def running(count: int = 4, disk: FaultyDisk | None = None) -> AsyncIterator[RunningStore]:
+    disk = disk or FaultyDisk()
+    world = make_world(disk, SimClock())
+    store = await open_store(
+        world,
+        drives_in(drive_paths(ROOT, count)),
+        ROOT / "layout.json",
+        part_power=4,
+        connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
+    )
+    tasks = [asyncio.create_task(store.replicator.run())]
+    tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]
+    try:
+        yield RunningStore(store, disk)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,224 @@
+"""Histories in virtual time: strong reads are linearizable while drives go, come back, lose everything or rot, and
+drives join and leave; a session reads its own writes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+import pytest
+
+from apus.kernel.errors import CloudError, Conflict, NotFound
+from apus.services.object.consistency import READING, Level, Reading
+from apus.services.object.logic.ring import DriveSpec
+from apus.sim.loop import run
+from tests.history.checker import ABSENT, Operation, linearizable
+from tests.object_store import all_of, chunks, drive_paths, intent
+from tests.sim.running_store import ROOT, RunningStore, running
+from tests.sim.slow_disk import SlowDisk
+
+SEEDS: Final = int(os.environ.get("CONSISTENCY_SEEDS", "12"))
+NAMES: Final = ("one", "two")
+CLIENTS: Final = 3
+STORY_S: Final = 40.0
+PAUSE_S: Final = 0.4
+
+
+class Client:
+    """Each request is a task of its own, as at the doors."""
+
+    def __init__(self, one: RunningStore, number: int, dice: Random, history: list[Operation]) -> None:
+        self._one, self._number, self._dice, self._history = one, number, dice, history
+        self._count = self.refused = self.answered = 0
+        self._token = ""
+        self._own: dict[str, str] = {}
+        """The newest value that it wrote and was told of, by name, while nobody else writes there."""
+
+    async def live(self) -> None:
+        while True:
+            await asyncio.sleep(self._dice.uniform(0, PAUSE_S))
+            acts = (*[self._read] * 5, *[self._write] * 3, self._delete, *[self._own_write, self._own_read] * 2)
+            await self._dice.choice(acts)()
+
+    def _asking(self, level: Level, work: Callable[[], Awaitable[str]]) -> asyncio.Task[tuple[str, Reading]]:
+        async def request() -> tuple[str, Reading]:
+            reading = Reading(level, self._token)
+            READING.set(reading)
+            return await work(), reading
+
+        return asyncio.create_task(request())
+
+    async def _get(self, name: str) -> str:
+        engine = self._one.store.service.engine
+        found = await engine.find("AUTH_a", "c", name)
+        return ABSENT if found is None else (await all_of(engine.read(found, 0, found.head.size_bytes))).decode()
+
+    async def _put(self, name: str, value: str) -> str:
+        await self._one.store.service.engine.put(intent(name), chunks(value.encode()))
+        return value
+
+    async def _read(self) -> None:
+        name, began_s = self._dice.choice(NAMES), self._one.now_s
+        try:
+            value, _ = await self._asking(Level.STRONG, lambda: self._get(name))
+        except CloudError:
+            self.refused += 1
+            return
+        self.answered += 1
+        self._history.append(Operation(name, True, value, began_s, self._one.now_s))
+
+    async def _write(self) -> None:
+        """Strong or not: reads have to see either."""
+        self._count += 1
+        name, value, began_s = self._dice.choice(NAMES), f"{self._number}.{self._count}", self._one.now_s
+        level = self._dice.choice((Level.STRONG, Level.EVENTUAL))
+        try:
+            await self._asking(level, lambda: self._put(name, value))
+            ended_s = self._one.now_s
+        except CloudError:
+            ended_s = math.inf
+        self._history.append(Operation(name, False, value, began_s, ended_s))
+
+    async def _delete(self) -> None:
+        name, began_s = self._dice.choice(NAMES), self._one.now_s
+        try:
+            await self._asking(Level.STRONG, lambda: self._remove(name))
+            ended_s = self._one.now_s
+        except NotFound:
+            self._history.append(Operation(name, True, ABSENT, began_s, self._one.now_s))
+            return
+        except CloudError:
+            ended_s = math.inf
+        self._history.append(Operation(name, False, ABSENT, began_s, ended_s))
+
+    async def _remove(self, name: str) -> str:
+        await self._one.store.service.engine.delete("AUTH_a", "c", name)
+        return ABSENT
+
+    async def _own_write(self) -> None:
+        self._count += 1
+        name, value = f"own{self._number}.{self._dice.randint(0, 1)}", f"{self._count}"
+        self._own.pop(name, None)  # if it is refused, either may be read
+        try:
+            _, reading = await self._asking(Level.OWN_WRITES, lambda: self._put(name, value))
+        except CloudError:
+            return
+        self._token = reading.token
+        self._own[name] = value
+
+    async def _own_read(self) -> None:
+        if not self._own:
+            return
+        name = self._dice.choice(sorted(self._own))
+        try:
+            value, _ = await self._asking(Level.OWN_WRITES, lambda: self._get(name))
+        except CloudError:
+            return
+        assert value == self._own[name], (name, value, self._own)
+
+
+class Trouble:
+    def __init__(self, one: RunningStore, dice: Random) -> None:
+        self._one, self._dice, self._disk = one, dice, one.disk
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._dice.uniform(0.2, 3))
+            faults = (
+                self._away,
+                *[self._by_turns] * 3,
+                self._returns_otherwise,
+                self._read_only,
+                self._rots,
+                self._drives_change,
+            )
+            await self._dice.choice(faults)()
+
+    async def _away(self) -> None:
+        """Any number of drives, for a while."""
+        chosen = self._dice.sample(drive_paths(ROOT), self._dice.choice((1, 1, 2, 3)))
+        self._disk.away.update(chosen)
+        await asyncio.sleep(self._dice.uniform(0, 6))
+        self._disk.away.difference_update(chosen)
+
+    async def _by_turns(self) -> None:
+        """Now these, now those: what was written on some is asked of others."""
+        for _ in range(self._dice.randint(2, 8)):
+            chosen = self._dice.sample(drive_paths(ROOT), self._dice.choice((1, 2, 2)))
+            self._disk.away.update(chosen)
+            self._disk.away.intersection_update(chosen)
+            await asyncio.sleep(self._dice.uniform(0.05, 2.5))
+        self._disk.away.clear()
+
+    async def _returns_otherwise(self) -> None:
+        """A drive loses what it acknowledged: only while everything else is known to be well, as is promised."""
+        path = self._dice.choice(drive_paths(ROOT))
+        before = self._disk.snapshot(path)
+        await asyncio.sleep(self._dice.uniform(0, 3))
+        if self._one.cluster.repairs.count() or self._one.cluster.former:
+            return
+        self._disk.away.add(path)
+        await asyncio.sleep(2)
+        mark = self._disk.files[path / "drive.json"]
+        if self._dice.random() < 0.5:
+            self._disk.restore(path, before)
+        else:
+            self._disk.wipe(path)
+            self._disk.files[path / "drive.json"] = self._disk.synced[path / "drive.json"] = mark
+        self._disk.away.discard(path)
+        await asyncio.sleep(self._dice.uniform(0, 4))
+
+    async def _read_only(self) -> None:
+        path = self._dice.choice(drive_paths(ROOT))
+        self._disk.read_only.add(path)
+        await asyncio.sleep(self._dice.uniform(0, 3))
+        self._disk.read_only.discard(path)
+
+    async def _rots(self) -> None:
+        if self._one.cluster.repairs.count():
+            return
+        volumes = sorted(path for path in self._disk.snapshot(ROOT / "d1") if path.suffix == ".volume")
+        if volumes:
+            self._disk.flip_bit(self._dice.choice(volumes))
+
+    async def _drives_change(self) -> None:
+        membership = self._one.store.membership
+        try:
+            if len(membership.drives) < 6:
+                await membership.add(ROOT / f"new{self._one.now_s:.6f}", DriveSpec(""))
+            else:
+                weight = self._dice.choice((0.0, 1.0))
+                await membership.change(self._dice.choice(sorted(membership.drives)), weight=weight)
+        except (Conflict, OSError):
+            return
+
+
+async def story(seed: int) -> tuple[int, int]:
+    """(strong reads that were answered, and refused)"""
+    dice = Random(f"consistency/{seed}")
+    history: list[Operation] = []
+    async with running(4, SlowDisk(dice)) as one:
+        clients = [Client(one, number, Random(f"{seed}/{number}"), history) for number in range(CLIENTS)]
+        await one.until(one.is_whole, 60)
+        trouble = asyncio.create_task(Trouble(one, dice).run())
+        living = [asyncio.create_task(client.live()) for client in clients]
+        done, _ = await asyncio.wait([trouble, *living], timeout=STORY_S, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        for task in (trouble, *living):
+            task.cancel()
+        await asyncio.gather(trouble, *living, return_exceptions=True)
+    for name in NAMES:
+        operations = [op for op in history if op.name == name]
+        assert linearizable(operations), sorted(operations, key=lambda op: op.began_s)
+    return sum(client.answered for client in clients), sum(client.refused for client in clients)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_strong_reads_are_linearizable_and_sessions_read_their_own_writes(seed: int) -> None:
+    answered, _refused = run(story(seed))
+    assert answered > 10
