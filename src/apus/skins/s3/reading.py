@@ -174,7 +174,7 @@ async def get_object_attributes(request: S3Request) -> Reply:
     checksum = checksum_of(head)
     if "Checksum" in asked and checksum is not None:
         algorithm, value, kind = checksum
-        fields.append(("Checksum", [("Checksum" + algorithm, value.partition("-")[0]), ("ChecksumType", kind)]))
+        fields.append(("Checksum", [("Checksum" + algorithm, value), ("ChecksumType", kind)]))
     if "ObjectParts" in asked and MANIFEST in head.headers:
         fields.append(("ObjectParts", await _parts_of(request, found, head)))
     if "StorageClass" in asked:
