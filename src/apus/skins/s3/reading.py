@@ -145,6 +145,9 @@ async def _part(
     algorithm, _, value = segments[number - 1].checksum.partition(" ")
     if algorithm and _wants_checksum(request):
         headers[checksums.header_of(algorithm)] = value
+        whole = checksum_of(found.head)
+        if whole is not None:
+            headers["x-amz-checksum-type"] = whole[2]
     return sum(segment.used_bytes for segment in segments[: number - 1]), segments[number - 1].used_bytes
 
 
