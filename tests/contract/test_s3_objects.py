@@ -380,6 +380,11 @@ def test_tags(s3: Any, bucket: str) -> None:
     s3.put_object_tagging(Bucket=bucket, Key="o", Tagging={"TagSet": tags})
     assert s3.get_object_tagging(Bucket=bucket, Key="o")["TagSet"] == tags
     assert s3.head_object(Bucket=bucket, Key="o")["Metadata"] == {"a": "1"}
+    s3.put_object(Bucket=bucket, Key="p", Body=b"", Tagging="foo=bar&bar")
+    assert {tag["Key"]: tag["Value"] for tag in s3.get_object_tagging(Bucket=bucket, Key="p")["TagSet"]} == {
+        "foo": "bar",
+        "bar": "",
+    }
     s3.delete_object_tagging(Bucket=bucket, Key="o")
     assert s3.get_object_tagging(Bucket=bucket, Key="o")["TagSet"] == []
     for wrong in (

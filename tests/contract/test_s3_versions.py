@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -161,3 +162,18 @@ def test_swift_shows_the_same_versions(s3: Any, server: S3Server, bucket: str) -
     assert server.ask("GET", path)[0] == 404
     assert s3.get_object(Bucket=bucket, Key="o", VersionId=first)["Body"].read() == b"by s3"
     assert len(listed(s3, bucket)) == 3
+
+
+def test_all_versions_are_deleted_at_once(s3: Any, bucket: str) -> None:
+    """By several, in any order: nothing is left, and no version comes back as current that is gone."""
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for _ in range(4):
+        for key in ("a", "b"):
+            s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    versions = s3.list_object_versions(Bucket=bucket)["Versions"]
+    wanted = {"Objects": [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: s3.delete_objects(Bucket=bucket, Delete=wanted), range(4)))
+    assert all("Errors" not in answer and len(answer["Deleted"]) == 8 for answer in answers), answers
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+    assert "Versions" not in s3.list_object_versions(Bucket=bucket)

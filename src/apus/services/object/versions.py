@@ -94,7 +94,9 @@ class Versions:
     async def newest(self, account: str, container: str, name: str) -> Found | None:
         """The newest version, a delete marker too: where nothing is current, why."""
         async for entry in self._entries(account, container, name):
-            return await self._find_entry(account, container, name, name_and_id(entry.name)[1])
+            found = await self._find_entry(account, container, name, name_and_id(entry.name)[1])
+            if found is not None:  # else the listing is behind
+                return found
         return None
 
     async def delete(
@@ -136,10 +138,21 @@ class Versions:
             tombstone = await self._unlink(account, container, name, if_stamp=current.head.changed)
             stamp, current = tombstone.stamp if tombstone else stamp, None
         if restore and current is None:
-            newest = await self.newest(account, container, name)
-            if newest is not None and not is_marker(newest.head):
-                await self.promote(account, container, name, newest.head.headers[VERSION])
+            await self._restore(account, container, name)
         return Deleted(stamp, version_id, is_marker=is_marker(found.head))
+
+    async def _restore(self, account: str, container: str, name: str) -> None:
+        """Make the newest version current.  Whoever deletes it meanwhile sees the link, or is seen here."""
+        while (newest := await self.newest(account, container, name)) is not None and not is_marker(newest.head):
+            entry_id = newest.head.headers[VERSION]
+            await self._keep_plain(account, container, name)
+            await self._point(container, name, newest.head)
+            if await self._find_entry(account, container, name, entry_id, newest=True) is not None:
+                return
+            link = await self._shelf.find(account, container, name, newest=True)
+            if link is None or link.head.headers.get(LINK) != entry_id:
+                return  # somebody else made another one current
+            await self._unlink(account, container, name, if_stamp=link.head.changed)
 
     async def promote(self, account: str, container: str, name: str, version_id: str) -> Head:
         """Make this version current.  Raise NotFound."""
@@ -242,8 +255,11 @@ class Versions:
                 yield row
             ask = msgspec.structs.replace(ask, marker=rows[-1].name)
 
-    async def _find_entry(self, account: str, container: str, name: str, entry_id: str) -> Found | None:
-        found = await self._shelf.find(account, versions_container(container), entry_name(name, entry_id))
+    async def _find_entry(
+        self, account: str, container: str, name: str, entry_id: str, *, newest: bool = False
+    ) -> Found | None:
+        kept = versions_container(container)
+        found = await self._shelf.find(account, kept, entry_name(name, entry_id), newest=newest)
         return dataclasses.replace(found, head=_shown(found.head, container, name)) if found else None
 
     async def _unlink(

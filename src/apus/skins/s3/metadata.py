@@ -85,7 +85,7 @@ def content_type_of(request: S3Request) -> str:
 
 def tags_of_query(text: str) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")  # a tag may stand there without a value
     except (ValueError, UnicodeDecodeError):
         raise S3Error("InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL "
                       "query parameters without tag name duplicates.") from None  # fmt: skip
