@@ -360,6 +360,7 @@ def test_a_server_changes_its_security_groups_by_the_command(cloud: Cloud, image
     until = time.monotonic() + 20
     while names() != {"default", "inner"}:
         assert time.monotonic() < until
+    assert json.loads(cloud.run("server show three --topology -f json"))["topology"]["nodes"] == []
     cloud.run("server delete three --wait")
     cloud.run("security group delete inner")
 

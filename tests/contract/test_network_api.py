@@ -201,6 +201,10 @@ def test_refusals_are_neutrons() -> None:
         assert "port_range_min must be <= port_range_max" in rule("tcp", None, 6)
         assert "Invalid value for ICMP code" in rule("icmp", 1, 256)
         assert "ICMP type (port-range-min) is missing" in rule("icmp", None, 6)
+        for method, path in (("POST", "/v2.0/security-groups"), ("PUT", f"/v2.0/security-groups/{group}")):
+            refused = call(method, path, {"security_group": {"name": "x", "stateful": False}})
+            assert refused[0] == 400
+            assert "stateful" in refused[1]["NeutronError"]["message"]
         renamed = call("PUT", f"/v2.0/security-groups/{group}", {"security_group": {"name": "default"}})
         assert refusal(renamed) == (409, "SecurityGroupDefaultAlreadyExists")
         assert refusal(call("GET", "/v2.0/ports/none")) == (404, "PortNotFound")

@@ -71,6 +71,9 @@ def test_by_the_stores_secret(s3: Any, server: S3Server, bucket: str) -> None:
     assert (got["Body"].read(), got["ServerSideEncryption"]) == (SECRET, "AES256")
     assert s3.get_object(Bucket=bucket, Key="o", Range="bytes=5-9")["Body"].read() == SECRET[5:10]
     assert server.ask("GET", f"/v1/AUTH_a/{bucket}/o")[2] == SECRET
+    assert server.signed("GET", f"/{bucket}/o", x_amz_server_side_encryption="AES256")[0] == 400, (
+        "it asks for nothing here"
+    )
     assert not on_drives(server)
     head = bytes(5 * MIB)
     done = parts_of(s3, bucket, "parts", [head, SECRET], {"ServerSideEncryption": "AES256"}, {})

@@ -357,11 +357,11 @@ def test_copies(s3: Any, server: S3Server, bucket: str) -> None:
 
 
 def test_many_are_deleted_at_once(s3: Any, server: S3Server, bucket: str) -> None:
-    for name in ("a", "b c", "é"):
+    for name in ("a", "b c", "é", " "):
         s3.put_object(Bucket=bucket, Key=name, Body=b"")
-    wanted = [{"Key": name} for name in ("a", "b c", "é", "never")]
+    wanted = [{"Key": name} for name in ("a", "b c", "é", " ", "never")]
     done = s3.delete_objects(Bucket=bucket, Delete={"Objects": wanted})
-    assert [item["Key"] for item in done["Deleted"]] == ["a", "b c", "é", "never"]
+    assert [item["Key"] for item in done["Deleted"]] == ["a", "b c", "é", " ", "never"]
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
     assert "Deleted" not in s3.delete_objects(Bucket=bucket, Delete={"Objects": wanted, "Quiet": True})
     done = server.client("bob").delete_objects(Bucket=bucket, Delete={"Objects": wanted})

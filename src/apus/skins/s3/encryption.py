@@ -96,6 +96,9 @@ def key_of(headers: Mapping[str, str], prefix: str = CUSTOMER) -> bytes | None:
 
 def key_for(request: S3Request, head: Head, prefix: str = CUSTOMER) -> bytes | None:
     """The key with which to read this object.  Raise S3Error when it is missing, wrong or not called for."""
+    if SSE in request.headers and prefix == CUSTOMER:
+        shown = f"{SSE} header is not supported for this operation."
+        raise S3Error("InvalidArgument", shown, fields={"ArgumentName": SSE, "ArgumentValue": request.headers[SSE]})
     key = key_of(request.headers, prefix)
     if key is None and has_customer_key(head):
         shown = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided"

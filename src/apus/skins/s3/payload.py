@@ -61,8 +61,10 @@ class Payload:
         source: AsyncIterator[bytes] | None = None,
         at_end: AtEnd | None = None,
         algorithm: str | None = None,
+        of_body: bool = True,
     ) -> None:
-        """`algorithm`: the one checksum that is taken, and made where none is sent."""
+        """`algorithm`: the one checksum that is taken, and made where none is sent.  Without `of_body` those in the
+        headers are of something else."""
         proof = request.proof
         assert proof is not None
         source = source or request.stream()
@@ -77,7 +79,8 @@ class Payload:
         self.algorithm: str | None = None
         self.checksum: str | None = None
         self._digest: checksums.Digest | None = None
-        self._expect(request)
+        if of_body:
+            self._expect(request)
         if algorithm is not None:
             self._insist(algorithm)
 
@@ -146,10 +149,10 @@ AtEnd = Callable[[], Awaitable[None]]
 """Asked when the body is whole and right, before the store is told that it has ended."""
 
 
-async def read_document(request: S3Request, *, needs_digest: bool = False) -> bytes:
+async def read_document(request: S3Request, *, needs_digest: bool = False, of_body: bool = True) -> bytes:
     """A small body, checked as an upload is.  Raise S3Error."""
     expected = content_md5(request)
-    payload = Payload(request)
+    payload = Payload(request, of_body=of_body)
     if needs_digest and expected is None and payload.algorithm is None:
         raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5")
     parts = []

@@ -145,6 +145,9 @@ async def _part(
     algorithm, _, value = segments[number - 1].checksum.partition(" ")
     if algorithm and _wants_checksum(request):
         headers[checksums.header_of(algorithm)] = value
+        whole = checksum_of(found.head)
+        if whole is not None:
+            headers["x-amz-checksum-type"] = whole[2]
     return sum(segment.used_bytes for segment in segments[: number - 1]), segments[number - 1].used_bytes
 
 
@@ -174,7 +177,7 @@ async def get_object_attributes(request: S3Request) -> Reply:
     checksum = checksum_of(head)
     if "Checksum" in asked and checksum is not None:
         algorithm, value, kind = checksum
-        fields.append(("Checksum", [("Checksum" + algorithm, value.partition("-")[0]), ("ChecksumType", kind)]))
+        fields.append(("Checksum", [("Checksum" + algorithm, value), ("ChecksumType", kind)]))
     if "ObjectParts" in asked and MANIFEST in head.headers:
         fields.append(("ObjectParts", await _parts_of(request, found, head)))
     if "StorageClass" in asked:

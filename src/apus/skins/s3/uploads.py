@@ -178,7 +178,7 @@ def _range(request: S3Request, size: int) -> tuple[int, int]:
     first, last = int(match[1]), int(match[2])
     if first > last or last >= size:
         shown = f"Range specified is not valid for source object of size: {size}"
-        raise S3Error("InvalidArgument", shown, fields=fields)
+        raise S3Error("InvalidRange", shown, fields=fields)
     return first, last - first + 1
 
 

@@ -266,7 +266,7 @@ async def delete_objects(request: S3Request) -> Reply:
     nodes = list(root.all("Object"))
     if not nodes or len(nodes) > DELETE_MAX:
         raise malformed(f"A Delete has 1 to {DELETE_MAX} Objects.")
-    if not all(node.get("Key") for node in nodes):
+    if not all(_key_of(node) for node in nodes):
         raise malformed("An Object has a Key.")
     quiet = (root.get("Quiet") or "").lower() == "true"
     limit = asyncio.Semaphore(DELETES_AT_ONCE)
@@ -280,9 +280,14 @@ async def delete_objects(request: S3Request) -> Reply:
     return Reply(document("DeleteResult", fields), content_type=CONTENT_TYPE)
 
 
-async def _delete_one(request: S3Request, node: Node) -> Field:
+def _key_of(node: Node) -> str:
+    """As it stands there: a key may be a space."""
     key = node.find("Key")
-    name = key.text if key is not None else ""
+    return key.text if key is not None else ""
+
+
+async def _delete_one(request: S3Request, node: Node) -> Field:
+    name = _key_of(node)
     try:
         if "\0" in name or len(name.encode()) > KEY_BYTES_MAX:
             raise S3Error("KeyTooLongError")
@@ -301,5 +306,5 @@ async def _delete_one(request: S3Request, node: Node) -> Field:
 
 
 def _error_of(node: Node, error: S3Error) -> Field:
-    named: list[Field] = [("Key", node.get("Key")), ("VersionId", node.get("VersionId"))]
+    named: list[Field] = [("Key", _key_of(node)), ("VersionId", node.get("VersionId"))]
     return "Error", [*named, ("Code", error.code), ("Message", error.message)]

@@ -59,6 +59,7 @@ ROUTES: Final = (
     Route("GET", f"{_S}/{{id}}/os-server-password", servers.show_password, "server:show"),
     Route("DELETE", f"{_S}/{{id}}/os-server-password", servers.forget_password, "server:update", status=204),
     Route("GET", f"{_S}/{{id}}/migrations", hosts.list_server_migrations, "host:show", since=(2, 23)),
+    Route("GET", f"{_S}/{{id}}/topology", servers.show_topology, "server:show", since=(2, 78)),
     # flavors
     Route("GET", _F, things.list_flavors, "flavor:show"),
     Route("POST", _F, things.create_flavor, "flavor:manage", takes=bodies.FlavorBody),

@@ -344,6 +344,12 @@ async def list_volume_attachments(request: ApiRequest) -> Reply:
     return Reply({"volumeAttachments": []})
 
 
+async def show_topology(request: ApiRequest) -> Reply:
+    """Guests have no NUMA nodes of their own, and the pages that the host happens to have."""
+    await compute_of(request).server(request.who, request.params["id"])
+    return Reply({"nodes": [], "pagesize_kb": None})
+
+
 async def diagnostics(request: ApiRequest) -> Reply:
     server = await compute_of(request).server(request.who, request.params["id"])
     if server.seen is None or server.seen.power is not Power.ON:

@@ -72,6 +72,7 @@ def get_group(tx: Transaction, caller: Caller, id: str) -> SecurityGroup:
 def create_group(tx: Transaction, caller: Caller, dice: Random, fields: Mapping[str, Any]) -> SecurityGroup:
     project = owner_of(caller, fields.get("project_id"), "security_group")
     ensure_default(tx, project)
+    _check_stateful(fields)
     if fields["name"] == "default":
         raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
     check_quota(tx, project, "security_group", 1)
@@ -80,7 +81,6 @@ def create_group(tx: Transaction, caller: Caller, dice: Random, fields: Mapping[
         project_id=project,
         name=fields["name"],
         description=fields.get("description") or "",
-        stateful=fields.get("stateful", True),
         created_at_s=tx.now_s,
         updated_at_s=tx.now_s,
     )
@@ -90,8 +90,14 @@ def create_group(tx: Transaction, caller: Caller, dice: Random, fields: Mapping[
     return group
 
 
+def _check_stateful(fields: Mapping[str, Any]) -> None:
+    if fields.get("stateful") is False:
+        raise bad_input("stateful", "here all security groups follow connections; one that does not is not possible")
+
+
 def update_group(tx: Transaction, caller: Caller, id: str, fields: Mapping[str, Any]) -> SecurityGroup:
     group = get_group(tx, caller, id)
+    _check_stateful(fields)
     if group.name == "default" and fields.get("name", "default") != "default":
         raise conflict("SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
     if group.name != "default" and fields.get("name") == "default":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import functools
 from collections.abc import Mapping
 
 
@@ -35,6 +36,7 @@ def parse_date(text: str | None) -> float | None:
         return None
 
 
+@functools.lru_cache(4096)
 def http_date(seconds: float) -> str:
     return email.utils.formatdate(seconds, usegmt=True)
 
