@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from apus.kernel.buffers import BUFFER_BYTES, take_buffer
 from apus.kernel.world import Disk
-from apus.platform.direct import DIRECT_BYTES
+from apus.platform.direct import DIRECT_BYTES, DirectHandle, write_all
 from apus.platform.disk import LocalDisk
 from apus.sim.disk import SimDisk, SimDrive
 from apus.sim.loop import run
@@ -240,3 +242,24 @@ def test_large_pieces_arrive_whichever_way_they_go(root: str, parts: list[tuple[
     with tempfile.TemporaryDirectory(dir=root) as directory:
         asyncio.run(story(disk, Path(directory) / "file"))
     disk.close()
+
+
+def test_where_the_page_cache_cannot_be_passed_everything_goes_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = take_buffer()
+    view[:] = bytes(range(256)) * (BUFFER_BYTES // 256)
+    real_open = os.open
+
+    def no_direct(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "not on this file system")
+        return real_open(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", no_direct)
+    handle = real_open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    direct = DirectHandle(handle)
+    assert write_all(handle, direct, [view, b"rest"], 0) == BUFFER_BYTES + 4
+    direct.close()
+    os.close(handle)
+    assert (tmp_path / "file").read_bytes() == bytes(view) + b"rest"

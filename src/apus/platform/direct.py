@@ -34,14 +34,18 @@ class DirectHandle:
             return 0
         if not (isinstance(data, memoryview) and isinstance(data.obj, mmap.mmap)):
             return 0
+        if self._handle is None:
+            try:  # by its number: by its name it may be another file by now
+                self._handle = os.open(f"/proc/self/fd/{self._of}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+            except OSError:
+                self._possible = False
+                return 0
         written, whole = 0, len(data) - len(data) % PAGE_BYTES
         try:
-            if self._handle is None:  # by its number: by its name it may be another file by now
-                self._handle = os.open(f"/proc/self/fd/{self._of}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
             while written < whole:
                 written += os.pwrite(self._handle, data[written:whole], offset + written)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOENT):
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
             self._possible = False
         return written
