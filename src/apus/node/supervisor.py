@@ -18,7 +18,7 @@ from pathlib import Path
 
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 4.0
-"""A start costs less than a second of CPU, so one that never succeeds takes a fifth of a core, and nobody waits long."""
+"""A start costs less than a second of CPU: one that never succeeds takes a fifth of a core, and nobody waits long."""
 CALM_S = 5.0
 """A process that lived this long had started well, and begins afresh with the quick restarts."""
 STOP_S = 20.0
