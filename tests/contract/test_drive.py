@@ -19,6 +19,7 @@ from apus.services.object.drivers.remote.channel import call_host
 from apus.services.object.drivers.remote.drive import RemoteDrive
 from apus.services.object.drivers.remote.link import RETRY_S
 from apus.services.object.drivers.remote.server import DriveServer
+from apus.services.object.drivers.remote.verbs import SHORT_S
 from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.engine import Engine
 from apus.services.object.logic.merge import make_stamp
@@ -271,35 +272,70 @@ async def test_nobody_gets_in_without_the_key(tmp_path: Path) -> None:
     await host.server.close()
 
 
-@awaited
-async def test_a_frame_that_is_changed_on_its_way_ends_the_connection(tmp_path: Path) -> None:
-    await format_drive(make_world(), tmp_path, IDENTITY)
-    host = Host()
-    await host.start()
-    to, spoil = host.port, False
+class Between:
+    """Stands between a proxy and a host, and does to the bytes what is said."""
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.spoils = self.swallows_answers = False
+
+    async def start(self) -> int:
+        self.server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        port: int = self.server.sockets[0].getsockname()[1]
+        return port
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        await asyncio.gather(self._pump(reader, far_writer, False), self._pump(far_reader, writer, True))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
-                writer.write(bytes([*data[:-1], data[-1] ^ spoil]))
+                if not (answers and self.swallows_answers):
+                    writer.write(bytes([*data[:-1], data[-1] ^ self.spoils]))
         writer.close()
 
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", to)
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
-    between = await asyncio.start_server(relay, "127.0.0.1", 0)
-    host.port = between.sockets[0].getsockname()[1]
-    drive = host.drive(tmp_path)
+@contextlib.asynccontextmanager
+async def relayed(root: Path) -> AsyncIterator[tuple[RemoteDrive, Between, Host, int]]:
+    """A drive whose connections go through something; and the port past it."""
+    await format_drive(make_world(), root, IDENTITY)
+    host = Host()
+    await host.start()
+    past, between = host.port, Between(host.port)
+    host.port = await between.start()
+    drive = host.drive(root)
     await drive.start()
-    spoil = True
-    with pytest.raises(DriveTrouble):
-        await drive.copies.store(PLACE, head_of(b"x"), b"x")
-    host.port = to
-    assert await drive.copies.head(PLACE) is None
+    yield drive, between, host, past
     await drive.close()
-    between.close()
+    between.server.close()
     await host.server.close()
+
+
+@awaited
+async def test_a_frame_that_is_changed_on_its_way_ends_the_connection(tmp_path: Path) -> None:
+    async with relayed(tmp_path) as (drive, between, host, past):
+        between.spoils = True
+        with pytest.raises(DriveTrouble):
+            await drive.copies.store(PLACE, head_of(b"x"), b"x")
+        host.port = past
+        assert await drive.copies.head(PLACE) is None
+
+
+@awaited
+async def test_a_host_whose_answers_do_not_come_is_cut_off_for_all_who_wait(tmp_path: Path) -> None:
+    """It hears us: what was asked for may have happened, and asking again is harmless."""
+    async with relayed(tmp_path) as (drive, between, host, past):
+        between.swallows_answers = True
+        began_s = asyncio.get_running_loop().time()
+        store = asyncio.ensure_future(drive.copies.store(PLACE, head_of(b"x"), b"x"))
+        look = asyncio.ensure_future(drive.look(write=False))
+        outcomes = await asyncio.gather(store, look, return_exceptions=True)
+        assert all(isinstance(outcome, DriveTrouble) for outcome in outcomes)
+        assert asyncio.get_running_loop().time() - began_s < SHORT_S  # a look's deadline, not that of the write
+        host.port = past
+        await drive.copies.store(PLACE, head_of(b"x"), b"x")
+        assert await drive.copies.fetch(PLACE) == (head_of(b"x"), b"x")
 
 
 @awaited
