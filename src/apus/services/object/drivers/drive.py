@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from apus.services.object.model import (
@@ -60,7 +61,7 @@ class Copies(Protocol):
         """The head, and the bytes with it when they are packed and no more than `upto_bytes` with their head."""
         ...
 
-    def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
+    def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
         """Bytes of that version, each checked before it is given."""
         ...
 
@@ -164,3 +165,46 @@ class Drive(Protocol):
 
     @property
     def pending(self) -> Pending: ...
+
+
+class KeptDrive(Drive, Protocol):
+    """A drive with what its membership, its watch and its operator ask besides."""
+
+    on_return: Callable[[], None]
+    """Hears, before the drive answers anything else, that it may hold other things than it did."""
+
+    @property
+    def root(self) -> Path | str: ...
+
+    @property
+    def comparing(self) -> bool:
+        """It came back, and was not compared since: it may not hold all that it acknowledged."""
+        ...
+
+    async def start(self) -> None:
+        """Read what is there.  Raise DriveTrouble unless it is the drive."""
+        ...
+
+    async def free_bytes(self) -> int: ...
+
+    async def look(self, *, write: bool) -> None:
+        """Look now whether it is there, and also whether it takes writes."""
+        ...
+
+    async def forget(self) -> None:
+        """The drive may hold other things than it did."""
+        ...
+
+    async def compared(self) -> None:
+        """It holds all that it should."""
+        ...
+
+    async def tidy(self) -> int:
+        """Give back what overwritten and deleted objects still take; returns how many bytes were moved."""
+        ...
+
+    async def repartition(self, part_power: int) -> None:
+        """Count and keep by these partitions from now on.  Works on one that is away, too."""
+        ...
+
+    async def close(self) -> None: ...

@@ -78,6 +78,11 @@ class LocalDrive:
         await self._disk.remove(self.root / COMPARING)
         self.comparing = False
 
+    async def tidy(self) -> int:
+        """Give back what overwritten and deleted objects still take; returns how many bytes were moved."""
+        await self.indexes.settle()
+        return await self.copies.tidy()
+
     async def repartition(self, part_power: int) -> None:
         """Count and keep by these partitions from now on; who asks meanwhile waits.  Works on one that is away, too."""
         await self.copies.repartition(part_power)

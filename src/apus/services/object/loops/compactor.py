@@ -1,4 +1,4 @@
-"""Gives back what overwritten and deleted objects still take on the drives of this process."""
+"""Gives back what overwritten and deleted objects still take on the drives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from apus.services.object.cluster import Cluster
-from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.drivers.drive import KeptDrive
 
 PASS_EVERY_S: Final = 60.0
 
@@ -15,7 +15,7 @@ class Compactor:
     name = "object.compactor"
     period_s = PASS_EVERY_S
 
-    def __init__(self, cluster: Cluster, drives: Mapping[str, LocalDrive]) -> None:
+    def __init__(self, cluster: Cluster, drives: Mapping[str, KeptDrive]) -> None:
         self._cluster, self._drives = cluster, drives
         self.moved_bytes = 0
 
@@ -27,8 +27,7 @@ class Compactor:
         if drive is None:
             return
         try:
-            await drive.indexes.settle()
-            self.moved_bytes += await drive.copies.tidy()
+            self.moved_bytes += await drive.tidy()
         except OSError as error:
             self._cluster.failed(drive, error)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from apus.services.object.cluster import Cluster
-from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.drivers.drive import KeptDrive
 from apus.services.object.model import DriveFull
 
 LOOK_EVERY_S: Final = 0.5
@@ -18,7 +18,7 @@ class DriveWatch:
     name = "object.drive-watch"
     period_s = LOOK_EVERY_S
 
-    def __init__(self, cluster: Cluster, drives: dict[str, LocalDrive]) -> None:
+    def __init__(self, cluster: Cluster, drives: Mapping[str, KeptDrive]) -> None:
         self._cluster, self._drives = cluster, drives
         self._away: set[str] = set()
 

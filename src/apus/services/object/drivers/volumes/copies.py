@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -105,7 +105,7 @@ class VolumeCopies:
     async def fetch(self, place: Place, upto_bytes: int = RECORD_BYTES_MAX) -> tuple[Head, bytes | None] | None:
         return await self._look(place, upto_bytes)
 
-    async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
         journal = await self._ready()
         path_hash = bytes.fromhex(place.hash)
         entry = await self._find(journal, path_hash)
