@@ -42,8 +42,8 @@ class Tokens:
 
 
 class SwiftServer:
-    def __init__(self, root: Path, options: Options = DEFAULTS) -> None:
-        self.root, self.options = root, options
+    def __init__(self, root: Path, options: Options = DEFAULTS, policies: dict[str, int] | None = None) -> None:
+        self.root, self.options, self.policies = root, options, policies or {}
         self.store: ObjectStore
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -67,7 +67,9 @@ class SwiftServer:
         runner = LocalRunner()
         world = make_world(runner=runner)
         paths = drives_in(drive_paths(self.root))
-        self.store = await open_store(world, paths, self.root / "layout.json", options=self.options)
+        self.store = await open_store(
+            world, paths, self.root / "layout.json", options=self.options, policies=self.policies
+        )
         app = App(swift_apis(self.store.service), Tokens(), dice=random.Random(3))
         listening = listen_on("127.0.0.1", 0)
         self.port = listening.getsockname()[1]
@@ -100,5 +102,5 @@ class SwiftServer:
     def uploads_left(self) -> list[str]:
         found = list[str]()
         for drive in self.store.drives:
-            found += [*drive.copies.large.uploading, *self.run(drive.copies.strays())]  # type: ignore[misc]
+            found += [*drive.copies.rooms[0].large.uploading, *self.run(drive.copies.strays())]  # type: ignore[misc]
         return found

@@ -24,6 +24,7 @@ from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.engine import Engine
 from apus.services.object.logic.merge import make_stamp
 from apus.services.object.logic.ring import DriveSpec
+from apus.services.object.logic.rings import joined
 from apus.services.object.membership import new_ring
 from apus.services.object.model import (
     Change,
@@ -67,8 +68,11 @@ class Host:
         self.secret = SECRET
 
     async def start(self) -> None:
-        self.server = DriveServer(SECRET, lambda path, identity, power: local(path, identity, power, **self._more))
+        self.server = DriveServer(SECRET, self._open)
         self.port = await self.server.start("127.0.0.1", self.port)
+
+    def _open(self, path: Path, identity: DriveIdentity, power: int, policies: int) -> LocalDrive:
+        return local(path, identity, power, policies=policies, **self._more)
 
     def drive(self, root: Path, identity: DriveIdentity = IDENTITY) -> RemoteDrive:
         return RemoteDrive(
@@ -391,7 +395,7 @@ async def test_the_engine_on_three_hosts_goes_on_without_one(tmp_path: Path) -> 
         await format_drive(make_world(), tmp_path / f"d{number}", identity)
         drives[identity.drive] = host.drive(tmp_path / f"d{number}", identity)
     ring = new_ring([DriveSpec(name, host=name) for name in drives], POWER, 3)
-    engine = Engine(Cluster(make_world(), ring, drives, b"secret", "n1"))
+    engine = Engine(Cluster(make_world(), joined([ring]), drives, b"secret", "n1"))
     small, large = b"small", LARGE + LARGE
     for name, data in (("small", small), ("large", large)):
         await engine.put(intent(name, len(data)), chunks(data))

@@ -43,7 +43,7 @@ def test_after_a_plan_the_newest_is_where_it_belongs(
 @given(st.dictionaries(st.sampled_from(NAMES), st.integers(0, 9), max_size=6), st.permutations(NAMES))
 def test_copies_at_risk_are_those_that_nobody_holds(counts: dict[str, int], order: list[str]) -> None:
     drives = {name: {0: (count, count)} for name, count in counts.items() if count}
-    work = work_left(drives, 3, lambda part: order[:3], [0])
+    work = work_left(drives, lambda part: 3, lambda part: order[:3], [0])
     most = max(counts.values(), default=0)
     assert 0 <= work.at_risk <= 2 * most
     assert work.alone <= most

@@ -53,12 +53,15 @@ async def opened(disk: FaultyDisk, clock: ManualClock, count: int = 4) -> Object
         drives_in(drive_paths(ROOT, count)),
         ROOT / "layout.json",
         part_power=1,
+        policies={"two": 2, "four": 4},
         connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
     )
 
 
 class Machine(RuleBasedStateMachine):
     """Put, delete and read while drives go, come back old, empty or rotten; then heal, and compare all copies."""
+
+    policy, copies = 0, 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +77,8 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.store = self.do(opened(self.disk, self.clock))
+        service = self.store.service
+        self.do(service.make_container("AUTH_a", "c", {}, service.policies[self.policy]))
         self.do(self.store.replicator.run_once())
 
     def healthy(self) -> list[Path]:
@@ -170,7 +175,7 @@ class Machine(RuleBasedStateMachine):
                 assert self.do(all_of(self.store.service.engine.read(found, 0, len(data)))) == data
 
     def place(self, name: str) -> object:
-        return self.store.cluster.place("AUTH_a", "c", name)
+        return self.store.cluster.place("AUTH_a", "c", name, policy=self.policy)
 
     def teardown(self) -> None:
         if not hasattr(self, "store"):
@@ -181,18 +186,32 @@ class Machine(RuleBasedStateMachine):
             self.do(self.store.replicator.run_once())
         assert self.store.cluster.repairs.count() == 0
         for name, (stamp, _data) in self.acknowledged.items():
-            place = self.store.cluster.place("AUTH_a", "c", name)
+            place = self.store.cluster.place("AUTH_a", "c", name, policy=self.policy)
             heads: list[Head | None] = [
                 self.do(drive.copies.head(place)) for drive in self.store.cluster.primaries(place.part)
             ]
-            assert [head and head.stamp for head in heads] == [stamp] * 3
+            assert [head and head.stamp for head in heads] == [stamp] * self.copies
             others = [drive for drive in self.store.drives if drive not in self.store.cluster.primaries(place.part)]
-            assert [self.do(drive.copies.head(place)) for drive in others] == [None]
+            assert [self.do(drive.copies.head(place)) for drive in others] == [None] * (4 - self.copies)
         self.loop.close()
 
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+class TwoCopies(Machine):
+    """Under a storage policy: its partitions are other ones, in other volumes."""
+
+    policy, copies = 1, 2
+
+
+class FourCopies(Machine):
+    policy, copies = 2, 4
+
+
+TestTwoCopies, TestFourCopies = TwoCopies.TestCase, FourCopies.TestCase
+TestTwoCopies.settings = TestFourCopies.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.parametrize("size", [100, BIG])

@@ -200,7 +200,7 @@ async def test_volumes_from_before_rows_followed_promise_nothing() -> None:
     place = store.cluster.place(*CONTAINER, "a")
     for drive in store.cluster.primaries(place.part):
         drive.copies.listed(place, head.changed)
-    journal = store.drives[0].copies._journal
+    journal = store.drives[0].copies.rooms[0]._journal
     assert journal is not None
     await journal.submit(Put(bytes(16), head, BODY, unlisted=False))
     disk.power_cut()

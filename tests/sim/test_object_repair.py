@@ -139,7 +139,7 @@ def test_what_one_hiccup_put_aside_does_not_wait_for_the_scan() -> None:
             await one.until(one.is_whole, 60)
             drive = one.store.drives[0]
             one.cluster.failed(drive, OSError("for a moment"))
-            one.cluster.repairs.doubt_everything(one.cluster.ring.parts)
+            one.cluster.doubt_everything()
             assert await one.until(one.is_whole, 60) < 3.0
 
     run(story())

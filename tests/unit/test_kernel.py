@@ -43,7 +43,14 @@ def test_wrong_settings_name_their_field(name: str, value: Any) -> None:
 texts = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20)
 
 
-@given(st.builds(Settings, region=texts, drives=st.tuples(texts, texts), port=st.integers(1, 65535)))
+policies = st.dictionaries(texts, st.integers(1, 16), max_size=3)
+
+
+@given(
+    st.builds(
+        Settings, region=texts, drives=st.tuples(texts, texts), port=st.integers(1, 65535), storage_policies=policies
+    )
+)
 def test_settings_survive_the_file(settings: Settings) -> None:
     import tomllib
 

@@ -84,7 +84,10 @@ def _show_ring(found: dict[str, Any], format: str) -> None:
     if format == "json":
         typer.echo(json.dumps(found, indent=2))
     else:
-        show_table(("", ""), [(name.replace("_", " "), f"{value:,}") for name, value in found.items()], header=False)
+        policies = found.pop("policies")
+        rows = [(name.replace("_", " "), f"{value:,}") for name, value in found.items()]
+        rows += [(name, f"{one['copies']} copies, quorum {one['quorum']}") for name, one in policies.items()]
+        show_table(("", ""), rows, header=False)
 
 
 def bytes_of(text: str) -> int:

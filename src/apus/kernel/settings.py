@@ -49,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drives: tuple[str, ...] = ()
     """Directories that hold objects; empty: four under the state directory."""
     replicas: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
+    storage_policies: dict[str, int] = {}
+    """Copies by name: what a container may be made with instead of `replicated`, which keeps `replicas` copies."""
     encrypt_objects: bool = False
     """What is written to objects from now on is encrypted on the drives, under a secret in `keys/object-root`."""
     webhook_networks: tuple[str, ...] = ()
@@ -134,10 +136,16 @@ def parse_settings(raw: dict[str, Any], source: str) -> Settings:
 def dump_settings(settings: Settings) -> str:
     """As TOML: only what differs from the defaults, so that a later default takes effect."""
     lines = ["# Settings of this cloud; `apus` reads them at each start.  See docs/guide/settings.md."]
-    for field in msgspec.structs.fields(Settings):
-        value = getattr(settings, field.name)
-        if value != field.default:
-            # A JSON string is a TOML one, but for the pairs of \\u escapes that it has for what is beyond 16 bits.
-            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-            lines.append(f"{field.name} = {text}")
+    defaults = Settings()
+    for name in Settings.__struct_fields__:
+        value = getattr(settings, name)
+        if value != getattr(defaults, name):
+            lines.append(f"{name} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml(key)} = {_toml(one)}" for key, one in value.items()) + " }"
+    # A JSON string is a TOML one, but for the pairs of \\u escapes that it has for what is beyond 16 bits.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

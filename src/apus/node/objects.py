@@ -118,6 +118,7 @@ async def open_objects(
         drives_in(paths),
         state_dir / "object" / "layout.json",
         replicas=settings.replicas,
+        policies=settings.storage_policies,
         node=settings.node,
         options=options,
         events=events,

@@ -8,8 +8,9 @@ empty.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -28,6 +29,8 @@ from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.drivers.webhook import HttpWebhooks, Webhooks
 from apus.services.object.layout import Layout, load_layout, save_layout
 from apus.services.object.logic.ring import DriveSpec
+from apus.services.object.logic.rings import joined
+from apus.services.object.logic.storage_policies import REPLICATED, StoragePolicy, with_wished
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.drive_watch import DriveWatch
@@ -40,7 +43,7 @@ from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
-from apus.services.object.membership import FORMER_MAX, Membership, new_ring
+from apus.services.object.membership import FORMER_MAX, Membership, new_ring, new_rings
 from apus.services.object.pace import Wish
 from apus.services.object.service import DEFAULTS, Objects, Options
 
@@ -120,6 +123,7 @@ async def open_store(
     node: str = "n1",
     part_power: int = PART_POWER,
     replicas: int = REPLICAS,
+    policies: Mapping[str, int] = MappingProxyType({}),
     connect: Connect = connect_file,
     reserve_bytes: int = RESERVE_BYTES,
     options: Options = DEFAULTS,
@@ -134,13 +138,15 @@ async def open_store(
     """
     if not drives:
         raise Invalid("object.no_drives", "An object store needs one drive at least.", field="drives")
-    layout = await settled_layout(world, drives, layout_path, part_power=part_power, replicas=replicas)
+    layout = await settled_layout(
+        world, drives, layout_path, part_power=part_power, replicas=replicas, policies=policies
+    )
 
     def open_drive(drive_id: str, path: Path, part_power: int) -> LocalDrive:
         identity = DriveIdentity(drive_id, layout.cluster)
         return LocalDrive(
-            world, path, identity, part_power=part_power, volume_bytes=volume_bytes, connect=connect,
-            reserve_bytes=reserve_bytes,
+            world, path, identity, part_power=part_power, policies=1 + len(layout.policies),
+            volume_bytes=volume_bytes, connect=connect, reserve_bytes=reserve_bytes,
         )  # fmt: skip
 
     cluster = Cluster(world, layout.ring, {}, layout.secret.encode(), node, layout.former)
@@ -148,7 +154,7 @@ async def open_store(
     await membership.start()
     wish_path = layout_path.with_name("repair.json")
     cluster.pace.set(await _load_wish(world, wish_path))
-    service = Objects(cluster, options)
+    service = Objects(cluster, options, [REPLICATED, *(policy.name for policy in layout.policies)])
     updater = Updater(cluster, service.directory, service.shelf.lister)
     await updater.catch_up()
     return ObjectStore(
@@ -174,16 +180,26 @@ async def open_store(
 
 
 async def settled_layout(
-    world: World, drives: Sequence[DrivePath], layout_path: Path, *, part_power: int, replicas: int
+    world: World,
+    drives: Sequence[DrivePath],
+    layout_path: Path,
+    *,
+    part_power: int,
+    replicas: int,
+    policies: Mapping[str, int],
 ) -> Layout:
-    """The layout with these drives in it, written before it is used."""
+    """The layout with these drives and storage policies in it, written before it is used."""
     before = await load_layout(world, layout_path)
+    known = with_wished(before.policies if before is not None else (), policies)
+    wishes = (replicas, *(policy.copies for policy in known))
     if before is None:
-        ring = new_ring([drive.spec for drive in drives], part_power, replicas)
-        layout = Layout(new_id(world.dice), new_id(world.dice), ring, {one.spec.id: str(one.path) for one in drives})
+        ring = new_rings([drive.spec for drive in drives], part_power, wishes)
+        paths = {one.spec.id: str(one.path) for one in drives}
+        layout = Layout(new_id(world.dice), new_id(world.dice), ring, paths, policies=known)
         fresh = list(drives)
     else:
-        layout, fresh = await _joined(world, drives, before, replicas)
+        layout, fresh = await _joined(world, drives, before, wishes)
+        layout = _with_policies(layout, known)
     for drive in fresh:
         await format_drive(world, drive.path, DriveIdentity(drive.spec.id, layout.cluster))
     if layout != before:
@@ -192,7 +208,7 @@ async def settled_layout(
 
 
 async def _joined(
-    world: World, drives: Sequence[DrivePath], before: Layout, replicas: int
+    world: World, drives: Sequence[DrivePath], before: Layout, wishes: Sequence[int]
 ) -> tuple[Layout, list[DrivePath]]:
     """What was known, the drives that are named for the first time, and those that were moved to another path."""
     known = {drive.id for drive in before.ring.drives}
@@ -215,9 +231,17 @@ async def _joined(
     found = [spec for spec in before.ring.drives if spec.id in paths]  # paths were not always kept: one may be unknown
     if fresh or len(found) < len(before.ring.drives):
         specs = [*found, *(drive.spec for drive in fresh)]
-        ring = new_ring(specs, before.ring.part_power, replicas, before.ring)
+        ring = new_rings(specs, before.ring.part_power, wishes, before.ring)
         layout = msgspec.structs.replace(layout, ring=ring, former=(before.ring, *before.former)[:FORMER_MAX])
     return layout, fresh
+
+
+def _with_policies(layout: Layout, policies: tuple[StoragePolicy, ...]) -> Layout:
+    """With rings for those that are new: nothing is kept by them yet, so nothing has to move."""
+    rings = layout.ring.every_ring()
+    fresh = [new_ring(rings[0].drives, rings[0].part_power, one.copies) for one in policies[len(rings) - 1 :]]
+    ring = joined([*rings, *fresh]) if fresh else layout.ring
+    return msgspec.structs.replace(layout, ring=ring, policies=policies)
 
 
 async def _load_wish(world: World, path: Path) -> Wish:

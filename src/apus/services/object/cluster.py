@@ -17,7 +17,7 @@ from apus.kernel.world import World
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.freshness import Freshness
 from apus.services.object.logic import merge, ring
-from apus.services.object.logic.ring import Ring
+from apus.services.object.logic.rings import Rings
 from apus.services.object.model import CorruptCopy, DriveFull, Place, ReplacedCopy
 from apus.services.object.pace import Pace
 from apus.services.object.repairs import ROOMS, Key, Repairs, Room, Urgency
@@ -40,14 +40,14 @@ class Cluster:
     def __init__(
         self,
         world: World,
-        the_ring: Ring,
+        the_ring: Rings,
         drives: Mapping[str, Drive],
         secret: bytes,
         node: str,
-        former: Sequence[Ring] = (),
+        former: Sequence[Rings] = (),
     ) -> None:
         self.world, self.ring, self.drives, self.node = world, the_ring, dict(drives), node
-        self.repairs = Repairs(the_ring.parts, world.clock.monotonic_s)
+        self.repairs = Repairs(keys_of(the_ring), world.clock.monotonic_s)
         self.pace = Pace(world.clock)
         self.former = list(former)
         """Rings whose drives may still hold what has not moved yet."""
@@ -64,11 +64,10 @@ class Cluster:
         self._late: set[asyncio.Future[Any]] = set()
         self._last_ticks = 0
 
-    def place(self, *names: str) -> Place:
-        return self.place_of(ring.path_hash(self._secret, *names))
-
-    def place_of(self, path_hash: str) -> Place:
-        return Place(ring.part_of(path_hash, self.ring.part_power), path_hash)
+    def place(self, *names: str, policy: int = 0) -> Place:
+        """Of an object, by its container's storage policy; of an account or container, by the first."""
+        path_hash = ring.path_hash(self._secret, *names)
+        return Place(self.ring.part_of(path_hash, policy), path_hash)
 
     def stamp(self) -> str:
         self._last_ticks = merge.next_ticks(self.world.clock.now_s(), self._last_ticks)
@@ -97,7 +96,7 @@ class Cluster:
     def wished(self, part: int) -> list[Drive]:
         """Who shall hold this partition now: its primaries, and for each that is away the next that is not."""
         here = [drive for drive in self.primaries(part) if not self.is_away(drive)]
-        missing = self.copies - len(here)
+        missing = self.copies(part) - len(here)
         if missing > 0:
             spare = (self.drives[name] for name in self.ring.handoffs(part) if name in self.drives)
             here += islice((drive for drive in spare if not self.is_away(drive)), missing)
@@ -107,17 +106,17 @@ class Cluster:
         """It failed, and has not worked since."""
         return drive.id in self._failed_s
 
-    def turn_to(self, new: Ring) -> None:
+    def turn_to(self, new: Rings) -> None:
         """Use this ring from now on; nothing is known to be where it has it."""
         grown = new.part_power != self.ring.part_power
         self.ring = new
         if grown:
             self.strays.clear()
-            self.repairs.reset(new.parts)
+            self.repairs.reset(keys_of(new))
         else:
-            self.repairs.doubt_everything(new.parts, loose=True)
+            self.repairs.doubt(keys_of(new), loose=True)
         for name in self._forgetful:
-            self._forgetful[name] = set(range(new.parts))
+            self._forgetful[name] = set(new.every_part())
 
     def forget(self, name: str) -> None:
         """This drive is none of ours any more."""
@@ -128,15 +127,18 @@ class Cluster:
     def lost(self, drive: Drive) -> None:
         """What it held is short of a copy: have it copied to others."""
         others_away = any(name != drive.id for name in self._failed_s)
-        parts = [part for part in range(self.ring.parts) if others_away or drive.id in self.ring.primaries(part)]
-        urgency = Urgency.ALONE if others_away else Urgency.SHORT
-        self.repairs.doubt(((room, part) for room in ROOMS for part in parts), urgency)
+        keys = [key for key in keys_of(self.ring) if others_away or drive.id in self.ring.primaries(key[1])]
+        self.repairs.doubt(keys, Urgency.ALONE if others_away else Urgency.SHORT)
 
     def returned(self, drive: Drive) -> None:
         """It is in its place, and may hold anything: nothing is known until it was compared."""
         self.worked(drive)
-        self._forgetful[drive.id] = set(range(self.ring.parts))
-        self.repairs.doubt_everything(self.ring.parts)
+        self._forgetful[drive.id] = set(self.ring.every_part())
+        self.doubt_everything()
+
+    def doubt_everything(self) -> None:
+        """A drive came back: look at all now."""
+        self.repairs.doubt(keys_of(self.ring))
 
     def trouble(self, drive: Drive, part: int, error: OSError) -> None:
         """A drive did not give its copy of an object in this partition."""
@@ -194,31 +196,29 @@ class Cluster:
         """Drive -> 1 when it failed and has not worked since, else 0: a metric."""
         return {name: float(name in self._failed_s) for name in list(self.drives)}
 
-    @property
-    def copies(self) -> int:
-        return min(self.ring.replicas, len(self.ring.primaries(0)))
+    def copies(self, part: int) -> int:
+        return self.ring.ring_of(part).copies
 
-    @property
-    def quorum(self) -> int:
-        return self.ring.quorum
+    def quorum(self, part: int) -> int:
+        return self.ring.ring_of(part).quorum
 
     async def spread(self, room: Room, part: int, act: Callable[[Drive], Awaitable[T]]) -> list[T]:
         """Do this on as many drives as there are copies; return when all have, or a quorum has and the rest is late.
 
         Raise Unavailable without a quorum.  Whatever is short of perfect is left to the replicator.
         """
-        candidates = self.candidates(part)
-        attempt = _Attempt(self, act, candidates[self.copies :])
-        await attempt.on(candidates[: self.copies])
+        candidates, copies, quorum = self.candidates(part), self.copies(part), self.quorum(part)
+        attempt = _Attempt(self, act, candidates[copies:], quorum)
+        await attempt.on(candidates[:copies])
         results = attempt.results
-        short = attempt.running or len(results) < self.copies
+        short = attempt.running or len(results) < copies
         self.freshness.writes += 1
         if short or not self._wished(room, part, attempt.asked):
             self.short(room, part, attempt.succeeded, Urgency.SHORT if short else Urgency.DOUBT)
         elif self._failed_s and self._is_loosening(part, attempt.succeeded):
             self.repairs.loosen(room, part)
-        if len(results) < self.quorum:
-            shown = f"{len(results)} of {self.copies} copies could be written; {self.quorum} are needed."
+        if len(results) < quorum:
+            shown = f"{len(results)} of {copies} copies could be written; {quorum} are needed."
             raise too_few(shown, attempt.errors)
         return results
 
@@ -230,7 +230,7 @@ class Cluster:
     def _is_loosening(self, part: int, held_by: Iterable[str]) -> bool:
         """Whether these are fewer primaries than a quorum."""
         primaries = self.ring.primaries(part)
-        return sum(name in primaries for name in held_by) < self.quorum
+        return sum(name in primaries for name in held_by) < self.quorum(part)
 
     def _wished(self, room: Room, part: int, asked: Sequence[Drive]) -> bool:
         """Whether these are all whose it is; or stand in for those who are away, which repair knows of already."""
@@ -259,8 +259,8 @@ class Cluster:
 class _Attempt(Generic[T]):
     """One write on its way to several drives.  Counting ends in callbacks costs a fraction of a task for each drive."""
 
-    def __init__(self, cluster: Cluster, act: Callable[[Drive], Awaitable[T]], left: list[Drive]) -> None:
-        self._cluster, self._act, self._left = cluster, act, left
+    def __init__(self, cluster: Cluster, act: Callable[[Drive], Awaitable[T]], left: list[Drive], quorum: int) -> None:
+        self._cluster, self._act, self._left, self._quorum = cluster, act, left, quorum
         self.results: list[T] = []
         self.errors: list[OSError] = []
         self.asked: list[Drive] = []
@@ -307,12 +307,19 @@ class _Attempt(Generic[T]):
     def _look(self) -> None:
         if not self.running:
             self._settled.set_result(None)
-        elif len(self.results) >= self._cluster.quorum and self._patience is None and not self._cluster.busy:
+        elif len(self.results) >= self._quorum and self._patience is None and not self._cluster.busy:
             self._patience = asyncio.get_running_loop().call_later(LATE_S, self._no_longer)
 
     def _no_longer(self) -> None:
         if not self._settled.done():
             self._settled.set_result(None)
+
+
+def keys_of(rings: Rings) -> list[Key]:
+    """All that there is to repair: objects are in the partitions of every policy, indexes in those of the first."""
+    return [
+        (room, part) for room in ROOMS for part in (rings.every_part() if room == "objects" else range(rings.parts))
+    ]
 
 
 def too_few(shown: str, errors: Sequence[OSError]) -> Unavailable:

@@ -45,6 +45,7 @@ class Directory:
         """Since when changes may wait for the updater."""
         self._unreported: dict[str, dict[str, IndexHead | None]] = {}
         """By account and container; None where the totals have to be asked for."""
+        self._policies: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
         if container:
@@ -58,6 +59,7 @@ class Directory:
         head = heads[0]
         if change.made or change.gone or change.fields:
             self._cache.pop((change.account, change.container), None)
+            self._policies.pop((change.account, change.container), None)
         if change.container:
             self._unreported.setdefault(change.account, {})[change.container] = head
         return head
@@ -68,7 +70,7 @@ class Directory:
         Raise Unavailable without a quorum.
         """
         kind, place = self.place(change.account, change.container)
-        drives = self.cluster.candidates(place.part)[: self.cluster.copies]
+        drives = self.cluster.candidates(place.part)[: self.cluster.copies(place.part)]
         waits = [wait for drive in drives if (wait := drive.indexes.note(kind, place, change)) is not None]
         if waits:
             outcomes = await asyncio.gather(*waits, return_exceptions=True)
@@ -140,6 +142,21 @@ class Directory:
             if len(self._cache) > CACHE_MAX:
                 self._cache.popitem(last=False)
         return head
+
+    async def policy_of(self, account: str, container: str) -> int:
+        """The number of its storage policy, which never changes while the store remembers the container."""
+        if not self.cluster.ring.further:
+            return 0
+        key = account, container
+        policy = self._policies.get(key)
+        if policy is None:
+            head = await self.head(account, container)
+            if head is None or not head.made:
+                return 0
+            policy = self._policies[key] = head.policy
+            if len(self._policies) > CACHE_MAX:
+                self._policies.popitem(last=False)
+        return policy
 
     async def listing(self, account: str, container: str, ask: ListingAsk) -> Sequence[Row | Subdir]:
         kind, place = self.place(account, container)
@@ -216,7 +233,7 @@ class Directory:
             drive.id in primaries and not isinstance(answer, OSError)
             for drive, answer in zip(drives, answers, strict=True)
         )
-        if not heads and heard < self.cluster.copies - self.cluster.quorum + 1:
+        if not heads and heard < self.cluster.copies(place.part) - self.cluster.quorum(place.part) + 1:
             raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
         return max(heads, key=lambda head: (max(head.made, head.gone), head.rows), default=None)
 
@@ -230,6 +247,7 @@ def container_row(head: IndexHead, told: str) -> Row:
         gone=not head.exists,
         size_bytes=head.size_bytes if head.exists else 0,
         count=head.rows if head.exists else 0,
+        content_type=str(head.policy) if head.policy else "",
     )
 
 

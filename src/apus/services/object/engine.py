@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -80,14 +80,22 @@ class _Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
+PolicyOf = Callable[[str, str], Awaitable[int]]
+"""The number of the storage policy of an account's container."""
+
+
 class Engine:
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, policy_of: PolicyOf) -> None:
+        self.cluster, self._policy_of = cluster, policy_of
         self._run = cluster.world.run
+
+    async def place(self, account: str, container: str, name: str) -> Place:
+        """Where an object is, by the storage policy of its container.  Raise Unavailable when nobody can say that."""
+        return self.cluster.place(account, container, name, policy=await self._policy_of(account, container))
 
     async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
         """Write it; when `data` raises, nothing is left."""
-        place = self.cluster.place(intent.account, intent.container, intent.name)
+        place = await self.place(intent.account, intent.container, intent.name)
         reading = READING.get()
         if reading is not None and reading.level is Level.STRONG:
             await outrank(self.cluster, place)
@@ -116,7 +124,7 @@ class Engine:
 
     async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None:
         """The object, or None; a deleted one is not found.  `newest` asks every copy, not just one."""
-        place = self.cluster.place(account, container, name)
+        place = await self.place(account, container, name)
         found = await self.locate(place, newest=newest)
         return None if found is None or found.head.gone else found
 
@@ -171,7 +179,7 @@ class Engine:
         self, account: str, container: str, name: str, *, if_stamp: str | None = None, stamp: str = ""
     ) -> Removed:
         """Leave a tombstone.  Raise NotFound when there is nothing (or no longer that version) to delete."""
-        place = self.cluster.place(account, container, name)
+        place = await self.place(account, container, name)
         found = await self.locate(place, newest=True, upto_bytes=0)
         if found is None or found.head.gone or (if_stamp is not None and found.head.changed != if_stamp):
             raise NotFound("object.absent", "The resource could not be found.")
@@ -183,7 +191,7 @@ class Engine:
         self, account: str, container: str, name: str, content_type: str | None, headers: Mapping[str, str]
     ) -> Head:
         """Replace the metadata, keep the bytes, and of the system's headers those not named; an empty one removes."""
-        place = self.cluster.place(account, container, name)
+        place = await self.place(account, container, name)
         found = await self.locate(place, newest=True, upto_bytes=0)
         if found is None or found.head.gone:
             raise NotFound("object.absent", "The resource could not be found.")
@@ -229,7 +237,7 @@ class Engine:
                 continue
             if best is None or merge(best.head, answer[0]) is not best.head:
                 best = Found(place, answer[0], drive, answer[1])
-        if best is None and heard < self.cluster.copies - self.cluster.quorum + 1:
+        if best is None and heard < self._enough(place.part):
             raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
         if best is not None:
             held = [
@@ -239,7 +247,7 @@ class Engine:
             ]
             if not all(held):
                 self.cluster.repairs.add("objects", place.part)
-            elif len(held) < self.cluster.copies:
+            elif len(held) < self.cluster.copies(place.part):
                 self.cluster.repairs.suspect("objects", place.part)
         return best
 
@@ -259,6 +267,10 @@ class Engine:
         except OSError:
             return None
         return Found(place, got[0], first, got[1]) if got is not None and got[0].version == version else None
+
+    def _enough(self, part: int) -> int:
+        """So many copies that one of any quorum is among them."""
+        return self.cluster.copies(part) - self.cluster.quorum(part) + 1
 
     def _note(self, drive: Drive, place: Place, error: OSError) -> None:
         self.cluster.trouble(drive, place.part, error)
@@ -300,8 +312,9 @@ class _Upload:
 
     async def open(self) -> None:
         candidates = self._cluster.candidates(self._place.part)
-        while candidates and len(self._writers) < self._cluster.copies:
-            missing = self._cluster.copies - len(self._writers)
+        copies = self._cluster.copies(self._place.part)
+        while candidates and len(self._writers) < copies:
+            missing = copies - len(self._writers)
             batch, candidates = candidates[:missing], candidates[missing:]
             opened = await asyncio.gather(*(drive.copies.begin(self._place) for drive in batch), return_exceptions=True)
             failure: BaseException | None = None
@@ -346,8 +359,9 @@ class _Upload:
         self._check()
 
     def _check(self) -> None:
-        if len(self._writers) < self._cluster.quorum:
-            shown = f"{len(self._writers)} drives can take this object; {self._cluster.quorum} are needed."
+        quorum = self._cluster.quorum(self._place.part)
+        if len(self._writers) < quorum:
+            shown = f"{len(self._writers)} drives can take this object; {quorum} are needed."
             raise too_few(shown, self._errors)
 
 

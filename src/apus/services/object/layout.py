@@ -14,7 +14,9 @@ import msgspec
 
 from apus.kernel.errors import Invalid
 from apus.kernel.world import World
-from apus.services.object.logic.ring import DriveSpec, Ring
+from apus.services.object.logic.ring import DriveSpec
+from apus.services.object.logic.rings import Rings
+from apus.services.object.logic.storage_policies import StoragePolicy
 
 _NUMBERED: Final = re.compile(r"drive(\d{1,9})")
 
@@ -23,13 +25,15 @@ class Layout(msgspec.Struct, frozen=True):
     cluster: str
     secret: str
     """Places objects; without it the drives' contents cannot be found."""
-    ring: Ring
+    ring: Rings
     paths: dict[str, str] = {}
     """Where the drives are, by id.  A store that began before these were kept has them from its settings."""
-    former: tuple[Ring, ...] = ()
+    former: tuple[Rings, ...] = ()
     """Rings that were in use, newest first, whose drives may hold what has not moved yet."""
     retired: tuple[str, ...] = ()
     """Paths of drives that were removed; settings may still name them."""
+    policies: tuple[StoragePolicy, ...] = ()
+    """Those behind the first, by their numbers."""
     last_number: int = 0
     """The highest number that a drive has had: a disk that was removed must not be taken for another."""
 
@@ -72,8 +76,8 @@ async def save_layout(world: World, path: Path, layout: Layout) -> None:
     await world.disk.write_synced(path, msgspec.json.encode(layout))
 
 
-def _numbered(old: _NamedRing) -> Ring:
+def _numbered(old: _NamedRing) -> Rings:
     places = {drive.id: place for place, drive in enumerate(old.drives)}
     copies = len(old.table[0])
     rows = b"".join(places[row[copy]].to_bytes(2, "little") for copy in range(copies) for row in old.table)
-    return Ring(old.part_power, old.replicas, old.drives, rows)
+    return Rings(old.part_power, old.replicas, old.drives, rows)

@@ -16,7 +16,6 @@ from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.directory import Directory, Noted, object_row
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.logic.merge import TICKS_PER_S, make_stamp
-from apus.services.object.logic.ring import part_of
 from apus.services.object.model import Change, CorruptCopy, Head, Place, Row
 
 EXPIRING: Final = ".expiring"
@@ -49,10 +48,11 @@ class Lister:
         """From now on listings show what this version says; it must be on stable storage."""
         changes = changes_of(head)
         try:
+            policy = await self._directory.policy_of(head.account, head.container)
             noted = tuple([await self._directory.note(change) for change in changes])
         except Unavailable:
             return  # it stays unlisted, and `relist` comes back to it
-        place = self._cluster.place(head.account, head.container, head.name)
+        place = self._cluster.place(head.account, head.container, head.name, policy=policy)
         self._promises.append(_Promise(place, head.changed, noted))
 
     async def flush(self) -> None:
@@ -75,20 +75,24 @@ class Lister:
         kept = sum(name in done for name in noted.drives)
         if kept < len(noted.drives):
             self._cluster.repairs.add(noted.kind, noted.part)
-        return kept >= self._cluster.quorum
+        return kept >= self._cluster.quorum(noted.part)
 
     async def relist(self, drive: Drive, after_s: float = RELIST_AFTER_S) -> None:
         """List what this drive has that was unlisted for so long.  Raise Unavailable, DriveTrouble."""
         before = make_stamp(max(0, int((self._cluster.world.clock.now_s() - after_s) * TICKS_PER_S)), "")
-        left = [(path_hash, changed) for path_hash, changed in (await drive.copies.unlisted()).items()]
-        left = [(path_hash, changed) for path_hash, changed in left if not after_s or changed < before]
+        ring = self._cluster.ring
+        left = [
+            (Place(ring.part_of(path_hash, policy), path_hash), changed)
+            for policy in range(len(ring.every_ring()))
+            for path_hash, changed in (await drive.copies.unlisted(policy)).items()
+            if not after_s or changed < before
+        ]
         for first in range(0, len(left), RELISTED_AT_ONCE):
             await self._relist(drive, left[first : first + RELISTED_AT_ONCE])
 
-    async def _relist(self, drive: Drive, unlisted: Sequence[tuple[str, str]]) -> None:
+    async def _relist(self, drive: Drive, unlisted: Sequence[tuple[Place, str]]) -> None:
         changes: dict[tuple[str, str], list[Change]] = {}
-        places = [Place(part_of(path_hash, self._cluster.ring.part_power), path_hash) for path_hash, _ in unlisted]
-        for place in places:
+        for place, _ in unlisted:
             try:
                 head = await drive.copies.head(place)
             except CorruptCopy:
@@ -99,7 +103,7 @@ class Lister:
         for (account, container), some in changes.items():
             rows = tuple(row for change in some for row in change.rows)
             await self._directory.apply(Change(account, container, rows, made=max(change.made for change in some)))
-        for place, (_, changed) in zip(places, unlisted, strict=True):
+        for place, changed in unlisted:
             drive.copies.listed(place, changed)
             self._listed(place, changed)
 

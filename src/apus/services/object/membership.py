@@ -24,7 +24,8 @@ from apus.services.object.drivers.fence import DriveIdentity, format_drive, mark
 from apus.services.object.drivers.local import LocalDrive
 from apus.services.object.layout import Layout, save_layout
 from apus.services.object.logic.progress import work_left
-from apus.services.object.logic.ring import DRIVES_MAX, PART_POWER_MAX, DriveSpec, Ring, split
+from apus.services.object.logic.ring import DRIVES_MAX, PART_POWER_MAX, DriveSpec, Ring
+from apus.services.object.logic.rings import Rings, joined, split_all
 from apus.services.object.model import IndexKind
 
 FORMER_MAX: Final = 8
@@ -46,7 +47,8 @@ class Membership:
         self, world: World, cluster: Cluster, layout: Layout, layout_path: Path, open_drive: OpenDrive, replicas: int
     ) -> None:
         self._world, self._cluster, self._path, self._open = world, cluster, layout_path, open_drive
-        self.layout, self._replicas = layout, replicas
+        self.layout = layout
+        self._wishes = (replicas, *(policy.copies for policy in layout.policies))
         self.drives: dict[str, LocalDrive] = {}
         self._changing = asyncio.Lock()
         self._turned_s = world.clock.monotonic_s()
@@ -147,7 +149,7 @@ class Membership:
             drive = self.drives[drive_id]
             await drive.forget()
 
-    async def grow(self) -> Ring:
+    async def grow(self) -> Rings:
         """Cut every partition in two; nothing travels.  Raise Conflict while a change is under way, or repair paused.
 
         What was begun with the old partitions, and ends now, puts things where a partition of the old number is: until
@@ -161,8 +163,8 @@ class Membership:
                 raise Conflict("object.ring_moving", "Drives were changed; possible when their copies have moved.")
             if self._cluster.pace.wish.paused:
                 raise Conflict("object.repair_paused", "Repair is paused; possible after `apus object repair resume`.")
-            ring = split(before)
-            after = split(ring) if ring.part_power < PART_POWER_MAX else ring
+            ring = split_all(before)
+            after = split_all(ring) if ring.part_power < PART_POWER_MAX else ring
             async with self._cluster.repairs.held():
                 layout = msgspec.structs.replace(self.layout, ring=ring, former=(after,))
                 await save_layout(self._world, self._path, layout)
@@ -183,7 +185,7 @@ class Membership:
     async def _turn(self, specs: Sequence[DriveSpec], **fields: object) -> None:
         """Write the ring over these drives and use it from now on."""
         before = self.layout.ring
-        ring = await self._world.run.in_thread(lambda: new_ring(specs, before.part_power, self._replicas, before))
+        ring = await self._world.run.in_thread(lambda: new_rings(specs, before.part_power, self._wishes, before))
         number = int(self.layout.next_id(fields.get("paths", {}))[len("drive") :]) - 1  # type: ignore[arg-type]
         former = (before, *self.layout.former)
         layout = msgspec.structs.replace(self.layout, ring=ring, former=former, last_number=number, **fields)
@@ -263,10 +265,11 @@ class Membership:
         """Raise Conflict while others lack something that they should hold without this drive."""
         ring = self.layout.ring
         others = [one for one in ring.drives if one.id != drive_id and one.weight > 0]
-        if len(others) < ring.copies:
+        copies = max(one.copies for one in ring.every_ring())
+        if len(others) < copies:
             raise Conflict(
                 "object.too_few_drives",
-                f"{ring.copies} copies need {ring.copies} drives, and {len(others)} would be left;"
+                f"{copies} copies need {copies} drives, and {len(others)} would be left;"
                 " possible once another was added (`apus object drive add`).",
             )
         drive = self.drives[drive_id]
@@ -297,8 +300,8 @@ class Membership:
         drives: list[Drive] = [one for name, one in self.drives.items() if name != drive_id]
         answers = await ask_each(drives, lambda drive: drive.copies.census(), ASK_S)
         held = {one.id: answer for one, answer in zip(drives, answers, strict=True) if not isinstance(answer, OSError)}
-        copies = self._cluster.copies
-        short = work_left(held, copies, lambda part: (), range(self.layout.ring.parts)).at_risk
+        copies = self.layout.ring.copies
+        short = work_left(held, self._cluster.copies, lambda part: (), self.layout.ring.every_part()).at_risk
         for kind in INDEXES:
             short += sum(max(0, copies - count) for count in (await self._index_copies(kind, drives)).values())
         return short
@@ -317,6 +320,15 @@ class Membership:
 
 def _unusable(path: Path, error: OSError) -> Invalid:
     return Invalid("object.drive_path", f"path: {path} cannot be used: {error.strerror or error}.", field="path")
+
+
+def new_rings(
+    specs: Sequence[DriveSpec], part_power: int, wishes: Sequence[int], previous: Rings | None = None
+) -> Rings:
+    """Those of all policies over these drives.  `wishes`: copies, by the numbers of policies."""
+    before: tuple[Ring | None, ...] = previous.every_ring() if previous is not None else ()
+    before += (None,) * (len(wishes) - len(before))
+    return joined([new_ring(specs, part_power, copies, old) for copies, old in zip(wishes, before, strict=True)])
 
 
 def new_ring(specs: Sequence[DriveSpec], part_power: int, replicas: int, previous: Ring | None = None) -> Ring:

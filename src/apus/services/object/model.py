@@ -22,6 +22,9 @@ ETAG: Final = "x-object-sysmeta-etag"
 SIZE: Final = "x-object-sysmeta-size"
 """What clients see in place of the stored object's own."""
 
+POLICY: Final = "x-container-sysmeta-policy"
+"""The number of a container's storage policy, where it is not the first."""
+
 STRIDE_BYTES: Final = 1 << 20
 """What an upload holds in memory before it goes to the drives; a smaller object is written in one go."""
 
@@ -132,6 +135,7 @@ class Row(msgspec.Struct, frozen=True):
     etag: str = ""
     """With parameters behind it where what is shown differs from what is stored (`logic/listed.py`)."""
     content_type: str = ""
+    """Of a container the number of its storage policy, where it is not the first."""
 
     @property
     def version(self) -> tuple[str, str]:
@@ -155,6 +159,11 @@ class IndexHead(msgspec.Struct, frozen=True):
     @property
     def exists(self) -> bool:
         return self.made > self.gone
+
+    @property
+    def policy(self) -> int:
+        """The number of its storage policy.  It outlives a deletion: what is still on its way goes where it began."""
+        return int(self.fields.get(POLICY, ("0", ""))[0])
 
     @property
     def metadata(self) -> dict[str, str]:

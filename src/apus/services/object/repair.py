@@ -15,6 +15,7 @@ from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.logic.heal import Plan, Version, plan
 from apus.services.object.logic.merge import TICKS_PER_S, make_stamp
+from apus.services.object.logic.rings import policy_of
 from apus.services.object.model import (
     STRIDE_BYTES,
     Change,
@@ -57,7 +58,7 @@ async def heal_objects(cluster: Cluster, part: int) -> Outcome:
     outcome = Outcome(whole=all(name in answering and name in wished for name in primaries))
     of_primaries = {answering.get(name) for name in primaries}
     elsewhere = [digest for name, digest in answering.items() if name not in primaries]
-    outcome.settled = len(wished) == cluster.copies and all(name in answering for name in wished)
+    outcome.settled = len(wished) == cluster.copies(part) and all(name in answering for name in wished)
     if not any(answering.values()) or (outcome.whole and len(of_primaries) == 1 and not any(elsewhere)):
         return outcome
     healing = _Healing(cluster, part, outcome)
@@ -85,11 +86,12 @@ class _Healing:
                 self._held[drive.id] = answer
             await asyncio.sleep(0)
         self._outcome.whole &= all(name in self._held for name in self._primaries)
-        promised = await ask_each(drives, lambda drive: drive.copies.unlisted(), ASK_TIMEOUT_S)
+        policy = policy_of(self._part)
+        promised = await ask_each(drives, lambda drive: drive.copies.unlisted(policy), ASK_TIMEOUT_S)
         self._unlisted = {name for answer in promised if not isinstance(answer, OSError) for name in answer}
         wished = self._cluster.wished(self._part)
         self._wished = [drive.id for drive in wished if drive.id in self._held]
-        self._outcome.settled = len(self._wished) == self._cluster.copies
+        self._outcome.settled = len(self._wished) == self._cluster.copies(self._part)
         handoffs = self._cluster.ring.handoffs(self._part)
         self._spare = [name for name in handoffs if name in self._held and name not in self._wished]
 
@@ -225,7 +227,7 @@ async def heal_index(cluster: Cluster, kind: IndexKind, place: Place) -> Outcome
     digests = {drive.id: digest for drive, digest in zip(drives, asked, strict=True) if isinstance(digest, int)}
     here = {drive.id for drive in wished}
     outcome = Outcome(whole=all(name in digests and name in here for name in primaries))
-    outcome.settled = len(here) == cluster.copies and all(name in digests for name in here)
+    outcome.settled = len(here) == cluster.copies(place.part) and all(name in digests for name in here)
     holders = [drive for drive in drives if digests.get(drive.id)]
     strays = [drive for drive in holders if drive.id not in primaries]
     if outcome.whole and len({digests[name] for name in primaries}) == 1 and not strays:

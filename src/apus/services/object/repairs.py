@@ -60,7 +60,7 @@ class _Doubt:
 
 
 class Repairs:
-    def __init__(self, parts: int, monotonic_s: Callable[[], float]) -> None:
+    def __init__(self, keys: Iterable[Key], monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
         self._doubts: dict[Room, dict[int, _Doubt]] = {room: {} for room in ROOMS}
         self._queues: dict[Urgency, dict[Key, None]] = {urgency: {} for urgency in Urgency}
@@ -73,7 +73,7 @@ class Repairs:
         self._told = 0
         self.on_whole: Callable[[Room, int, float, bool], None] = lambda room, part, window_s, whole: None
         """Hears of a partition that is whole again, or only settled, and for how many seconds it was in doubt."""
-        self.doubt_everything(parts, loose=True)
+        self.doubt(keys, loose=True)
 
     # Who finds something wrong.
 
@@ -96,10 +96,6 @@ class Repairs:
         """A copy did not answer.  What is in doubt already need not be looked at again for that."""
         if part not in self._doubts[room]:
             self.add(room, part, Urgency.DOUBT)
-
-    def doubt_everything(self, parts: int, *, loose: bool = False) -> None:
-        """A drive came, or came back: look at all now."""
-        self.doubt(((room, part) for room in ROOMS for part in range(parts)), loose=loose)
 
     def doubt(self, keys: Iterable[Key], urgency: Urgency = Urgency.DOUBT, *, loose: bool = False) -> None:
         """Look at these now."""
@@ -184,14 +180,14 @@ class Repairs:
             self._held = False
             self._filled.set()
 
-    def reset(self, parts: int) -> None:
-        """There are so many partitions from now on."""
+    def reset(self, keys: Iterable[Key]) -> None:
+        """These are the partitions from now on."""
         for room in ROOMS:
             self._doubts[room].clear()
         for queue in self._queues.values():
             queue.clear()
         self._soon.clear()
-        self.doubt_everything(parts, loose=True)
+        self.doubt(keys, loose=True)
 
     def mark(self, room: Room, part: int) -> int:
         """Taken before a repair, given back to `done` after it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections import ChainMap
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from typing import Final, cast
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -20,7 +22,7 @@ from apus.services.object.logic import notices
 from apus.services.object.logic.access import is_reseller, owns
 from apus.services.object.logic.account_access import ACCESS, Level, level_of
 from apus.services.object.logic.addresses import Network
-from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown
+from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown, owner_of
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.lifecycle import LIFECYCLE
 from apus.services.object.logic.locks import (
@@ -39,10 +41,11 @@ from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.rights import Answer, Ask, answer
 from apus.services.object.logic.sealing import ENCRYPT, Keyring
+from apus.services.object.logic.storage_policies import REPLICATED, numbered
 from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.uploads import USED, parts_container, uploads_container
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, is_marker, state_of
-from apus.services.object.model import Change, Head, IndexHead, ListingAsk, Row, Subdir
+from apus.services.object.model import POLICY, Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.outbox import Outbox
 from apus.services.object.quotas import Quotas, with_hidden
@@ -92,13 +95,16 @@ DEFAULTS: Final = Options()
 class Objects:
     """Implements `contract.ObjectService`, and the rest for the doors."""
 
-    def __init__(self, cluster: Cluster, options: Options = DEFAULTS) -> None:
+    def __init__(self, cluster: Cluster, options: Options = DEFAULTS, policies: Sequence[str] = (REPLICATED,)) -> None:
+        """`policies`: names of storage policies, by their numbers."""
         self.cluster, self.shelf, self.options = cluster, Shelf(cluster), options
         self.rates = Rates(cluster.world, options.account_writes_per_s, options.container_writes_per_s)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.sealing = Sealing(options.keyring, always=options.encrypt)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory)
+        self.policies = tuple(policies)
+        self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
         self.uploads, self.outbox = Uploads(self, self.shelf), Outbox(self.directory)
 
     # For other services.
@@ -389,14 +395,36 @@ class Objects:
             hidden, marker = hidden + len(rows), rows[-1].name
         return msgspec.structs.replace(head, rows=head.rows - hidden)
 
-    async def make_container(self, account: str, container: str, metadata: Mapping[str, str]) -> bool:
-        """Make it, or change the metadata of what is there; true when it is new.  The account is made with it."""
+    async def make_container(
+        self, account: str, container: str, metadata: Mapping[str, str], policy: str | None = None
+    ) -> bool:
+        """Make it, or change the metadata of what is there; true when it is new.  The account is made with it.
+
+        `policy`: the name of a storage policy; without, a hidden one has its container's, any other the first.  Raise
+        Invalid for an unknown one, Conflict when the container has, or had when it was deleted, another.
+        """
+        wished = None if policy is None else numbered(policy, self.policies)
         await self.rates.of_account(account)
+        async with self._making.setdefault((account, container), asyncio.Lock()):  # two may want different policies
+            return await self._make_container(account, container, metadata, wished)
+
+    async def _make_container(
+        self, account: str, container: str, metadata: Mapping[str, str], policy: int | None
+    ) -> bool:
         stamp = self.cluster.stamp()
         if not account.startswith(".") and await self.directory.known(account, "") is None:
             await self.make_account(account, {})
         before = await self.directory.head(account, container)
         fields = {key: (value, stamp) for key, value in metadata.items()}
+        if before is not None and before.made:
+            if policy not in (None, before.policy):
+                shown = f"The container has, or had when it was deleted, the policy {self.policies[before.policy]}."
+                raise Conflict("object.policy_differs", shown)
+        else:
+            if policy is None and owner_of(container) != container:
+                policy = await self.directory.policy_of(account, owner_of(container))
+            if policy:
+                fields[POLICY] = str(policy), stamp
         new = before is None or not before.exists
         head = await self.directory.apply(Change(account, container, made=stamp if new else "", fields=fields))
         await self._note(account, container, metadata)

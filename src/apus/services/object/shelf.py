@@ -16,7 +16,8 @@ from apus.services.object.model import Head
 
 class Shelf:
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster, self.engine, self.directory = cluster, Engine(cluster), Directory(cluster)
+        self.cluster, self.directory = cluster, Directory(cluster)
+        self.engine = Engine(cluster, self.directory.policy_of)
         self.lister = Lister(cluster, self.directory)
 
     async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None:

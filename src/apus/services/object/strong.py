@@ -55,6 +55,7 @@ async def _heads(cluster: Cluster, place: Place) -> Mapping[str, Head | None]:
     """What each drive that answers has.  Raise Unavailable when they are too few."""
     drives = cluster.everywhere("objects", place.part)
     primaries = cluster.ring.primaries(place.part)
+    quorum = cluster.quorum(place.part)
     loose = cluster.is_loose("objects", place.part)
     answers = await ask_each(drives, lambda drive: drive.copies.head(place), ASK_TIMEOUT_S)
     heads: dict[str, Head | None] = {}
@@ -65,10 +66,10 @@ async def _heads(cluster: Cluster, place: Place) -> Mapping[str, Head | None]:
             heads[drive.id] = answer
     voted = {name for name in heads if cluster.remembers(name, place.part)}
     asked = [drive.id for drive in drives]
-    if not is_certain(voted, asked=asked, primaries=primaries, quorum=cluster.quorum, loose=loose):
+    if not is_certain(voted, asked=asked, primaries=primaries, quorum=quorum, loose=loose):
         heard = sum(name in voted for name in primaries)
-        shown = f"{heard} of {len(primaries)} copies can be relied upon, and {cluster.quorum} are needed"
-        if heard >= cluster.quorum:
+        shown = f"{heard} of {len(primaries)} copies can be relied upon, and {quorum} are needed"
+        if heard >= quorum:
             silent = sum(name not in voted for name in asked)
             shown = f"what was written while drives were away or moving may be on {silent} drives that do not answer"
         raise Unavailable("object.no_strong_read", f"A strong read is not possible now: {shown}.")
@@ -78,17 +79,17 @@ async def _heads(cluster: Cluster, place: Place) -> Mapping[str, Head | None]:
 async def _have_on_quorum(
     cluster: Cluster, place: Place, newest: tuple[str, str], holders: list[Drive], heads: Mapping[str, Head | None]
 ) -> None:
-    primaries = cluster.ring.primaries(place.part)
+    primaries, quorum = cluster.ring.primaries(place.part), cluster.quorum(place.part)
     held = sum(drive.id in primaries for drive in holders)
     if held < len(primaries):
         cluster.repairs.add("objects", place.part)
     for name in primaries:
-        if held >= cluster.quorum:
+        if held >= quorum:
             return
         drive = cluster.drives.get(name)
         if drive is None or name not in heads or drive in holders:
             continue
         held += await copy_version(cluster, place, newest, holders, drive)
-    if held < cluster.quorum:
-        shown = f"the newest version could be written to {held} copies, and {cluster.quorum} are needed"
+    if held < quorum:
+        shown = f"the newest version could be written to {held} copies, and {quorum} are needed"
         raise Unavailable("object.no_strong_read", f"A strong read is not possible now: {shown}.")

@@ -12,6 +12,7 @@ from apus.services.object.api.faults import page
 from apus.services.object.logic.access import is_reseller
 from apus.services.object.logic.account_access import ACCESS, clean_access
 from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT, check_quotas
+from apus.services.object.policy_totals import policy_totals
 from apus.wire.route import Reply
 
 QUOTAS: Final = {"x-account-quota-bytes": ACCOUNT_BYTES, "x-account-quota-count": ACCOUNT_COUNT}
@@ -24,7 +25,9 @@ async def show_account(ask: Ask) -> Reply:
     head = await ask.service.account(ask.account)
     if head is not None and head.gone and not head.exists:
         raise NotFound("object.no_account", "The resource could not be found.")
-    headers = views.account_headers(head, ask.now_s, to_owner=owner)
+    names = ask.service.policies
+    totals = await policy_totals(ask.service.directory, ask.account, head, len(names))
+    headers = views.account_headers(head, ask.now_s, dict(zip(names, totals, strict=True)), to_owner=owner)
     rows = await ask.service.listing(ask.account, "", wanted) if ask.reading and head is not None else ()
     return views.listing("account", ask.account, rows, form, headers, body=ask.reading)
 

@@ -38,7 +38,7 @@ async def show_container(ask: Ask) -> Reply:
         rows = await ask.service.list_versions(ask.account, ask.container, wanted, marker)
     elif ask.reading:
         rows = await ask.service.listing(ask.account, ask.container, wanted)
-    headers = views.container_headers(head, to_owner=owner)
+    headers = views.container_headers(head, ask.service.policies[head.policy], to_owner=owner)
     return views.listing("container", ask.container, rows, form, headers, body=ask.reading)
 
 
@@ -51,7 +51,9 @@ async def put_container(ask: Ask) -> Reply:
     if known is not None:
         await _require_changes(ask, known, said)
     state = _versions(ask.headers, known.metadata if known is not None else {}, said)
-    made = await ask.service.make_container(ask.account, ask.container, said)
+    made = await ask.service.make_container(
+        ask.account, ask.container, said, ask.headers.get("x-storage-policy") or None
+    )
     await _set_versions(ask, state)
     return page(201 if made else 202)
 
@@ -99,9 +101,6 @@ def _said(headers: Mapping[str, str], realms: Mapping[str, Realm], *, to_owner: 
     when it comes from another."""
     found = metadata_of(headers, "container")
     check_quotas(found)
-    policy = headers.get("x-storage-policy")
-    if policy and policy.lower() != views.POLICY:
-        raise Invalid("object.policy", f"Invalid X-Storage-Policy '{policy}'", field="X-Storage-Policy")
     for name in _ACLS:
         if name in headers:
             found[name] = clean_acl(name, text_of(headers[name], name))

@@ -11,7 +11,7 @@ from apus.services.object.assembly import ObjectStore
 async def drive_views(store: ObjectStore) -> list[dict[str, Any]]:
     """Each drive of the ring: where it stands, what it shall hold and what it holds, and what is wrong with it."""
     ring = store.cluster.ring
-    share = Counter(ring.places)
+    share = Counter(place for one in ring.every_ring() for place in one.places)
     views: list[dict[str, Any]] = []
     for place, spec in enumerate(ring.drives):
         drive = store.membership.drives[spec.id]

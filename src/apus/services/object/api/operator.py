@@ -115,6 +115,10 @@ async def show_ring(request: ApiRequest) -> Reply:
                 "partitions": ring.parts,
                 "copies": ring.copies,
                 "quorum": ring.quorum,
+                "policies": {
+                    name: {"copies": one.copies, "quorum": one.quorum}
+                    for name, one in zip(store.service.policies, ring.every_ring(), strict=True)
+                },
                 "drives": len(ring.drives),
                 "changes_under_way": len(membership.layout.former),
             }

@@ -20,7 +20,6 @@ from apus.services.object.api.bodies import (
 )
 from apus.services.object.api.door import Handler, door, plain_door
 from apus.services.object.api.faults import FAULTS
-from apus.services.object.api.views import POLICY as STORAGE_POLICY
 from apus.services.object.engine import OBJECT_BYTES_MAX
 from apus.services.object.logic.signed import DIGESTS
 from apus.services.object.logic.symlink import LINKS_MAX
@@ -39,25 +38,26 @@ CROSS_DOMAIN: Final = b"""<?xml version="1.0"?>
 <allow-access-from domain="*" secure="false" />
 </cross-domain-policy>"""
 
+SWIFT: Final = {
+    "version": recon.VERSION,
+    "account_autocreate": True,
+    "account_listing_limit": LISTING_MAX,
+    "container_listing_limit": LISTING_MAX,
+    "max_account_name_length": ACCOUNT_NAME_MAX,
+    "max_container_name_length": CONTAINER_NAME_MAX,
+    "max_object_name_length": OBJECT_NAME_MAX,
+    "max_file_size": OBJECT_BYTES_MAX,
+    "max_header_size": 8192,
+    "max_meta_count": META_COUNT_MAX,
+    "max_meta_name_length": META_NAME_MAX,
+    "max_meta_overall_size": META_TOTAL_MAX,
+    "max_meta_value_length": META_VALUE_MAX,
+    "allow_account_management": True,
+    "strict_cors_mode": True,
+}
+
 INFO: Final = {
-    "swift": {
-        "version": recon.VERSION,
-        "account_autocreate": True,
-        "account_listing_limit": LISTING_MAX,
-        "container_listing_limit": LISTING_MAX,
-        "max_account_name_length": ACCOUNT_NAME_MAX,
-        "max_container_name_length": CONTAINER_NAME_MAX,
-        "max_object_name_length": OBJECT_NAME_MAX,
-        "max_file_size": OBJECT_BYTES_MAX,
-        "max_header_size": 8192,
-        "max_meta_count": META_COUNT_MAX,
-        "max_meta_name_length": META_NAME_MAX,
-        "max_meta_overall_size": META_TOTAL_MAX,
-        "max_meta_value_length": META_VALUE_MAX,
-        "allow_account_management": True,
-        "strict_cors_mode": True,
-        "policies": [{"name": STORAGE_POLICY, "aliases": STORAGE_POLICY, "default": True}],
-    },
+    "swift": SWIFT,
     "formpost": {"allowed_digests": list(DIGESTS), "deprecated_digests": ["sha1"]},
     "tempurl": {
         "methods": list(METHODS),
@@ -97,6 +97,9 @@ async def show_info(request: ApiRequest) -> Reply:
         for name, realm in objects.options.realms.items()
     }
     told = {**INFO, "container_sync": {"realms": realms}} if realms else dict(INFO)
+    names = objects.policies
+    policies = [{"name": one, "aliases": one, **({"default": True} if one == names[0] else {})} for one in names]
+    told["swift"] = {**SWIFT, "policies": policies}
     if objects.options.account_writes_per_s or objects.options.container_writes_per_s:
         told["ratelimit"] = {
             "account_ratelimit": objects.options.account_writes_per_s,

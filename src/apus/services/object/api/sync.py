@@ -35,5 +35,5 @@ async def stamp_of(ask: Ask) -> str:
 
 async def is_old(ask: Ask, stamp: str) -> bool:
     """What is here is as new, or newer."""
-    here = await ask.service.engine.locate(ask.service.cluster.place(*ask.place), newest=True)
+    here = await ask.service.engine.locate(await ask.service.engine.place(*ask.place), newest=True)
     return here is not None and ticks_of(here.head.changed) >= ticks_of(stamp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
@@ -22,9 +22,9 @@ from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import VersionRow, state_of
 from apus.services.object.model import Head, IndexHead, Row, Subdir
+from apus.services.object.policy_totals import Totals
 from apus.wire.route import Reply
 
-POLICY: Final = "default"
 OWNERS: Final = (
     "x-container-read", "x-container-write", "x-container-sync-key", "x-container-sync-to",
     "x-container-meta-temp-url-key", "x-container-meta-temp-url-key-2",
@@ -72,7 +72,7 @@ def last_modified(stamp: str) -> str:
     return http_date(math.ceil(seconds_of(stamp)))
 
 
-def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
+def container_headers(head: IndexHead, policy: str, *, to_owner: bool) -> dict[str, str]:
     hidden = () if to_owner else OWNERS
     headers = {
         "accept-ranges": "bytes",
@@ -80,7 +80,7 @@ def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
         "x-container-bytes-used": str(head.size_bytes),
         "x-timestamp": swift_time(head.made),
         "last-modified": last_modified(max([head.made, *(stamp for _, stamp in head.fields.values())])),
-        "x-storage-policy": POLICY,
+        "x-storage-policy": policy,
         **{name: value for name, value in shown(head.metadata).items() if name not in hidden},
     }
     state, archive = state_of(head.metadata), archive_of(head.metadata)
@@ -92,22 +92,28 @@ def container_headers(head: IndexHead, *, to_owner: bool) -> dict[str, str]:
     return headers
 
 
-def account_headers(head: IndexHead | None, now_s: float, *, to_owner: bool) -> dict[str, str]:
+def account_headers(
+    head: IndexHead | None, now_s: float, totals: Mapping[str, Totals], *, to_owner: bool
+) -> dict[str, str]:
     metadata = shown(head.metadata) if head else {}
     for name, kept in (("x-account-quota-bytes", ACCOUNT_BYTES), ("x-account-quota-count", ACCOUNT_COUNT)):
         if head is not None and kept in head.metadata:
             metadata[name] = head.metadata[kept]
     if head is not None and to_owner and ACCESS in head.metadata:
         metadata["x-account-access-control"] = head.metadata[ACCESS]
+    by_policy: dict[str, str] = {}
+    for policy, total in totals.items():
+        prefix = f"x-account-storage-policy-{policy.lower()}"
+        by_policy[f"{prefix}-container-count"] = str(total.containers)
+        by_policy[f"{prefix}-object-count"] = str(total.objects)
+        by_policy[f"{prefix}-bytes-used"] = str(total.size_bytes)
     rows, objects, size = (head.rows, head.objects, head.size_bytes) if head else (0, 0, 0)
     return {
         "accept-ranges": "bytes",
         "x-account-container-count": str(rows),
         "x-account-object-count": str(objects),
         "x-account-bytes-used": str(size),
-        f"x-account-storage-policy-{POLICY}-container-count": str(rows),
-        f"x-account-storage-policy-{POLICY}-object-count": str(objects),
-        f"x-account-storage-policy-{POLICY}-bytes-used": str(size),
+        **by_policy,
         "x-timestamp": swift_time(head.made) if head and head.made else f"{now_s:.5f}",
         **{name: value for name, value in metadata.items() if to_owner or name not in OWNERS},
     }

@@ -73,8 +73,10 @@ class Copies(Protocol):
         """Forget this version: it is kept elsewhere, or is a tombstone past its time.  A newer one stays."""
         ...
 
-    async def unlisted(self) -> Mapping[str, str]:
-        """By hash: the last change of each version whose row may be in no listing yet.  Outlives a power cut."""
+    async def unlisted(self, policy: int = 0) -> Mapping[str, str]:
+        """Of one storage policy, by hash: the last change of each version whose row may be in no listing yet.
+
+        Outlives a power cut."""
         ...
 
     def listed(self, place: Place, changed: str) -> None:

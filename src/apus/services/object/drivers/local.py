@@ -12,6 +12,7 @@ import msgspec
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, Fence
 from apus.services.object.drivers.indexes import SqliteIndexes
+from apus.services.object.drivers.policy_copies import PolicyCopies
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.copies import VolumeCopies
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
@@ -35,13 +36,18 @@ class LocalDrive:
         identity: DriveIdentity,
         *,
         part_power: int,
+        policies: int = 1,
         volume_bytes: int = VOLUME_BYTES,
         connect: Connect = connect_file,
         reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         self.id, self.root = identity.drive, root
         self._fence = fence = Fence(world, root, identity, reserve_bytes)
-        self.copies = VolumeCopies(world, root, fence, part_power=part_power, volume_bytes=volume_bytes)
+
+        def open_copies(at: Path) -> VolumeCopies:
+            return VolumeCopies(world, at, fence, part_power=part_power, volume_bytes=volume_bytes)
+
+        self.copies = PolicyCopies(root, policies, open_copies)
         self.indexes = SqliteIndexes(world, root, fence, part_power=part_power, connect=connect)
         self.pending = FilePending(world, root, fence)
         self.on_return: Callable[[], None] = lambda: None

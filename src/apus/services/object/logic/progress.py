@@ -22,23 +22,27 @@ class Work:
 
 
 def work_left(
-    drives: Mapping[str, Census], copies: int, wished: Callable[[int], Sequence[str]], parts: Iterable[int]
+    drives: Mapping[str, Census],
+    copies: Callable[[int], int],
+    wished: Callable[[int], Sequence[str]],
+    parts: Iterable[int],
 ) -> Work:
-    """`drives`: those that answer.  `wished`: who shall hold a partition now."""
+    """`drives`: those that answer.  `copies`: how many a partition shall have; `wished`: who shall hold it now."""
     at_risk = alone = to_make = 0
     for part in parts:
         found = {name: census[part] for name, census in drives.items() if part in census}
         if not found:
             continue
         most = max(count for count, _ in found.values())
-        best = sorted((count for count, _ in found.values()), reverse=True)[:copies]
-        at_risk += copies * most - sum(best)
-        alone += most - best[1] if len(best) > 1 else most
+        best = sorted((count for count, _ in found.values()), reverse=True)[: copies(part)]
+        at_risk += copies(part) * most - sum(best)
+        if copies(part) > 1:
+            alone += most - best[1] if len(best) > 1 else most
         names = wished(part)
         lacking = sum(most - found.get(name, (0, 0))[0] for name in names)
         differ = len({found[name][1] for name in names if name in found}) > 1
         to_make += lacking or differ  # as many, but others: one at least
-    return Work(at_risk, alone if copies > 1 else 0, to_make)
+    return Work(at_risk, alone, to_make)
 
 
 def seconds_left(to_make: int, copies_per_s: float) -> float | None:

@@ -39,7 +39,7 @@ class Auditor:
         try:
             for part in await drive.copies.parts():
                 for path_hash in await drive.copies.inventory(part):
-                    await self._object(drive, self.cluster.place_of(path_hash))
+                    await self._object(drive, Place(part, path_hash))
             await self._indexes(drive, "accounts")
             await self._indexes(drive, "containers")
         except OSError as error:

@@ -44,6 +44,6 @@ class DriveWatch:
             self._cluster.worked(drive)
         if key in self._away:
             self._away.discard(key)
-            self._cluster.repairs.doubt_everything(self._cluster.ring.parts)
+            self._cluster.doubt_everything()
         if drive.comparing and self._cluster.remembers_all(key):
             await drive.compared()

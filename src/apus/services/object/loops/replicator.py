@@ -99,7 +99,7 @@ class Replicator:
             try:
                 await attempted(self.name, f"{key[0]}/{key[1]}", self.settle(key))
             finally:
-                waits = len(self.cluster.primaries(key[1])) < self.cluster.copies or any(
+                waits = len(self.cluster.primaries(key[1])) < self.cluster.copies(key[1]) or any(
                     self.cluster.is_away(drive) for drive in self.cluster.primaries(key[1])
                 )
                 repairs.put_back(key, mark, waits=waits)
@@ -111,9 +111,9 @@ class Replicator:
             answers = await ask_each(drives, lambda drive: drive.copies.parts(), ASK_TIMEOUT_S)
         else:
             answers = await ask_each(drives, lambda drive: drive.indexes.parts(room), ASK_TIMEOUT_S)
-        parts = self.cluster.ring.parts
+        ring = self.cluster.ring
         return {
-            drive.id: [part for part in answer if part < parts]
+            drive.id: [part for part in answer if ring.has(part)]
             for drive, answer in zip(drives, answers, strict=True)
             if not isinstance(answer, OSError)
         }
@@ -125,7 +125,7 @@ class Replicator:
         answering = {drive.id for drive, answer in zip(drives, answers, strict=True) if not isinstance(answer, OSError)}
         total = Outcome(whole=all(name in answering for name in self.cluster.ring.primaries(part)))
         wished = self.cluster.wished(part)
-        total.settled = len(wished) == self.cluster.copies and all(drive.id in answering for drive in wished)
+        total.settled = len(wished) == self.cluster.copies(part) and all(drive.id in answering for drive in wished)
         places = {place.hash: place for answer in answers if not isinstance(answer, OSError) for place in answer}
         for place in places.values():
             await self.cluster.pace.turn()

@@ -36,9 +36,9 @@ ANSWER: Final = b"="
 
 
 class RemoteDrive:
-    def __init__(self, dial: Dial, path: str, identity: DriveIdentity, *, part_power: int) -> None:
+    def __init__(self, dial: Dial, path: str, identity: DriveIdentity, *, part_power: int, policies: int = 1) -> None:
         self.id, self.root = identity.drive, path
-        self._identity, self._part_power = identity, part_power
+        self._identity, self._part_power, self._policies = identity, part_power, policies
         self._link = Link(dial, self._hello, self._saw)
         self._seen = Seen()
         self.on_return: Callable[[], None] = lambda: None
@@ -86,7 +86,7 @@ class RemoteDrive:
         self._link.close()
 
     def _hello(self, mode: Mode) -> Hello:
-        return Hello(mode, self.root, self._identity, self._part_power)
+        return Hello(mode, self.root, self._identity, self._part_power, self._policies)
 
     def _saw(self, seen: Seen) -> None:
         before, self._seen = self._seen, seen
@@ -150,8 +150,8 @@ class RemoteCopies:
     async def drop(self, place: Place, version: tuple[str, str]) -> None:
         await self._link.call("copies.drop", place, version)
 
-    async def unlisted(self) -> Mapping[str, str]:
-        found: dict[str, str] = await self._link.call("copies.unlisted")
+    async def unlisted(self, policy: int = 0) -> Mapping[str, str]:
+        found: dict[str, str] = await self._link.call("copies.unlisted", policy)
         return found
 
     def listed(self, place: Place, changed: str) -> None:

@@ -22,6 +22,7 @@ from apus.services.object.drivers.remote.verbs import (
     VERBS,
     Answer,
     Failure,
+    Hello,
     Request,
     Seen,
     decode_head,
@@ -40,15 +41,16 @@ AT_ONCE: Final = 1024
 _NOTHING: Final = msgspec.Raw(encode(None))
 _log: Final = get_logger("apus.object.disk")
 
-OpenDrive = Callable[[Path, DriveIdentity, int], LocalDrive]
-"""By path, identity and part power."""
+OpenDrive = Callable[[Path, DriveIdentity, int, int], LocalDrive]
+"""By path, identity, part power and number of storage policies."""
 
 
 class Served:
     """One drive that is open here."""
 
-    def __init__(self, drive: LocalDrive, identity: DriveIdentity, part_power: int) -> None:
-        self.drive, self.identity, self.part_power = drive, identity, part_power
+    def __init__(self, drive: LocalDrive, hello: Hello) -> None:
+        self.drive, self.part_power = drive, hello.part_power
+        self.opened_as = hello.identity, hello.policies
         self._opened, self._returns = secrets.token_hex(8), 0
         drive.on_return = self._returned
 
@@ -177,27 +179,27 @@ class DriveServer:
         hello = decode_hello(await channel.receive())
         if not Path(hello.path).is_absolute():
             raise channel.broken("the path of a drive is not absolute")
-        served = await self._get(hello.path, hello.identity, hello.part_power)
+        served = await self._get(hello)
         channel.send(encode(Answer(0, served.seen, None, _NOTHING)))
         if hello.mode == "calls":
             await _Calls(channel, served, lambda verb, some: self._do(hello.path, served, verb, some)).run()
         else:
             await _Bodies(channel, served).run()
 
-    async def _get(self, path: str, identity: DriveIdentity, part_power: int) -> Served:
+    async def _get(self, hello: Hello) -> Served:
         async with self._opening:
-            served = self.served.get(path)
-            if served is not None and served.identity != identity:
-                await self._forget(path, served)
+            served = self.served.get(hello.path)
+            if served is not None and served.opened_as != (hello.identity, hello.policies):
+                await self._forget(hello.path, served)
                 served = None
             if served is None:
-                drive = self._open(Path(path), identity, part_power)
-                served = self.served[path] = Served(drive, identity, part_power)
+                drive = self._open(Path(hello.path), hello.identity, hello.part_power, hello.policies)
+                served = self.served[hello.path] = Served(drive, hello)
                 try:
                     await drive.start()
                 except OSError as error:  # it is away, and each verb says so
-                    _log.warning("a drive does not start", drive=identity.drive, path=path, why=str(error))
-            await served.repartition(part_power)
+                    _log.warning("a drive does not start", drive=drive.id, path=hello.path, why=str(error))
+            await served.repartition(hello.part_power)
             return served
 
     async def _do(self, path: str, served: Served, verb: str, arguments: Any) -> Any:

@@ -44,6 +44,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     path: str
     identity: DriveIdentity
     part_power: int
+    policies: int
+    """How many storage policies the store has."""
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -100,7 +102,7 @@ VERBS: Final[dict[str, Verb]] = {
     "copies.fetch": Verb(tuple[Place, int], tuple[Head, bytes | None] | None, SHORT_S),
     "copies.audit": Verb(tuple[Place], Head | None, LONG_S),
     "copies.drop": Verb(tuple[Place, tuple[str, str]], None, SYNC_S),
-    "copies.unlisted": Verb(tuple[()], dict[str, str], LONG_S),
+    "copies.unlisted": Verb(tuple[int], dict[str, str], LONG_S),
     "copies.listed": Verb(tuple[list[tuple[Place, str]]], None, SHORT_S),
     "copies.parts": Verb(tuple[()], list[int], SHORT_S),
     "copies.digest": Verb(tuple[int], str, SHORT_S),
