@@ -150,7 +150,7 @@ class Directory:
         key = account, container
         policy = self._policies.get(key)
         if policy is None:
-            head = await self.head(account, container)
+            head = await self._newest(*self.place(account, container))  # one copy may have missed that it was made
             if head is None or not head.made:
                 return 0
             policy = self._policies[key] = head.policy
