@@ -395,7 +395,11 @@ async def test_the_engine_on_three_hosts_goes_on_without_one(tmp_path: Path) -> 
         await format_drive(make_world(), tmp_path / f"d{number}", identity)
         drives[identity.drive] = host.drive(tmp_path / f"d{number}", identity)
     ring = new_ring([DriveSpec(name, host=name) for name in drives], POWER, 3)
-    engine = Engine(Cluster(make_world(), joined([ring]), drives, b"secret", "n1"))
+
+    async def first_policy(account: str, container: str) -> int:
+        return 0
+
+    engine = Engine(Cluster(make_world(), joined([ring]), drives, b"secret", "n1"), first_policy)
     small, large = b"small", LARGE + LARGE
     for name, data in (("small", small), ("large", large)):
         await engine.put(intent(name, len(data)), chunks(data))
