@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from apus.services.object.drivers.fence import DriveIdentity, Fence, format_drive
 from apus.services.object.drivers.trailer import checksums_of, seal
 from apus.services.object.drivers.volumes.copies import VolumeCopies
+from apus.services.object.drivers.volumes.files import OPEN_MAX
 from apus.services.object.drivers.volumes.journal import ALIGNED_BYTES, PAGE_BYTES
 from apus.services.object.drivers.volumes.run import IndexDamaged
 from apus.services.object.logic.merge import digest_of, make_stamp
@@ -381,6 +382,24 @@ async def test_an_unmounted_drive_has_lost_nothing() -> None:
     with pytest.raises(CorruptCopy):
         await all_of(copies.read(place_of("o1"), head_of("o1", 1, data), 0, len(data)))
     assert await copies.head(place_of("o1")) is None
+
+
+@awaited
+async def test_an_unmounted_drive_has_lost_no_volume() -> None:
+    """Only some volumes are open at once; the others cannot be opened while the drive is away."""
+    disk, clock = FaultyDisk(), ManualClock()
+    copies = await opened(disk, clock, volume_bytes=1000)
+    data = bytes(1000)
+    names = [f"n{number}" for number in range(OPEN_MAX + 6)]
+    for ticks, name in enumerate(names, 1):
+        await copies.store(place_of(name), head_of(name, ticks, data), data)
+    disk.open_files = {max(path for path in disk.files if path.suffix == ".volume")}
+    away = disk.unmount(ROOT)
+    with pytest.raises(DriveTrouble) as refused:
+        await copies.fetch(place_of(names[0]))
+    assert not isinstance(refused.value, CorruptCopy)
+    disk.mount(away)
+    assert await copies.fetch(place_of(names[0])) == (head_of(names[0], 1, data), data)
 
 
 @awaited

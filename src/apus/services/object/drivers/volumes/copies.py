@@ -308,6 +308,8 @@ class VolumeCopies:
 
     async def _suspect(self, journal: Journal, path_hash: bytes, entry: Entry, error: OSError) -> None:
         """A read of this went wrong: was it moved or replaced meanwhile, or is it bad?  Raises either."""
+        self._fence.doubt()
+        await self._fence.check()  # volumes that are not open are missing, too, where the drive is unmounted
         if await self._find(journal, path_hash) == entry:
             _log.warning("bad copy", drive=str(self._root), hash=path_hash.hex(), error=str(error))
             if entry.in_file:
