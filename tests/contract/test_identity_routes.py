@@ -118,7 +118,7 @@ def test_nobody_passes_without_a_token(standing: Standing, route: Route) -> None
 BODIES: dict[str, Any] = {
     "trust": {"trustor_user_id": "x", "trustee_user_id": "x", "impersonation": True},
     "application_credential": {"name": "x"},
-    "credential": {"type": "cert", "blob": "x"},
+    "credential": {"type": "cert", "blob": "x", "access": "x", "signature": "x", "token": "x", "params": {}},
     "registered_limits": [{"service_id": "x", "resource_name": "x", "default_limit": 1}],
     "limits": [{"service_id": "x", "resource_name": "x", "resource_limit": 1, "project_id": "x"}],
     "limit": {"resource_limit": 1},

@@ -31,6 +31,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     audit_id: str = ""
     methods: tuple[str, ...] = ()
     app_credential_id: str | None = None
+    trust_id: str | None = None
     access_rules: tuple[AccessRule, ...] | None = None
     """The only calls that may be made, when the application credential has such rules; enforced at the HTTP edge."""
     request_id: str = ""

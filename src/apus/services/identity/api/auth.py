@@ -84,7 +84,7 @@ def _scope(scope: bodies.ScopePart | str | None) -> dict[str, Any]:
     return {"trust_id": scope.trust.id}
 
 
-async def _shown(request: ApiRequest, opened: Opened) -> bytes:
+async def shown(request: ApiRequest, opened: Opened) -> bytes:
     """The body; kept beside the opened token for as long as the catalogue is the same."""
     claims, core = opened.claims, identity_of(request).core
     catalogue: msgspec.Raw | None = None
@@ -102,7 +102,7 @@ async def _shown(request: ApiRequest, opened: Opened) -> bytes:
 
 async def issue_token(request: ApiRequest) -> Reply:
     token, opened = await identity_of(request).auth.issue(ask_of(request.body))
-    body = await _shown(request, opened)
+    body = await shown(request, opened)
     return Reply(body, headers={"X-Subject-Token": token, **_VARY}, content_type="application/json")
 
 
@@ -116,7 +116,7 @@ def _subject_token(request: ApiRequest) -> str:
 async def validate_token(request: ApiRequest) -> Reply:
     token = _subject_token(request)
     opened = identity_of(request).auth.subject(request.who, token, "identity:validate_token")
-    body = await _shown(request, opened)
+    body = await shown(request, opened)
     return Reply(body, headers={"X-Subject-Token": token, **_VARY}, content_type="application/json")
 
 

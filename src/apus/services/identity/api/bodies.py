@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from apus.kernel.errors import Invalid
 from apus.wire.route import ApiRequest, convert_body
@@ -178,6 +178,29 @@ class ChangeCredential(Struct):
 
 class Ec2Body(Struct):
     tenant_id: Id
+
+
+class SignedCredentials(Struct):
+    """Of a request that somebody signed with an EC2 key, as the service took it apart that got it."""
+
+    access: Text
+    signature: Text
+    host: Text | None = None
+    verb: Text | None = None
+    path: Text | None = None
+    params: dict[Text, Text] | None = None
+    headers: dict[Text, Text] | None = None
+    body_hash: Text | None = None
+    token: Text | None = None
+    """Of S3: the text that was signed, in Base64."""
+
+
+class SignedBody(Struct):
+    """Keystone takes all three names."""
+
+    credentials: SignedCredentials | None = None
+    credential: SignedCredentials | None = None
+    ec2_credentials: SignedCredentials | None = field(default=None, name="ec2Credentials")
 
 
 class RoleRef(Struct):

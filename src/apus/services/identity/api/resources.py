@@ -19,7 +19,7 @@ from apus.services.identity.api.crud import Resource, all_of, identity_of, merge
 from apus.services.identity.contract import DEFAULT_DOMAIN_ID
 from apus.services.identity.service import kinds
 from apus.services.identity.service.keeper import invalid
-from apus.services.identity.service.secrets import ec2_parts, forbid_restricted, id_of_access
+from apus.services.identity.service.secrets import ec2_parts, forbid_delegated, id_of_access
 from apus.wire.listing import boolean
 from apus.wire.route import ApiRequest
 
@@ -177,7 +177,7 @@ async def change_endpoint(
 # --------------------------------------------------------------------------------------- credentials and limits
 async def new_credential(request: ApiRequest, body: bodies.NewCredential, extra: dict[str, Any]) -> model.Credential:
     identity = identity_of(request)
-    forbid_restricted(identity.verifier.opened(request.headers["x-auth-token"]).claims)
+    forbid_delegated(identity.verifier.opened(request.headers["x-auth-token"]).claims)
     id = id_of_access(ec2_parts(body.blob)[0]) if body.type == "ec2" else identity.core.new_id()
     record = model.Credential(
         id=id,
@@ -185,6 +185,7 @@ async def new_credential(request: ApiRequest, body: bodies.NewCredential, extra:
         project_id=body.project_id,
         type=body.type,
         sealed_blob=identity.secrets.seal(body.blob),
+        app_credential_id=request.who.app_credential_id,
         extra=extra,
     )
     return await identity.keeper.create(kinds.CREDENTIAL, request.who, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from apus.services.identity.api import auth, grants, limits, people, secrets
+from apus.services.identity.api import auth, grants, limits, people, secrets, signed
 from apus.services.identity.api.bodies import NewRegion, part
 from apus.services.identity.api.crud import PREFIX, base_of, crud_routes
 from apus.services.identity.api.faults import FAULTS
@@ -37,6 +37,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *grants.ROUTES,
     *secrets.ROUTES,
     *limits.ROUTES,
+    *signed.ROUTES,
 )
 
 

@@ -15,6 +15,8 @@ from apus.kernel.caller import AccessRule, Caller
 from apus.services.identity.model import Scope
 
 VERSION: Final = 1
+EC2: Final = "ec2credential"
+"""The method of tokens that were given for a request signed with an EC2 key."""
 
 
 class Named(msgspec.Struct, frozen=True, array_like=True):
@@ -58,6 +60,8 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
     trust: TrustClaim | None = None
     system_user: bool = False
     """The cloud itself: no such user is in the store."""
+    access_key_id: str | None = None
+    """The EC2 credential that it was given for."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -109,7 +113,7 @@ def audit_subject(audit_id: str) -> str:
 
 
 def access_key_subject(credential_id: str) -> str:
-    """Of an EC2 credential: no token hangs on it, but what other processes remember of its key does."""
+    """Of an EC2 credential: the tokens that were given for it, and what other processes remember of its key."""
     return f"k:{credential_id}"
 
 
@@ -131,6 +135,8 @@ def subjects(claims: Claims) -> Iterator[str]:
         yield role_subject(role.id)
     if claims.app_credential is not None:
         yield app_credential_subject(claims.app_credential.id)
+    if claims.access_key_id is not None:
+        yield access_key_subject(claims.access_key_id)
     if claims.trust is not None:
         yield trust_subject(claims.trust.id)
         yield user_subject(claims.trust.trustor_id)
@@ -164,5 +170,6 @@ def caller_of(claims: Claims) -> Caller:
         audit_id=claims.audit_ids[0],
         methods=claims.methods,
         app_credential_id=claims.app_credential.id if claims.app_credential is not None else None,
+        trust_id=claims.trust.id if claims.trust is not None else None,
         access_rules=None if rules is None else tuple(AccessRule(*rule) for rule in rules),
     )

@@ -16,6 +16,7 @@ from typing import Final
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Forbidden
 from apus.kernel.policy import Policy, Rule
+from apus.services.identity.logic.claims import EC2
 
 
 class Way(enum.Enum):
@@ -31,6 +32,7 @@ class Way(enum.Enum):
     PROJECT_USER = "anybody with a token of the project"
     OWNER = "the user himself"
     OWNER_ALONE = "only the user himself"
+    HOLDER = "the user himself, or his application credential for what it made"
     SERVICE = "another service"
     SOME_DOMAIN_MANAGER = "a manager of some domain"
     MANAGED_ROLE = "a manager of a domain, for the roles that he may give"
@@ -44,6 +46,8 @@ class Target:
     project_id: str | None = None
     user_ids: tuple[str, ...] = ()
     role_name: str | None = None
+    app_credential_id: str | None = None
+    """Which application credential made it."""
 
 
 NOTHING: Final = Target()
@@ -57,6 +61,8 @@ _READ_OWN: Final = (*_READ, Way.OWNER)
 _READ_IN_DOMAIN_OR_OWN: Final = (*_READ_IN_DOMAIN, Way.OWNER)
 _WRITE_IN_DOMAIN: Final = (Way.ADMIN, Way.DOMAIN_MANAGER)
 _OWN: Final = (Way.ADMIN, Way.OWNER)
+_READ_HELD: Final = (*_READ, Way.HOLDER)
+_HELD: Final = (Way.ADMIN, Way.HOLDER)
 _ADMIN: Final = (Way.ADMIN,)
 _ANYONE: Final = (Way.ANYONE,)
 
@@ -109,11 +115,12 @@ WAYS: Final[Mapping[str, tuple[Way, ...]]] = {
     **_crud("region", "regions", _ANYONE, _ADMIN),
     **_crud("service", "services", _READ, _ADMIN),
     **_crud("endpoint", "endpoints", _READ, _ADMIN),
-    **_crud("credential", "credentials", _READ_OWN, _OWN, _ANYONE),
-    "identity:list_ec2_credentials": _READ_OWN,
-    "identity:get_ec2_credential": _READ_OWN,
-    "identity:create_ec2_credential": _OWN,
-    "identity:delete_ec2_credential": _OWN,
+    **_crud("credential", "credentials", _READ_HELD, _HELD, _ANYONE),
+    "identity:list_ec2_credentials": _READ_HELD,
+    "identity:get_ec2_credential": _READ_HELD,
+    "identity:create_ec2_credential": _HELD,
+    "identity:delete_ec2_credential": _HELD,
+    "identity:issue_ec2_token": (Way.ADMIN, Way.SERVICE),
     "identity:list_app_credentials": _READ_OWN,
     "identity:get_app_credential": _READ_OWN,
     "identity:create_app_credential": (Way.OWNER_ALONE,),
@@ -156,6 +163,10 @@ def allows(way: Way, caller: Caller, target: Target) -> bool:
             return caller.project_id is not None and caller.project_id == target.project_id
         case Way.OWNER | Way.OWNER_ALONE:
             return caller.user_id in target.user_ids
+        case Way.HOLDER:
+            if caller.user_id not in target.user_ids or caller.trust_id is not None or EC2 in caller.methods:
+                return False  # what was delegated to them is less than what the user's secrets can do
+            return caller.app_credential_id in (None, target.app_credential_id)
         case Way.SERVICE:
             return "service" in roles
         case Way.SOME_DOMAIN_MANAGER:

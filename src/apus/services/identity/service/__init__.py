@@ -15,6 +15,7 @@ from apus.services.identity.logic.signing import signing_key
 from apus.services.identity.loops.follow import FollowRevocations
 from apus.services.identity.loops.sweep import SweepExpired
 from apus.services.identity.model import Scope
+from apus.services.identity.service.access_keys import AccessKeys
 from apus.services.identity.service.auth import Ask, Auth, Place
 from apus.services.identity.service.bootstrap import Bootstrap, bootstrap
 from apus.services.identity.service.core import Core, Settings
@@ -42,6 +43,7 @@ class Identity:
         self.people = People(self.core, self.keeper)
         self.grants = Grants(self.core)
         self.secrets = Secrets(self.core, self.keeper)
+        self.access_keys = AccessKeys(self.core, self.auth, self.secrets)
 
     @property
     def verifier(self) -> Verifier:
@@ -91,7 +93,7 @@ class Identity:
         return await self.auth.image_token()
 
     async def signing_key(self, access: str, date: str, region: str, service: str) -> tuple[bytes, Caller] | None:
-        found = await self.secrets.secret_of_access_key(access)
+        found = await self.access_keys.secret_of(access)
         return (signing_key(found[0], date, region, service), found[1]) if found is not None else None
 
     async def revocations(self, since_s: float) -> Revocations:

@@ -24,7 +24,7 @@ from apus.services.identity.agent.verifier import Opened
 from apus.services.identity.logic import claims as tokens
 from apus.services.identity.logic.claims import AppCredentialClaim, Claims, Named, TrustClaim
 from apus.services.identity.logic.may import Target, require
-from apus.services.identity.model import ALL_SYSTEM, AppCredential, Project, Role, Scope, Trust, User
+from apus.services.identity.model import ALL_SYSTEM, AppCredential, Credential, Project, Role, Scope, Trust, User
 from apus.services.identity.service import rights
 from apus.services.identity.service.core import Core, missing
 
@@ -242,6 +242,23 @@ class Auth:
             tables.trusts.put(tx, msgspec.structs.replace(trust, remaining_uses=trust.remaining_uses - 1))
         return _Granted(Scope.PROJECT, target, [role for role in held if role.id in wanted], trust=trust)
 
+    def of_key(self, tx: Transaction, credential: Credential) -> Claims:
+        """What a token says that is given for an EC2 key: what its owner may now, or the application credential that
+        it was made with.  Raise Unauthenticated when that is nothing."""
+        user = tables.users.get(tx, credential.user_id)
+        if user is None:
+            raise refuse("the key's owner is gone")
+        app_credential = None
+        if credential.app_credential_id is not None:
+            app_credential = tables.app_credentials.get(tx, credential.app_credential_id)
+            if app_credential is None:
+                raise refuse("the application credential that made the key is gone")
+        proven = _Proven(user, (tokens.EC2,), app_credential=app_credential)
+        self._still(tx, proven)
+        ask = Ask(methods=(tokens.EC2,), scope=Scope.PROJECT, target=Place(id=credential.project_id))
+        claims = self._claims(tx, proven, self._grant(tx, ask, proven), tx.now_s)
+        return self._with_epochs(tx, msgspec.structs.replace(claims, access_key_id=credential.id))
+
     # --------------------------------------------------------------------------------------------- the token
     def _claims(self, tx: Transaction, proven: _Proven, granted: _Granted, began_s: float) -> Claims:
         user = proven.user
@@ -277,6 +294,9 @@ class Auth:
             if trust is None
             else TrustClaim(trust.id, trust.trustor_id, trust.trustee_id, trust.impersonation),
         )
+        return self._with_epochs(tx, claims)
+
+    def _with_epochs(self, tx: Transaction, claims: Claims) -> Claims:
         epochs = tables.epochs_of(tx, list(tokens.subjects(claims)))
         return msgspec.structs.replace(claims, epochs=epochs) if epochs else claims
 

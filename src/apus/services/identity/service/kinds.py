@@ -295,8 +295,12 @@ ENDPOINT: Final = Kind(
 
 
 # --------------------------------------------------------------------------------- credentials, trusts and limits
+def held_by(credential: model.Credential) -> Target:
+    return Target(user_ids=(credential.user_id,), app_credential_id=credential.app_credential_id)
+
+
 def _credential_target(tx: Transaction, credential: model.Credential) -> Target:
-    return Target(user_ids=(credential.user_id,))
+    return held_by(credential)
 
 
 def _admit_credential(tx: Transaction, before: model.Credential | None, after: model.Credential) -> None:
@@ -332,8 +336,10 @@ def _owned(tx: Transaction, record: Any) -> Target:
 
 
 def _drop_app_credential(tx: Transaction, credential: model.AppCredential) -> Iterable[str]:
+    made = tables.credentials.find(tx, app_credential_id=credential.id)
+    ended = [subject for each in made for subject in _drop_credential(tx, each)]
     tables.credentials.delete_where(tx, app_credential_id=credential.id)
-    return (claims.app_credential_subject(credential.id),)
+    return (claims.app_credential_subject(credential.id), *ended)
 
 
 def _drop_access_rule(tx: Transaction, rule: model.AccessRule) -> Iterable[str]:

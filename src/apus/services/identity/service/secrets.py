@@ -20,18 +20,16 @@ from apus.services.identity.contract import DEFAULT_DOMAIN_ID
 from apus.services.identity.drivers.passwords import hash_of_secret
 from apus.services.identity.logic import claims as tokens
 from apus.services.identity.logic.claims import Claims
-from apus.services.identity.logic.may import Target, require
+from apus.services.identity.logic.may import Target, may, require
 from apus.services.identity.model import (
     AccessRule,
     AppCredential,
     Credential,
-    Project,
     Role,
     Scope,
     Trust,
 )
 from apus.services.identity.service import kinds, rights
-from apus.services.identity.service.auth import is_live
 from apus.services.identity.service.core import Core, missing
 from apus.services.identity.service.keeper import Keeper, duplicate, invalid
 
@@ -89,12 +87,18 @@ class Secrets:
 
     # -------------------------------------------------------------------------------------------- EC2 keys
     async def new_ec2(self, caller: Caller, claims: Claims, user_id: str, project_id: str) -> Credential:
-        require(caller, "identity:create_ec2_credential", Target(user_ids=(user_id,)))
-        forbid_restricted(claims)
+        """Who may make it with an application credential gets a key that can do no more than that."""
+        require(caller, "identity:create_ec2_credential", made_by(caller, user_id))
+        forbid_delegated(claims)
         access, secret = secrets.token_hex(16), secrets.token_hex(16)
         blob = json.dumps({"access": access, "secret": secret, "trust_id": None, "app_cred_id": None})
         record = Credential(
-            id=id_of_access(access), user_id=user_id, project_id=project_id, type="ec2", sealed_blob=self.seal(blob)
+            id=id_of_access(access),
+            user_id=user_id,
+            project_id=project_id,
+            type="ec2",
+            sealed_blob=self.seal(blob),
+            app_credential_id=caller.app_credential_id,
         )
 
         def work(tx: Transaction) -> Credential:
@@ -135,13 +139,17 @@ class Secrets:
         return str(kept["access"]), str(kept["secret"])
 
     async def ec2_of(self, caller: Caller, user_id: str) -> Sequence[Credential]:
-        require(caller, "identity:list_ec2_credentials", Target(user_ids=(user_id,)))
-        return await self._core.read(lambda tx: tables.credentials.find(tx, user_id=user_id, type="ec2"))
+        require(caller, "identity:list_ec2_credentials", made_by(caller, user_id))
+        found = await self._core.read(lambda tx: tables.credentials.find(tx, user_id=user_id, type="ec2"))
+        return [each for each in found if may(caller, "identity:get_ec2_credential", kinds.held_by(each))]
 
     async def ec2(self, caller: Caller, user_id: str, access: str, verb: str = "get") -> Credential:
-        require(caller, f"identity:{verb}_ec2_credential", Target(user_ids=(user_id,)))
         found = await self._core.read(lambda tx: tables.credential_of_key(tx, id_of_access(access)))
-        if found is None or found.user_id != user_id:
+        if found is not None and found.user_id != user_id:
+            found = None
+        target = made_by(caller, user_id) if found is None else kinds.held_by(found)
+        require(caller, f"identity:{verb}_ec2_credential", target)
+        if found is None:
             raise missing("credential", access)
         return found
 
@@ -156,34 +164,12 @@ class Secrets:
 
         await self._core.write(work)
 
-    async def secret_of_access_key(self, access: str) -> tuple[str, Caller] | None:
-        """What the owner may do now: as if he had asked for a token."""
-
-        def work(tx: Transaction) -> tuple[Credential, Caller] | None:
-            credential = tables.credential_of_key(tx, id_of_access(access))
-            if credential is None or credential.project_id is None:
-                return None
-            user = tables.users.get(tx, credential.user_id)
-            project = tables.projects.get(tx, credential.project_id)
-            if user is None or project is None or not user.enabled or not is_live(tx, project):
-                return None
-            home = tables.projects.get(tx, user.domain_id)
-            roles = rights.roles_on(tx, user.id, Scope.PROJECT, project)
-            if not roles or home is None or not home.enabled:
-                return None
-            return credential, _caller(user.id, user.name, user.domain_id, project, roles)
-
-        found = await self._core.read(work)
-        if found is None:
-            return None
-        return ec2_secret(self.unseal(found[0])), found[1]
-
     # -------------------------------------------------------------------------------- application credentials
     async def new_app_credential(
         self, caller: Caller, claims: Claims, user_id: str, new: NewAppCredential
     ) -> ShownAppCredential:
         require(caller, "identity:create_app_credential", Target(user_ids=(user_id,)))
-        forbid_restricted(claims)
+        forbid_delegated(claims)
         if claims.scope is not Scope.PROJECT or claims.target is None:
             raise invalid("token", "an application credential is made with a token of a project")
         if new.expires_at_s is not None and new.expires_at_s <= self._core.world.clock.now_s():
@@ -267,7 +253,7 @@ class Secrets:
 
     async def drop_app_credential(self, caller: Caller, claims: Claims, user_id: str, id: str) -> None:
         shown = await self.app_credential(caller, user_id, id)
-        forbid_restricted(claims)
+        forbid_delegated(claims)
         await self._keeper.delete(kinds.APP_CREDENTIAL, caller, shown.credential.id)
 
     # ------------------------------------------------------------------------------------------ access rules
@@ -290,9 +276,9 @@ class Secrets:
     # ------------------------------------------------------------------------------------------------ trusts
     async def new_trust(self, caller: Caller, claims: Claims, new: NewTrust) -> tuple[Trust, Sequence[Role]]:
         require(caller, "identity:create_trust", Target(user_ids=(new.trustor_id,)))
-        forbid_restricted(claims)
         if claims.trust is not None:
             raise Forbidden("identity.redelegation", "A token of a trust cannot make another trust.")
+        forbid_delegated(claims)
         if new.expires_at_s is not None and new.expires_at_s <= self._core.world.clock.now_s():
             raise invalid("expires_at", "it is in the past")
         if new.project_id is None or not new.roles:
@@ -306,6 +292,9 @@ class Secrets:
             if project is None:
                 raise missing("project", project_id)
             held = {role.id: role.name for role in rights.roles_on(tx, new.trustor_id, Scope.PROJECT, project)}
+            if claims.app_credential is not None:
+                own = claims.target is not None and claims.target.id == project_id
+                held = {role.id: role.name for role in claims.roles if own and role.id in held}
             for role_id, name in new.roles:
                 if role_id not in held and name not in held.values():
                     raise missing("role", str(role_id or name))
@@ -376,14 +365,28 @@ def ec2_secret(blob: str) -> str:
     return ec2_parts(blob)[1]
 
 
-def forbid_restricted(claims: Claims) -> None:
-    """An application credential makes no further secrets unless it was made unrestricted."""
-    if claims.app_credential is not None and not claims.app_credential.unrestricted:
-        raise Forbidden(
-            "identity.restricted",
-            "Using method 'application_credential' is not allowed for managing additional secrets: the application "
-            "credential is restricted.",
-        )
+def made_by(caller: Caller, user_id: str) -> Target:
+    """A secret of the user's that this caller makes, or might have made."""
+    return Target(user_ids=(user_id,), app_credential_id=caller.app_credential_id)
+
+
+def forbid_delegated(claims: Claims) -> None:
+    """A secret outlives the token that it was made with, so who has only a part of a user's rights makes none: but for
+    an application credential that was made unrestricted, and whose secrets end with it."""
+    if claims.trust is not None:
+        how = "a token of a trust"
+    elif tokens.EC2 in claims.methods:
+        how = "a token of an EC2 key"
+    elif claims.app_credential is not None and not claims.app_credential.unrestricted:
+        how = "method 'application_credential'"
+    elif claims.app_credential is not None and claims.app_credential.access_rules is not None:
+        how = "an application credential that has access rules"
+    else:
+        return
+    raise Forbidden(
+        "identity.restricted",
+        f"Using {how} is not allowed for managing additional secrets: what it may do is restricted.",
+    )
 
 
 def chosen_roles(wanted: Sequence[tuple[str | None, str | None]], held: dict[str, str]) -> tuple[str, ...]:
@@ -407,16 +410,3 @@ def _shown(tx: Transaction, record: AppCredential) -> ShownAppCredential:
     if record.access_rule_ids is not None:
         rules = tables.access_rules.find(tx, id=list(record.access_rule_ids))
     return ShownAppCredential(record, _roles(tx, record.role_ids), rules)
-
-
-def _caller(user_id: str, user_name: str, domain_id: str, project: Project, roles: Sequence[Role]) -> Caller:
-    return Caller(
-        user_id=user_id,
-        user_name=user_name,
-        user_domain_id=domain_id,
-        project_id=project.id,
-        project_name=project.name,
-        project_domain_id=project.domain_id,
-        roles=frozenset(role.name for role in roles),
-        methods=("ec2credential",),
-    )
