@@ -86,8 +86,10 @@ async def post_form(ask: Ask) -> Reply:
         status, message = FAULTS.status(error), error.shown
         if status >= 500:
             raise
+    if status == 401:  # who has no signature does not say where others are sent
+        return Reply(f"FormPost: {message.title()}".encode(), status, content_type=HTML)
     redirect = fields.get("redirect", "")
-    if not redirect or status == 401:  # who has no signature does not say where others are sent
+    if not redirect:
         body = f"<html><h1>{message or 'Created'}</h1></html>" if status != 201 else ""
         return Reply(body.encode(), status, content_type=HTML)
     mark = "&" if "?" in redirect else "?"
