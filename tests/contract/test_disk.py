@@ -151,6 +151,10 @@ def test_what_is_absent_is_file_not_found(on_disk: Callable[[Story], None]) -> N
     on_disk(story)
 
 
+def _is_bad(view: memoryview) -> None:
+    raise RuntimeError("bad")
+
+
 def test_an_open_file_is_written_and_read_at_offsets(on_disk: Callable[[Story], None]) -> None:
     async def story(disk: Disk, root: Path) -> None:
         path = root / "deep" / "log"
@@ -167,6 +171,17 @@ def test_an_open_file_is_written_and_read_at_offsets(on_disk: Callable[[Story], 
         assert await file.read(30_000, 10) == b""
         assert file.read_cached(0, 4) in (None, b"01ab")
         assert file.read_cached(21_006, 10) is None
+        checked: list[bytes] = []
+        view = await file.view(2, 6, lambda view: checked.append(bytes(view)))
+        assert [bytes(view)] == checked == [b"ab4567"]
+        assert view.readonly
+        other = await file.view(21_006, 10, lambda _: None)
+        assert (bytes(view), bytes(other)) == (b"ab4567", b"xx")
+        cached = file.view_cached(0, 4)
+        assert cached is None or (cached.readonly and bytes(cached) == b"01ab")
+        assert file.view_cached(21_006, 10) is None
+        with pytest.raises(RuntimeError, match="bad"):
+            await file.view(0, 4, _is_bad)
         again = await disk.open(path, make=True)
         assert again.size_bytes == 21_008
         reading = [asyncio.ensure_future(again.read(0, 4)) for _ in range(20)]

@@ -190,11 +190,17 @@ class FaultyOpenFile:
         data = self._data()[offset : offset + length]
         return data if len(data) == length and self._disk.dice.random() < 0.5 else None
 
-    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
+    async def read(self, offset: int, length: int) -> bytes:
         self._disk._look(self._path)
-        data = self._data()[offset : offset + length]
-        if check is not None:
-            check(data)
+        return self._data()[offset : offset + length]
+
+    def view_cached(self, offset: int, length: int) -> memoryview | None:
+        data = self.read_cached(offset, length)
+        return None if data is None else memoryview(data)
+
+    async def view(self, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
+        data = memoryview(await self.read(offset, length))
+        check(data)
         return data
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -35,9 +35,9 @@ class SlowOpenFile(FaultyOpenFile):
     def read_cached(self, offset: int, length: int) -> bytes | None:
         return None
 
-    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
+    async def read(self, offset: int, length: int) -> bytes:
         await self._wait()
-        return await super().read(offset, length, check)
+        return await super().read(offset, length)
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         await self._wait()

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import mmap
 import sys
-from typing import Final
+from typing import Final, TypeAlias
+
+Chunk: TypeAlias = bytes | memoryview
+"""A piece of a body on its way.  A view may be of a buffer: who keeps it keeps the buffer from being used again."""
 
 BUFFER_BYTES: Final = 1 << 20
 

@@ -116,9 +116,17 @@ class OpenFile(Protocol):
         """The bytes, if they come without waiting for the drive; None if they do not, or are not all there."""
         ...
 
-    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
-        """Shorter than `length` at the end of the file.  `check` is called with them where they are still warm: it
-        may run in another thread, and what it raises is raised here."""
+    async def read(self, offset: int, length: int) -> bytes:
+        """Shorter than `length` at the end of the file."""
+        ...
+
+    def view_cached(self, offset: int, length: int) -> memoryview | None:
+        """As `read_cached`, of at most BUFFER_BYTES and in a buffer that is used again once no view of it is left."""
+        ...
+
+    async def view(self, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
+        """As `read`, in such a buffer.  `check` is called where the bytes are still warm: it may run in another
+        thread, and what it raises is raised here."""
         ...
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:

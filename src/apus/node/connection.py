@@ -1,6 +1,7 @@
 """One connection: uvicorn's protocol parses it, and long bodies go straight to where they are wanted.
 
-What uvicorn leaves open is closed here: a request's head has a limit and a deadline.
+What uvicorn leaves open is closed here: a request's head has a limit and a deadline, and the head of an answer goes out
+with its body.
 
 A body of a stated length needs no parser.  Once its handler asks for it (`wire/body.py`) the kernel writes it into the
 handler's own buffers; from then on the parser does not know where the body ends, so the connection counts, and reads
@@ -10,7 +11,7 @@ the next request with a new parser.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -61,6 +62,31 @@ class Connection(asyncio.BufferedProtocol):
             self._http.data_received(_parsed[:nbytes])
 
 
+class Gathering:
+    """A transport that writes what came in one turn of the loop by one call: a packet for a head alone costs as much as
+    100 KiB of body."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes | memoryview] = []
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+        self.get_extra_info, self.is_closing = transport.get_extra_info, transport.is_closing
+
+    def write(self, data: bytes | memoryview) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.writelines(parts)
+
+
 class _Http(HttpToolsProtocol):
     body: LongBody | None = None
     """Of the request that is read now, if it is long and of a stated length."""
@@ -70,8 +96,8 @@ class _Http(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEAD_S, transport.close)
+        super().connection_made(cast(asyncio.Transport, Gathering(transport, self.loop)))
+        self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._no_deadline()

@@ -90,21 +90,31 @@ class LocalOpenFile:
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
         # Memory that was used before: new pages cost as much as the copy out of it.
-        buffer = take_buffer()[:length] if _FRESH_BYTES < length <= BUFFER_BYTES else bytearray(length)
-        try:
-            count = os.preadv(self._handle, (buffer,), offset, os.RWF_NOWAIT)
-        except OSError:  # not cached, a file system that cannot say, or a drive that fails: who waits for it finds out
-            return None
-        return bytes(buffer) if count == length else None
+        buffer = take_buffer()[:length] if _FRESH_BYTES < length <= BUFFER_BYTES else memoryview(bytearray(length))
+        return bytes(buffer) if self._fill_cached(buffer, offset) else None
 
-    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
-        def read() -> bytes:
-            data = _pread_full(self._handle, offset, length)
-            if check is not None:
-                check(data)
-            return data
+    async def read(self, offset: int, length: int) -> bytes:
+        return await self._in_thread(lambda: _pread_full(self._handle, offset, length))
+
+    def view_cached(self, offset: int, length: int) -> memoryview | None:
+        buffer = take_buffer()[:length]
+        return buffer.toreadonly() if self._fill_cached(buffer, offset) else None
+
+    async def view(self, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
+        buffer = take_buffer()[:length]
+
+        def read() -> memoryview:
+            view = buffer[: _preadv_full(self._handle, buffer, offset)].toreadonly()
+            check(view)
+            return view
 
         return await self._in_thread(read)
+
+    def _fill_cached(self, buffer: memoryview, offset: int) -> bool:
+        try:
+            return os.preadv(self._handle, (buffer,), offset, os.RWF_NOWAIT) == len(buffer)
+        except OSError:  # not cached, a file system that cannot say, or a drive that fails: who waits for it finds out
+            return False
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         def write() -> int:
@@ -289,6 +299,17 @@ def _pread_full(handle: int, offset: int, length: int) -> bytes:
             break
         data += more
     return data
+
+
+def _preadv_full(handle: int, buffer: memoryview, offset: int) -> int:
+    """How much there was, up to all that fits."""
+    count = 0
+    while count < len(buffer):
+        more = os.preadv(handle, (buffer[count:],), offset + count)
+        if not more:
+            break
+        count += more
+    return count
 
 
 def _read_full(handle: int, length: int | None) -> bytes:

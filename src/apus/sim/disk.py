@@ -152,12 +152,18 @@ class SimOpenFile:
         data = self._file.seen[offset : offset + length]
         return data if len(data) == length and self._disk.is_cached() else None
 
-    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
+    async def read(self, offset: int, length: int) -> bytes:
         self._require_open()
         await self._disk.wait()
-        data = self._file.seen[offset : offset + length]
-        if check is not None:
-            check(data)
+        return self._file.seen[offset : offset + length]
+
+    def view_cached(self, offset: int, length: int) -> memoryview | None:
+        data = self.read_cached(offset, length)
+        return None if data is None else memoryview(data)
+
+    async def view(self, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
+        data = memoryview(await self.read(offset, length))
+        check(data)
         return data
 
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgspec
 
 from apus.kernel import policy
+from apus.kernel.buffers import Chunk
 from apus.kernel.caller import Caller
 from apus.kernel.errors import CloudError, Invalid, NotFound, Unauthenticated
 from apus.kernel.ids import new_id
@@ -241,16 +242,17 @@ class _Answer(NamedTuple):
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    data: bytes
-    stream: AsyncIterator[bytes] | None
+    data: Chunk
+    stream: AsyncIterator[Chunk] | None
 
 
 def _rendered(api: Api, request: ApiRequest, reply: Reply) -> _Answer:
     status = reply.status or request.route.status
     bodiless = status in _BODILESS
-    data, content_type = b"", reply.content_type
+    data: Chunk = b""
+    content_type = reply.content_type
     if reply.stream is None and reply.body is not None and not bodiless:
-        if isinstance(reply.body, bytes):
+        if isinstance(reply.body, bytes | memoryview):
             data = reply.body
         else:
             data, content_type = _encode(reply.body), content_type or "application/json"
@@ -294,7 +296,7 @@ async def _send(request: ApiRequest, answer: _Answer, send: Send) -> None:
     await _send_stream(request, answer.stream, send)
 
 
-async def _send_stream(request: ApiRequest, stream: AsyncIterator[bytes], send: Send) -> None:
+async def _send_stream(request: ApiRequest, stream: AsyncIterator[Chunk], send: Send) -> None:
     try:
         await send_chunks(stream, send, request.gone if request.body_ended else None)
     finally:

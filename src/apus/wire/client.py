@@ -12,6 +12,7 @@ from typing import Final
 
 import httptools
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Unavailable
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -75,7 +76,7 @@ class Connection:
     def headers(self) -> Headers:
         return self._parser.headers
 
-    async def begin(self, method: str, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None) -> None:
+    async def begin(self, method: str, target: bytes, headers: Headers, body: AsyncIterator[Chunk] | None) -> None:
         """Send the request; returns when the reply's head is there.  Raises OSError when the other side goes."""
         chunked = body is not None and not any(name == b"content-length" for name, _ in headers)
         lines = [*headers, (b"transfer-encoding", b"chunked")] if chunked else headers
@@ -89,11 +90,11 @@ class Connection:
         if self._bodiless or self.status in (204, 304):
             self._parser.done = True
 
-    async def _send(self, body: AsyncIterator[bytes], chunked: bool) -> None:
+    async def _send(self, body: AsyncIterator[Chunk], chunked: bool) -> None:
         try:
             async for chunk in body:
                 if chunk:
-                    self._writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                    self._writer.write(b"".join((b"%x\r\n" % len(chunk), chunk, b"\r\n")) if chunked else chunk)
                     async with asyncio.timeout(self._client.silent_s):
                         await self._writer.drain()
             if chunked:
@@ -169,7 +170,7 @@ class HttpClient:
 
     @contextlib.asynccontextmanager
     async def request(
-        self, method: str, target: bytes, headers: Headers = (), body: AsyncIterator[bytes] | None = None
+        self, method: str, target: bytes, headers: Headers = (), body: AsyncIterator[Chunk] | None = None
     ) -> AsyncIterator[Connection]:
         """Raise Unavailable when the server does not answer; OSError when it goes away midway."""
         if not any(name == b"host" for name, _ in headers):

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid, TooLarge
 from apus.kernel.limits import BODY_MAX_BYTES
@@ -20,13 +21,13 @@ from apus.wire.versions import Version
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer.  `body` is encoded as JSON unless it is bytes; `stream` sends chunks as they come."""
+    """An answer.  `body` is encoded as JSON unless it is a Chunk; `stream` sends chunks as they come."""
 
     body: Any = None
     status: int | None = None
     """The route's own status when None."""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncIterator[Chunk] | None = None
     content_type: str | None = None
 
 
@@ -60,7 +61,7 @@ async def until_gone(gone: Callable[[], Awaitable[None]] | None) -> AsyncIterato
 
 
 async def send_chunks(
-    chunks: AsyncIterator[bytes],
+    chunks: AsyncIterator[Chunk],
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
     gone: Callable[[], Awaitable[None]] | None,
 ) -> None:

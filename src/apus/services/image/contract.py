@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.caller import Caller
 
 
@@ -33,7 +34,7 @@ class ImageService(Protocol):
         """Raise NotFound (or not visible to the caller), Conflict when it is not active or not bootable."""
         ...
 
-    def read(self, image_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+    def read(self, image_id: str, *, offset: int = 0) -> AsyncIterator[Chunk]:
         """Its bytes, for hosts.  Raise NotFound, Unavailable."""
         ...
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Conflict, Invalid, TooLarge, Unavailable
 from apus.kernel.world import Transaction, World
 from apus.services.image import limits
@@ -76,7 +77,7 @@ def segment(name: str, index: int) -> str:
 
 async def contents(
     objects: ObjectService, data: Data, *, offset: int = 0, length: int | None = None
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[Chunk]:
     """The bytes that were kept.  Raise NotFound, Unavailable (also when fewer come than were kept)."""
     size = data.finding.size_bytes
     end = size if length is None else min(size, offset + length)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from apus.kernel import events
+from apus.kernel.buffers import Chunk
 from apus.kernel.caller import Caller, the_system
 from apus.kernel.errors import Conflict, Forbidden, Invalid, NotFound, OverQuota, Unavailable
 from apus.kernel.flow import Flow, FlowRunner, flows_of, load_flow
@@ -275,7 +276,7 @@ class Images:
             raise Forbidden("image.deactivated", f"The requested image {image_id} has been deactivated.")
         return image
 
-    def contents(self, data: Data, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def contents(self, data: Data, *, offset: int = 0, length: int | None = None) -> AsyncIterator[Chunk]:
         return contents(self._objects, data, offset=offset, length=length)
 
     # ------------------------------------------------------------------------- what other services call
@@ -304,7 +305,7 @@ class Images:
             owner_project_id=image.project_id,
         )
 
-    async def read(self, image_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, image_id: str, *, offset: int = 0) -> AsyncIterator[Chunk]:
         image = await self._world.store.read(lambda tx: IMAGES.get(tx, image_id))
         if image is None or image.data is None:
             raise _no_image(image_id)

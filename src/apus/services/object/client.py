@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import quote
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import CloudError, NotFound, Unavailable
 from apus.services.object.contract import ObjectInfo
 from apus.wire.client import Connection, Headers, HttpClient
@@ -27,7 +28,7 @@ class ObjectClient:
         account: str,
         container: str,
         name: str,
-        data: AsyncIterator[bytes],
+        data: AsyncIterator[Chunk],
         metadata: Mapping[str, str],
         size_bytes: int | None = None,
     ) -> ObjectInfo:
@@ -58,7 +59,7 @@ class ObjectClient:
 
     async def get_object(
         self, account: str, container: str, name: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Chunk]:
         headers = await self._headers()
         if offset or length is not None:
             end = "" if length is None else str(offset + length - 1)
@@ -83,7 +84,7 @@ class ObjectClient:
         pairs = [(b"x-auth-token", (await self._token()).encode())]
         return [*pairs, *((key.encode(), quote(value).encode()) for key, value in (more or {}).items())]
 
-    def _asking(self, method: str, path: bytes, headers: Headers, body: AsyncIterator[bytes] | None = None) -> _Asking:
+    def _asking(self, method: str, path: bytes, headers: Headers, body: AsyncIterator[Chunk] | None = None) -> _Asking:
         return _Asking(self._client, method, path, headers, body)
 
     @staticmethod
@@ -98,7 +99,7 @@ class _Asking:
     """A request whose broken connection is Unavailable, as the contract has it."""
 
     def __init__(
-        self, client: HttpClient, method: str, path: bytes, headers: Headers, body: AsyncIterator[bytes] | None
+        self, client: HttpClient, method: str, path: bytes, headers: Headers, body: AsyncIterator[Chunk] | None
     ) -> None:
         self._request = client.request(method, path, headers, body)
 

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
+
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
@@ -51,7 +53,7 @@ class ObjectService(Protocol):
         account: str,
         container: str,
         name: str,
-        data: AsyncIterator[bytes],
+        data: AsyncIterator[Chunk],
         metadata: Mapping[str, str],
         size_bytes: int | None = None,
     ) -> ObjectInfo:
@@ -65,7 +67,7 @@ class ObjectService(Protocol):
 
     def get_object(
         self, account: str, container: str, name: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Chunk]:
         """Its bytes from any good copy.  Raise NotFound, Unavailable."""
         ...
 

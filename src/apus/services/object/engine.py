@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound, Unavailable
 from apus.services.object.cluster import Cluster, ask_each, too_few
 from apus.services.object.consistency import READING, Level, noted
@@ -93,7 +94,7 @@ class Engine:
         """Where an object is, by the storage policy of its container.  Raise Unavailable when nobody can say that."""
         return self.cluster.place(account, container, name, policy=await self._policy_of(account, container))
 
-    async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+    async def put(self, intent: Intent, data: AsyncIterator[Chunk]) -> Head:
         """Write it; when `data` raises, nothing is left."""
         place = await self.place(intent.account, intent.container, intent.name)
         reading = READING.get()
@@ -150,7 +151,7 @@ class Engine:
                 return found
         return await self._newest(place, upto_bytes)
 
-    async def read(self, found: Found, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def read(self, found: Found, offset: int, length: int) -> AsyncIterator[Chunk]:
         """Bytes of the version that was found; another copy takes over where one fails."""
         if found.data is not None:
             if length:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Protocol
 from urllib.parse import unquote
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Conflict, NotFound
 from apus.services.object.engine import Found
 from apus.services.object.logic import manifest
@@ -35,7 +36,7 @@ class Opened:
 
     size_bytes: int
     etag: str
-    stream: Callable[[int, int], AsyncIterator[bytes]]
+    stream: Callable[[int, int], AsyncIterator[Chunk]]
     """(offset, length)"""
     data: bytes | None = None
     """All of it, when it is small and at hand."""
@@ -47,7 +48,7 @@ class Source(Protocol):
 
     async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None: ...
 
-    def stored(self, found: Found, offset: int, length: int, customer_key: bytes | None = None) -> AsyncIterator[bytes]:
+    def stored(self, found: Found, offset: int, length: int, customer_key: bytes | None = None) -> AsyncIterator[Chunk]:
         """The bytes of the object itself, decrypted."""
         ...
 
@@ -88,19 +89,19 @@ class Opening:
         head = found.head
         if MANIFEST in head.headers:
 
-            def parts(offset: int, length: int) -> AsyncIterator[bytes]:
+            def parts(offset: int, length: int) -> AsyncIterator[Chunk]:
                 return self._static(found, offset, length, may_read, depth, customer_key)
 
             return Opened(head.shown_size_bytes, head.shown_etag, parts, segmented=True)
         if DYNAMIC in head.shown_headers:
             segments = await self._matching(found, may_read)
 
-            def matching(offset: int, length: int) -> AsyncIterator[bytes]:
+            def matching(offset: int, length: int) -> AsyncIterator[Chunk]:
                 return self._read(segments, offset, length, may_read, depth)
 
             return Opened(manifest.total_bytes(segments), manifest.etag_of(segments), matching, segmented=True)
 
-        def plain(offset: int, length: int) -> AsyncIterator[bytes]:
+        def plain(offset: int, length: int) -> AsyncIterator[Chunk]:
             return self._source.stored(found, offset, length, customer_key)
 
         data = self._source.at_hand(found, customer_key)
@@ -120,7 +121,7 @@ class Opening:
         may_read: MayRead | None,
         depth: int,
         customer_key: bytes | None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Chunk]:
         segments = await self.segments(found, customer_key)
         async for chunk in self._read(segments, offset, length, may_read, depth, customer_key):
             yield chunk
@@ -133,7 +134,7 @@ class Opening:
         may_read: MayRead | None,
         depth: int,
         customer_key: bytes | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Chunk]:
         if depth >= DEPTH_MAX:
             raise Conflict("object.manifest_depth", f"Manifests are nested deeper than {DEPTH_MAX}.")
         for segment, start, size in manifest.pieces(segments, offset, length):

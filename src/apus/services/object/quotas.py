@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import OverQuota
 from apus.services.object.directory import Directory
 from apus.services.object.engine import Intent
@@ -32,7 +33,7 @@ class Quotas:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
-    async def admit(self, intent: Intent, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def admit(self, intent: Intent, data: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
         """The body, which raises OverQuota when it grows past what is left; raise it at once when it cannot fit."""
         room = await self._room(intent.account, owner_of(intent.container))
         if room is None:
@@ -74,7 +75,7 @@ async def with_hidden(directory: Directory, head: IndexHead) -> IndexHead:
     return head
 
 
-async def _bounded(data: AsyncIterator[bytes], room: int) -> AsyncIterator[bytes]:
+async def _bounded(data: AsyncIterator[Chunk], room: int) -> AsyncIterator[Chunk]:
     size = 0
     async for chunk in data:
         size += len(chunk)

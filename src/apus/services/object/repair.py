@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from apus.kernel.buffers import Chunk
 from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.logic.heal import Plan, Version, plan
@@ -178,14 +179,14 @@ async def _stream(place: Place, head: Head, source: Drive, target: Drive, pace: 
         return
     writer = await target.copies.begin(place)
     try:
-        held, parts = 0, list[bytes]()
+        held, parts = 0, list[Chunk]()
         async for chunk in source.copies.read(place, head, 0, head.size_bytes):
             parts.append(chunk)
             held += len(chunk)
             if held >= STRIDE_BYTES:
                 if pace is not None:
                     await pace.spend(held)
-                await writer.write(b"".join(parts))
+                await writer.write(parts[0] if len(parts) == 1 else b"".join(parts))
                 held, parts = 0, []
         if parts:
             await writer.write(b"".join(parts))

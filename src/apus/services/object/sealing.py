@@ -14,6 +14,7 @@ from collections import ChainMap
 from collections.abc import AsyncIterator, MutableMapping
 from typing import cast
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Forbidden, Invalid, Unavailable
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.sealing import (
@@ -42,8 +43,8 @@ class Sealing:
         return self._keyring is not None
 
     def seal(
-        self, intent: Intent, data: AsyncIterator[bytes], customer_key: bytes | None = None
-    ) -> tuple[Intent, AsyncIterator[bytes]]:
+        self, intent: Intent, data: AsyncIterator[Chunk], customer_key: bytes | None = None
+    ) -> tuple[Intent, AsyncIterator[Chunk]]:
         """The same object, encrypted.  `customer_key` (32 bytes) in place of the root secret."""
         drawn = secrets.token_bytes(DRAWN_BYTES)
         key = new_key(drawn)
@@ -63,8 +64,8 @@ class Sealing:
         return dataclasses.replace(intent, headers=headers, etag=None), body
 
     def opened(
-        self, found: Found, stored: AsyncIterator[bytes], offset: int, customer_key: bytes | None = None
-    ) -> AsyncIterator[bytes]:
+        self, found: Found, stored: AsyncIterator[Chunk], offset: int, customer_key: bytes | None = None
+    ) -> AsyncIterator[Chunk]:
         """The bytes of the client, of those stored from `offset` on."""
         seal = found.head.headers.get(SEAL)
         if seal is None:
@@ -99,8 +100,8 @@ def check_customer_key(head: Head, key: bytes | None) -> None:
 
 
 async def _encrypted(
-    key: ObjectKey, data: AsyncIterator[bytes], etag: str | None, headers: dict[str, str]
-) -> AsyncIterator[bytes]:
+    key: ObjectKey, data: AsyncIterator[Chunk], etag: str | None, headers: dict[str, str]
+) -> AsyncIterator[Chunk]:
     cipher, md5 = key.cipher(0), hashlib.md5(usedforsecurity=False)
     async for chunk in data:
         md5.update(chunk)
@@ -110,7 +111,7 @@ async def _encrypted(
         raise Invalid("object.etag", f"The MD5 of what came is {headers[ETAG]}, not {etag}.", field="ETag")
 
 
-async def _decrypted(key: ObjectKey, stored: AsyncIterator[bytes], offset: int) -> AsyncIterator[bytes]:
+async def _decrypted(key: ObjectKey, stored: AsyncIterator[Chunk], offset: int) -> AsyncIterator[Chunk]:
     cipher = key.cipher(offset)
     async for chunk in stored:
         yield cipher.update(chunk)

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, Protocol
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import CloudError, Forbidden, NotFound, Unauthenticated
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.listed import MANIFEST
@@ -33,7 +34,7 @@ class Store(Protocol):
     async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None: ...
 
     async def put(
-        self, intent: Intent, data: AsyncIterator[bytes], *, sealed: bool = False, cause: str = PUT
+        self, intent: Intent, data: AsyncIterator[Chunk], *, sealed: bool = False, cause: str = PUT
     ) -> Head: ...
 
     async def follow(self, found: Found, may_read: MayRead | None = None) -> Found: ...
@@ -134,5 +135,5 @@ class Segmented:
         return Seen(opened.etag, opened.size_bytes, head.shown_type, head.changed, MANIFEST in head.headers)
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
+async def _once(data: bytes) -> AsyncIterator[Chunk]:
     yield data

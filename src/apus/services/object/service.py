@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.caller import Caller
 from apus.kernel.errors import CloudError, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
@@ -114,7 +115,7 @@ class Objects:
         account: str,
         container: str,
         name: str,
-        data: AsyncIterator[bytes],
+        data: AsyncIterator[Chunk],
         metadata: Mapping[str, str],
         size_bytes: int | None = None,
     ) -> ObjectInfo:
@@ -130,7 +131,7 @@ class Objects:
 
     async def get_object(
         self, account: str, container: str, name: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Chunk]:
         found = await self.find(account, container, name)
         if found is None:
             raise NotFound("object.absent", f"There is no object {container}/{name}.")
@@ -169,7 +170,7 @@ class Objects:
     async def put(
         self,
         intent: Intent,
-        data: AsyncIterator[bytes],
+        data: AsyncIterator[Chunk],
         *,
         sealed: bool = False,
         customer_key: bytes | None = None,
@@ -194,7 +195,7 @@ class Objects:
         await self.outbox.created(head, cause, metadata)
         return head
 
-    async def _put(self, intent: Intent, data: AsyncIterator[bytes], metadata: Mapping[str, str]) -> Head:
+    async def _put(self, intent: Intent, data: AsyncIterator[Chunk], metadata: Mapping[str, str]) -> Head:
         state, archive = state_of(metadata), archive_of(metadata)
         if state == "enabled":
             return await self.versions.put(intent, data)
@@ -230,7 +231,7 @@ class Objects:
         """What a manifest lists."""
         return await self.opening.segments(found, customer_key)
 
-    def stored(self, found: Found, offset: int, length: int, customer_key: bytes | None = None) -> AsyncIterator[bytes]:
+    def stored(self, found: Found, offset: int, length: int, customer_key: bytes | None = None) -> AsyncIterator[Chunk]:
         """The bytes of the object itself, decrypted: of a manifest its list."""
         return self.sealing.opened(found, self.engine.read(found, offset, length), offset, customer_key)
 

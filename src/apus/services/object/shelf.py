@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
+from apus.kernel.buffers import Chunk
 from apus.services.object.cluster import Cluster
 from apus.services.object.directory import Directory
 from apus.services.object.engine import Engine, Found, Intent, Removed
@@ -27,7 +28,7 @@ class Shelf:
     def expired(self, head: Head) -> bool:
         return head.delete_at_s is not None and head.delete_at_s <= self.cluster.world.clock.now_s()
 
-    async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+    async def put(self, intent: Intent, data: AsyncIterator[Chunk]) -> Head:
         head = await self.engine.put(intent, data)
         await self.lister.follow(head)
         return head

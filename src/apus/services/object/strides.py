@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Protocol, runtime_checkable
 
-from apus.kernel.buffers import BUFFER_BYTES, take_buffer
+from apus.kernel.buffers import BUFFER_BYTES, Chunk, take_buffer
 from apus.kernel.errors import TooLarge
 from apus.services.object.model import STRIDE_BYTES
 
@@ -24,14 +24,14 @@ class Filling(Protocol):
         ...
 
 
-async def strides(data: AsyncIterator[bytes], announced: int | None, limit: int) -> AsyncGenerator[bytes | memoryview]:
+async def strides(data: AsyncIterator[Chunk], announced: int | None, limit: int) -> AsyncGenerator[bytes | memoryview]:
     """The body in pieces of STRIDE_BYTES, the last one shorter.  Raise TooLarge past the limit or `announced`."""
     limit = limit if announced is None else min(announced, limit)
     if isinstance(data, Filling) and announced is not None and SMALL_BYTES < announced <= limit:
         async for stride in _filled(data, announced):
             yield stride
         return
-    parts, held, size = list[bytes](), 0, 0
+    parts, held, size = list[Chunk](), 0, 0
     buffer: memoryview | None = None
     async for chunk in data:
         size += len(chunk)

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.hidden import NUL
@@ -48,7 +49,7 @@ DOUBTS_MAX: Final = 100_000
 
 class Store(Protocol):
     async def put(
-        self, intent: Intent, data: AsyncIterator[bytes], *, sealed: bool = False, customer_key: bytes | None = None
+        self, intent: Intent, data: AsyncIterator[Chunk], *, sealed: bool = False, customer_key: bytes | None = None
     ) -> Head: ...
 
     async def put_manifest(
@@ -101,7 +102,7 @@ class Uploads:
         upload: Head,
         number: int,
         intent: Intent,
-        data: AsyncIterator[bytes],
+        data: AsyncIterator[Chunk],
         *,
         sealed: bool = False,
         customer_key: bytes | None = None,

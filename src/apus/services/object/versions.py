@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.hidden import NUL, hidden_container
@@ -58,7 +59,7 @@ class Versions:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
-    async def put(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+    async def put(self, intent: Intent, data: AsyncIterator[Chunk]) -> Head:
         """A new version, which becomes current."""
         await self._keep_plain(intent.account, intent.container, intent.name)
         version_id = intent.stamp or self._shelf.cluster.stamp()
@@ -70,7 +71,7 @@ class Versions:
         await self._point(intent.container, intent.name, head, stamp=version_id)
         return _shown(head, intent.container, intent.name)
 
-    async def put_plain(self, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+    async def put_plain(self, intent: Intent, data: AsyncIterator[Chunk]) -> Head:
         """Versioning is suspended: the object itself is current, and any version that was `null` is gone."""
         head = await self._shelf.put(intent, data)
         await self._drop_null(intent.account, intent.container, intent.name)
@@ -191,7 +192,7 @@ class Versions:
         return name_and_id(entry.name)[1] if entry else None
 
     async def _entry(
-        self, intent: Intent, version_id: str, headers: Mapping[str, str], data: AsyncIterator[bytes], stamp: str = ""
+        self, intent: Intent, version_id: str, headers: Mapping[str, str], data: AsyncIterator[Chunk], stamp: str = ""
     ) -> Head:
         """Write a version."""
         rows: dict[str, str] = {}
@@ -280,6 +281,6 @@ def _expiry(headers: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in headers.items() if key == "x-delete-at"}
 
 
-async def nothing() -> AsyncIterator[bytes]:
+async def nothing() -> AsyncIterator[Chunk]:
     for chunk in tuple[bytes, ...]():
         yield chunk

@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from apus.kernel.buffers import Chunk
 from apus.skins.s3.errors import S3Error
 
 
 class Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: Chunk, /) -> None: ...
 
     def digest(self) -> bytes: ...
 
@@ -22,10 +23,10 @@ class Digest(Protocol):
 class _Crc:
     """A CRC as a running digest, big-endian."""
 
-    def __init__(self, function: Callable[[bytes, int], int], size_bytes: int) -> None:
+    def __init__(self, function: Callable[[Chunk, int], int], size_bytes: int) -> None:
         self._function, self._size_bytes, self._value = function, size_bytes, 0
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: Chunk, /) -> None:
         self._value = self._function(data, self._value)
 
     def digest(self) -> bytes:

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
+from apus.kernel.buffers import Chunk
 from apus.services.object.engine import Intent
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.listed import LISTED, parameters_text
@@ -103,7 +104,7 @@ async def upload_part(request: S3Request) -> Reply:
     intent = _intent(request, announced_size(request), content_md5(request))
     headers = dict(intent.headers)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[Chunk]:
         async for piece in payload.stream():
             yield piece
         _note(headers, payload.algorithm, payload.checksum)
@@ -116,7 +117,7 @@ async def upload_part(request: S3Request) -> Reply:
     return Reply(headers=shown | encryption.told_of_upload(request, upload.headers))
 
 
-async def _put(request: S3Request, upload: Head, number: int, intent: Intent, data: AsyncIterator[bytes]) -> Head:
+async def _put(request: S3Request, upload: Head, number: int, intent: Intent, data: AsyncIterator[Chunk]) -> Head:
     wanted = encryption.of_upload(request, upload)
     return await request.door.objects.uploads.put_part(
         upload, number, intent, data, sealed=wanted.sealed, customer_key=wanted.customer_key
@@ -145,7 +146,7 @@ async def _copy_part(request: S3Request, upload: Head, number: int) -> Reply:
     intent = _intent(request, length)
     headers = dict(intent.headers)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[Chunk]:
         async for piece in opened.stream(offset, length):
             if digest is not None:
                 digest.update(piece)

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import CloudError, NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic import notices
@@ -76,7 +77,7 @@ async def store(
         await condition.look()
         payload = Payload(request, source=source, at_end=condition.settle)
 
-        async def body() -> AsyncIterator[bytes]:
+        async def body() -> AsyncIterator[Chunk]:
             async for piece in payload.stream():
                 yield piece
             if payload.algorithm is not None and payload.checksum is not None:
@@ -169,8 +170,8 @@ async def copy_object(request: S3Request) -> Reply:
 
 
 async def hashed(
-    stream: AsyncIterator[bytes], algorithm: str | None, headers: dict[str, str], condition: Condition | None = None
-) -> AsyncIterator[bytes]:
+    stream: AsyncIterator[Chunk], algorithm: str | None, headers: dict[str, str], condition: Condition | None = None
+) -> AsyncIterator[Chunk]:
     """The same bytes; at their end the checksum is among the headers, and the condition has settled."""
     digest = checksums.ALGORITHMS[algorithm]() if algorithm is not None else None
     async for piece in stream:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Final
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Unavailable
 from apus.kernel.world import World
 from apus.services.image.contract import BootImage
@@ -20,7 +21,7 @@ from apus.services.image.contract import BootImage
 CACHE_MAX_BYTES: Final = 40 << 30
 """Of images that no guest stands on; a host's disk is for guests."""
 
-ReadImage = Callable[[str], AsyncIterator[bytes]]
+ReadImage = Callable[[str], AsyncIterator[Chunk]]
 
 
 class ImageCache:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final, cast
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound
 from apus.services.image.api import bodies, views
 from apus.services.image.api.faults import FAULTS
@@ -182,14 +183,11 @@ async def start_import(request: ApiRequest) -> Reply:
     return Reply()
 
 
-async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _begun(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
     """The first chunk is fetched before the reply begins, so that what is missing is an error and not a cut reply."""
-    try:
-        first = await anext(chunks)
-    except StopAsyncIteration:
-        first = b""
+    first = await anext(chunks, b"")
 
-    async def both() -> AsyncIterator[bytes]:
+    async def both() -> AsyncIterator[Chunk]:
         yield first
         async for chunk in chunks:
             yield chunk

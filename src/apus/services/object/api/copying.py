@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote, unquote
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound, TooLarge
 from apus.services.object.api import views
 from apus.services.object.api.ask import READ, READ_VERSION, WRITE, Ask
@@ -82,7 +83,7 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
         return await service.put_manifest(intent, await service.segments(found), etag=head.shown_etag)
     if itself:
 
-        def stored(offset: int, length: int) -> AsyncIterator[bytes]:
+        def stored(offset: int, length: int) -> AsyncIterator[Chunk]:
             return service.stored(found, offset, length)
 
         opened = Opened(head.shown_size_bytes, head.shown_etag, stored)

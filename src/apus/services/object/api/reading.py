@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import NotFound
 from apus.services.object.api import large, views
 from apus.services.object.api.ask import READ, READ_VERSION, Ask
@@ -56,7 +57,7 @@ def _itself(ask: Ask, found: Found) -> Opened:
     """Of an object that stands for others: its own bytes."""
     head = found.head
 
-    def stream(offset: int, length: int) -> AsyncIterator[bytes]:
+    def stream(offset: int, length: int) -> AsyncIterator[Chunk]:
         return ask.service.stored(found, offset, length)
 
     return Opened(head.shown_size_bytes, head.shown_etag, stream, ask.service.at_hand(found))
@@ -100,9 +101,10 @@ async def _piece(
     opened: Opened, offset: int, length: int, status: int, headers: dict[str, str], content_type: str
 ) -> Reply:
     """What is read in one go goes out with its head; so where it cannot be read, the status says so."""
-    data = opened.data[offset : offset + length] if opened.data is not None else None
+    data: Chunk | None = opened.data[offset : offset + length] if opened.data is not None else None
     if data is None and length <= STRIDE_BYTES and not opened.segmented:
-        data = b"".join([chunk async for chunk in opened.stream(offset, length)])
+        chunks = [chunk async for chunk in opened.stream(offset, length)]
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if data is not None:
         return Reply(data, status, headers, content_type=content_type)
     return Reply(None, status, headers, stream=opened.stream(offset, length), content_type=content_type)
@@ -119,7 +121,7 @@ def _pieces(
     end = f"--{boundary}--".encode()
     total = sum(len(head) + length + 2 for head, (_, length) in zip(heads, ranges, strict=True)) + len(end)
 
-    async def parts() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[Chunk]:
         for head, (offset, length) in zip(heads, ranges, strict=True):
             yield head
             async for chunk in opened.stream(offset, length):
@@ -131,11 +133,11 @@ def _pieces(
     return Reply(None, 206, headers, stream=parts(), content_type=f"multipart/byteranges;boundary={boundary}")
 
 
-async def primed(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def primed(stream: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
     """The same, after its first piece was read: what is wrong from the start is still answered with a status."""
     first = await anext(stream, b"")
 
-    async def all_of_it() -> AsyncIterator[bytes]:
+    async def all_of_it() -> AsyncIterator[Chunk]:
         yield first
         async for chunk in stream:
             yield chunk

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from pathlib import Path
 from typing import Protocol
 
+from apus.kernel.buffers import Chunk
 from apus.services.object.model import (
     Change,
     Head,
@@ -61,7 +62,7 @@ class Copies(Protocol):
         """The head, and the bytes with it when they are packed and no more than `upto_bytes` with their head."""
         ...
 
-    def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
+    def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[Chunk]:
         """Bytes of that version, each checked before it is given."""
         ...
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from apus.kernel.buffers import Chunk
 from apus.services.object.drivers.volumes.copies import VolumeCopies
 from apus.services.object.drivers.volumes.large import LargeCopyWriter
 from apus.services.object.drivers.volumes.record import RECORD_BYTES_MAX
@@ -38,7 +39,7 @@ class PolicyCopies:
     async def fetch(self, place: Place, upto_bytes: int = RECORD_BYTES_MAX) -> tuple[Head, bytes | None] | None:
         return await self._of(place.part).fetch(place, upto_bytes)
 
-    def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
+    def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[Chunk]:
         return self._of(place.part).read(place, head, offset, length)
 
     async def audit(self, place: Place) -> Head | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Final, Protocol
 
+from apus.kernel.buffers import Chunk
+
 SILENT_S: Final = 60.0
 
 
 class Sender(Protocol):
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes] | None) -> int:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterator[Chunk] | None) -> int:
         """The status of the answer.  Raise OSError when there is none."""
         ...
 
@@ -17,7 +19,7 @@ class Sender(Protocol):
 class HttpSender:
     """Goes only where the operator's realms say, follows no redirects."""
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes] | None) -> int:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterator[Chunk] | None) -> int:
         import aiohttp  # not at the top: it takes a tenth of a second, and few clusters are synced
         from yarl import URL
 

@@ -16,19 +16,19 @@ STRIDE_BLOCKS: Final = 4
 class Source(Protocol):
     """The data of a version: an `OpenFile` where a file has nothing else, or a part of one."""
 
-    def read_cached(self, offset: int, length: int) -> bytes | None: ...
+    def view_cached(self, offset: int, length: int) -> memoryview | None: ...
 
-    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes: ...
+    async def view(self, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview: ...
 
 
-async def verified(head: Head, source: Source, offset: int, length: int) -> AsyncGenerator[bytes]:
+async def verified(head: Head, source: Source, offset: int, length: int) -> AsyncGenerator[memoryview]:
     """Bytes of this version.  What the drive has to be waited for is read while the stride before is sent.
 
     Raise CorruptCopy.
     """
     end = offset + length
     block, last = offset // BLOCK_BYTES, blocks_of(end) if length else 0
-    coming: asyncio.Future[bytes] | None = None
+    coming: asyncio.Future[memoryview] | None = None
     try:
         while block < last:
             stride = _Stride(head, source, block, min(block + STRIDE_BLOCKS, last))
@@ -41,7 +41,7 @@ async def verified(head: Head, source: Source, offset: int, length: int) -> Asyn
                     coming = asyncio.ensure_future(following.read())
             at, block = block * BLOCK_BYTES, stride.last
             low, high = max(0, offset - at), end - at
-            yield data if not low and high >= len(data) else data[low:high]
+            yield data[low:high]
     finally:
         if coming is not None:
             coming.cancel()
@@ -55,19 +55,18 @@ class _Stride:
         self._at = first * BLOCK_BYTES
         self._length = min(last * BLOCK_BYTES, head.size_bytes) - self._at
 
-    def cached(self) -> bytes | None:
-        data = self._source.read_cached(self._at, self._length)
+    def cached(self) -> memoryview | None:
+        data = self._source.view_cached(self._at, self._length)
         if data is not None:
             self._check(data)
         return data
 
-    async def read(self) -> bytes:
-        return await self._source.read(self._at, self._length, self._check)
+    async def read(self) -> memoryview:
+        return await self._source.view(self._at, self._length, self._check)
 
-    def _check(self, data: bytes) -> None:
-        if len(data) < self._length:
+    def _check(self, view: memoryview) -> None:
+        if len(view) < self._length:
             raise CorruptCopy("the data end early")
-        view = memoryview(data)
         for number in range(self.last - self._first):
             block = view[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]
             verify_block(self._head, self._first + number, block)

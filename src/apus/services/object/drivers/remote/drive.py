@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.services.object.drivers.fence import DriveIdentity
 from apus.services.object.drivers.remote.channel import Channel
 from apus.services.object.drivers.remote.link import Dial, Link
@@ -128,7 +129,7 @@ class RemoteCopies:
         found: tuple[Head, bytes | None] | None = await self._link.call("copies.fetch", place, upto_bytes)
         return found
 
-    async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
+    async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[Chunk]:
         channel = await self._link.stream()
         whole = False
         try:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import Fence
@@ -105,7 +106,7 @@ class VolumeCopies:
     async def fetch(self, place: Place, upto_bytes: int = RECORD_BYTES_MAX) -> tuple[Head, bytes | None] | None:
         return await self._look(place, upto_bytes)
 
-    async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
+    async def read(self, place: Place, head: Head, offset: int, length: int) -> AsyncGenerator[Chunk]:
         journal = await self._ready()
         path_hash = bytes.fromhex(place.hash)
         entry = await self._find(journal, path_hash)
@@ -357,11 +358,11 @@ class _Data:
     def __init__(self, journal: Journal, entry: Entry) -> None:
         self._volumes, self._volume, self._start = journal.volumes, entry.volume, entry.offset + entry.head_bytes
 
-    def read_cached(self, offset: int, length: int) -> bytes | None:
-        return self._volumes.read_cached(self._volume, self._start + offset, length)
+    def view_cached(self, offset: int, length: int) -> memoryview | None:
+        return self._volumes.view_cached(self._volume, self._start + offset, length)
 
-    async def read(self, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
-        return await self._volumes.read(self._volume, self._start + offset, length, check)
+    async def view(self, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
+        return await self._volumes.view(self._volume, self._start + offset, length, check)
 
 
 class _trouble:  # noqa: N801  (reads as a keyword: `with _trouble(fence):`)

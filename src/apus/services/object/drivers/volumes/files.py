@@ -104,9 +104,17 @@ class Volumes:
         file = self._open.get(number)
         return None if file is None else file.read_cached(offset, length)
 
-    async def read(self, number: int, offset: int, length: int, check: Callable[[bytes], None] | None = None) -> bytes:
+    async def read(self, number: int, offset: int, length: int) -> bytes:
         """As `OpenFile.read`.  Raise CorruptCopy when the volume is gone."""
-        return await (await self._file(number)).read(offset, length, check)
+        return await (await self._file(number)).read(offset, length)
+
+    def view_cached(self, number: int, offset: int, length: int) -> memoryview | None:
+        file = self._open.get(number)
+        return None if file is None else file.view_cached(offset, length)
+
+    async def view(self, number: int, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
+        """As `OpenFile.view`.  Raise CorruptCopy when the volume is gone."""
+        return await (await self._file(number)).view(offset, length, check)
 
     async def remove(self, number: int) -> None:
         """Nobody points into it any more."""

@@ -39,7 +39,7 @@ class LargeFiles:
             self.uploading.discard(path)
             raise
 
-    async def read(self, path: str, head: Head, offset: int, length: int) -> AsyncGenerator[bytes]:
+    async def read(self, path: str, head: Head, offset: int, length: int) -> AsyncGenerator[memoryview]:
         """Checked before it is given.  Raise CorruptCopy, FileNotFoundError."""
         file = await self._disk.open(self._root / path)
         try:
