@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from apus.services.object.cluster import Cluster
 from apus.services.object.drivers.drive import KeptDrive
 
 PASS_EVERY_S: Final = 60.0
@@ -15,8 +14,8 @@ class Compactor:
     name = "object.compactor"
     period_s = PASS_EVERY_S
 
-    def __init__(self, cluster: Cluster, drives: Mapping[str, KeptDrive]) -> None:
-        self._cluster, self._drives = cluster, drives
+    def __init__(self, drives: Mapping[str, KeptDrive], failed: Callable[[KeptDrive, OSError], None]) -> None:
+        self._drives, self._failed = drives, failed
         self.moved_bytes = 0
 
     async def keys(self) -> Iterable[str]:
@@ -29,7 +28,7 @@ class Compactor:
         try:
             self.moved_bytes += await drive.tidy()
         except OSError as error:
-            self._cluster.failed(drive, error)
+            self._failed(drive, error)
 
     async def run_once(self) -> None:
         for key in list(self._drives):
