@@ -176,7 +176,7 @@ async def test_what_a_host_finds_bad_all_proxies_hear(tmp_path: Path) -> None:
         spoiled = bytearray(path.read_bytes())
         spoiled[600_000] ^= 1
         path.write_bytes(spoiled)
-        scrubber = Scrubber(SystemClock(), lambda: made.servers[0].drives)
+        scrubber = Scrubber(SystemClock(), made.servers[0].drives)
         for key in await scrubber.keys():
             await scrubber.settle(key)
         assert scrubber.bad == 1
@@ -193,12 +193,12 @@ async def test_what_a_host_finds_bad_all_proxies_hear(tmp_path: Path) -> None:
 async def test_a_drive_that_nobody_uses_is_closed_by_its_host(tmp_path: Path) -> None:
     async with hosts(tmp_path) as made:
         one, two = await three(made)
-        (path,) = made.servers[0].drives
+        (path,) = made.servers[0].drives()
         await one.close()
         await made.servers[0].leave_unused(path)
-        assert list(made.servers[0].drives) == [path]
+        assert list(made.servers[0].drives()) == [path]
         await two.close()
-        while made.servers[0].drives:
+        while made.servers[0].drives():
             await asyncio.sleep(0)
             await made.servers[0].leave_unused(path)
 

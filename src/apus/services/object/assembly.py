@@ -191,7 +191,7 @@ async def open_store(
         notifier=Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
         sweeper=Sweeper(service),
         syncer=Syncer(service, sender or HttpSender(), options.realms),
-        compactor=Compactor(membership.drives, cluster.failed),
+        compactor=Compactor(lambda: membership.drives, cluster.failed),
         drive_watch=DriveWatch(cluster, membership.drives),
         repair_watch=RepairWatch(cluster, membership, events, shared.leads if shared is not None else lambda: True),
         identity=layout.cluster,

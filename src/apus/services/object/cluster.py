@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
+from random import Random
 from typing import Any, Final, Generic, TypeVar
 
 from apus.kernel.errors import Unavailable
@@ -55,7 +56,7 @@ class Cluster:
         self.equal_s: dict[Key, float] = {}
         """When a partition was last found to be where it shall be."""
         self._began_s = world.clock.monotonic_s()
-        self.repairs = Repairs(keys_of(the_ring), world.clock.monotonic_s)
+        self.repairs = Repairs(self._every_key(), world.clock.monotonic_s)
         self.pace = Pace(world.clock)
         self.former = list(former)
         """Rings whose drives may still hold what has not moved yet."""
@@ -122,9 +123,9 @@ class Cluster:
         self._began_s = self.world.clock.monotonic_s()
         if grown:
             self.strays.clear()
-            self.repairs.reset(keys_of(new))
+            self.repairs.reset(self._every_key())
         else:
-            self.repairs.doubt(keys_of(new), loose=True)
+            self.repairs.doubt(self._every_key(), loose=True)
         for name in self._forgetful:
             self._forgetful[name] = set(new.every_part())
 
@@ -137,7 +138,7 @@ class Cluster:
     def lost(self, drive: Drive) -> None:
         """What it held is short of a copy: have it copied to others."""
         others_away = any(name != drive.id for name in self._failed_s)
-        keys = [key for key in keys_of(self.ring) if others_away or drive.id in self.ring.primaries(key[1])]
+        keys = [key for key in self._every_key() if others_away or drive.id in self.ring.primaries(key[1])]
         self.repairs.doubt(keys, Urgency.ALONE if others_away else Urgency.SHORT)
 
     def returned(self, drive: Drive) -> None:
@@ -148,7 +149,15 @@ class Cluster:
 
     def doubt_everything(self) -> None:
         """A drive came back: look at all now."""
-        self.repairs.doubt(keys_of(self.ring))
+        self.repairs.doubt(self._every_key())
+
+    def _every_key(self) -> list[Key]:
+        """All that there is to repair.  Each proxy of several has an order of its own, so that they share the work:
+        what another has made equal meanwhile costs no more than the digests."""
+        keys = keys_of(self.ring)
+        if self.shared:
+            Random(self.node).shuffle(keys)
+        return keys
 
     def trouble(self, drive: Drive, part: int, error: OSError) -> None:
         """A drive did not give its copy of an object in this partition."""
@@ -224,6 +233,13 @@ class Cluster:
     async def away(self) -> dict[str, float]:
         """Drive -> 1 when it failed and has not worked since, else 0: a metric."""
         return {name: float(name in self._failed_s) for name in list(self.drives)}
+
+    def hosts_away(self) -> dict[str, float]:
+        """Of each host, which share of its drives failed and has not worked since."""
+        by_host: dict[str, list[bool]] = {}
+        for name in list(self.drives):
+            by_host.setdefault(self.host_of(name), []).append(name in self._failed_s)
+        return {host: sum(away) / len(away) for host, away in by_host.items()}
 
     def copies(self, part: int) -> int:
         return self.ring.ring_of(part).copies

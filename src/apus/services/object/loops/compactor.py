@@ -14,15 +14,17 @@ class Compactor:
     name = "object.compactor"
     period_s = PASS_EVERY_S
 
-    def __init__(self, drives: Mapping[str, KeptDrive], failed: Callable[[KeptDrive, OSError], None]) -> None:
+    def __init__(
+        self, drives: Callable[[], Mapping[str, KeptDrive]], failed: Callable[[KeptDrive, OSError], None]
+    ) -> None:
         self._drives, self._failed = drives, failed
         self.moved_bytes = 0
 
     async def keys(self) -> Iterable[str]:
-        return list(self._drives)
+        return list(self._drives())
 
     async def settle(self, key: str) -> None:
-        drive = self._drives.get(key)
+        drive = self._drives().get(key)
         if drive is None:
             return
         try:
@@ -31,5 +33,5 @@ class Compactor:
             self._failed(drive, error)
 
     async def run_once(self) -> None:
-        for key in list(self._drives):
+        for key in list(self._drives()):
             await self.settle(key)

@@ -75,9 +75,8 @@ class DriveServer:
         for path in list(self.served):
             await self._leave(path)
 
-    @property
     def drives(self) -> Mapping[str, LocalDrive]:
-        """Those that are open, by path."""
+        """Those that are open now, by path."""
         return {path: served.drive for path, served in self.served.items()}
 
     async def leave_unused(self, path: str) -> None:
