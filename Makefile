@@ -61,7 +61,7 @@ kill-long: deps
 # An hour of clients against drives that fail, and thousands of such histories in virtual time.
 history-long: deps
 	@CONSISTENCY_SEEDS=2000 $(BIN)/python -m pytest -q tests/sim/test_object_consistency.py
-	@$(BIN)/python -m pytest -q -s tests/host/test_object_history.py --history-s 3600
+	@$(BIN)/python -m pytest -q -s tests/host/test_object_history.py tests/host/test_object_hosts_history.py --history-s 3600
 
 clean:
 	rm -rf $(VENV) build dist

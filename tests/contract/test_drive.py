@@ -14,7 +14,7 @@ import pytest
 from apus.services.object.cluster import Cluster
 from apus.services.object.drivers.drive import KeptDrive
 from apus.services.object.drivers.fence import DriveIdentity, format_drive
-from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.drivers.local import LocalDrive, LocalSite
 from apus.services.object.drivers.remote.channel import call_host
 from apus.services.object.drivers.remote.drive import RemoteDrive
 from apus.services.object.drivers.remote.link import RETRY_S
@@ -68,11 +68,8 @@ class Host:
         self.secret = SECRET
 
     async def start(self) -> None:
-        self.server = DriveServer(SECRET, self._open)
+        self.server = DriveServer(SECRET, LocalSite(make_world(), **self._more))
         self.port = await self.server.start("127.0.0.1", self.port)
-
-    def _open(self, path: Path, identity: DriveIdentity, power: int, policies: int) -> LocalDrive:
-        return local(path, identity, power, policies=policies, **self._more)
 
     def drive(self, root: Path, identity: DriveIdentity = IDENTITY) -> RemoteDrive:
         return RemoteDrive(

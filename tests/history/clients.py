@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -37,9 +37,9 @@ def value_of(body: bytes) -> str:
 
 
 class Clients:
-    """`url` is a container's.  Operations are added to `history` when they have ended."""
+    """`urls` are a container's, at each of the doors to a store.  Operations are added to `history` when they have ended."""
 
-    def __init__(self, url: str, token: str, names: Sequence[str], dice: Random) -> None:
+    def __init__(self, urls: Sequence[str], token: str, names: Sequence[str], dice: Random) -> None:
         self.history: list[Operation] = []
         self.strong: list[Operation] = []
         """Strong reads: with the writes of `history` they have to be linearizable."""
@@ -48,7 +48,7 @@ class Clients:
         """What a session wrote and did not read afterwards."""
         self.refused = 0
         self.listings = 0
-        self._url, self._names, self._dice = url, names, dice
+        self._urls, self._names, self._dice = urls, names, dice
         self.headers = {"X-Auth-Token": token}
         self._numbers: Iterator[int] = iter(range(10**9))
         self._over = False
@@ -57,6 +57,11 @@ class Clients:
         """Until `stop`."""
         async with aiohttp.ClientSession(headers=self.headers, timeout=TIMEOUT) as session:
             await asyncio.gather(*(self._one(session, pace_s) for _ in range(count)))
+
+    @property
+    def _url(self) -> str:
+        """At any of the doors."""
+        return self._dice.choice(self._urls)
 
     def stop(self) -> None:
         self._over = True
@@ -116,13 +121,13 @@ class Clients:
     async def _own(self, session: aiohttp.ClientSession, name: str) -> None:
         """A session: a name that nobody else writes, and the token that came with the write."""
         number = next(self._numbers)
-        url, value = f"{self._url}-own/{number % 97}-{id(asyncio.current_task())}", f"{number:08d}-64"
+        path, value = f"-own/{number % 97}-{id(asyncio.current_task())}", f"{number:08d}-64"
         try:
-            async with session.put(url, data=body_of(value)) as reply:
+            async with session.put(self._url + path, data=body_of(value)) as reply:
                 reply.raise_for_status()
                 token = reply.headers["X-Consistency-Token"]
             asked = {"X-Consistency": "read-your-writes", "X-Consistency-Token": token}
-            async with session.get(url, headers=asked) as reply:
+            async with session.get(self._url + path, headers=asked) as reply:
                 if reply.status != 404:
                     reply.raise_for_status()
                 if reply.status == 404 or value_of(await reply.read()) != value:
@@ -131,10 +136,10 @@ class Clients:
         except (aiohttp.ClientError, TimeoutError):
             self.refused += 1
 
-    async def read(self, session: aiohttp.ClientSession, name: str, **headers: str) -> str:
-        """Raise ClientError when it cannot be read now."""
+    async def read(self, session: aiohttp.ClientSession, name: str, at: str = "", **headers: str) -> str:
+        """Through any door, unless one is named.  Raise ClientError when it cannot be read now."""
         sent = {key.replace("_", "-"): value for key, value in headers.items()}
-        async with session.get(f"{self._url}/{name}", headers=sent) as reply:
+        async with session.get(f"{at or self._url}/{name}", headers=sent) as reply:
             if reply.status == 404:
                 return ABSENT
             reply.raise_for_status()
@@ -147,8 +152,20 @@ class Clients:
         except (aiohttp.ClientError, TimeoutError):
             self.refused += 1
 
-    async def names(self, session: aiohttp.ClientSession) -> dict[str, int]:
+    async def names(self, session: aiohttp.ClientSession, at: str = "") -> dict[str, int]:
         """Listed names with their sizes.  Raise ClientError when they cannot be listed now."""
-        async with session.get(f"{self._url}?format=json") as reply:
+        async with session.get(f"{at or self._url}?format=json") as reply:
             reply.raise_for_status()
             return {row["name"]: row["bytes"] for row in await reply.json()}
+
+
+def told(clients: Clients, counts: Mapping[str, int], slowest_heal_s: float) -> str:
+    """What was done, and what was done to the store meanwhile."""
+    writes = sum(not op.is_read for op in clients.history)
+    acknowledged = sum(op.known for op in clients.history if not op.is_read)
+    faults = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    return (
+        f"{writes} writes ({acknowledged} acknowledged), {len(clients.history) - writes} reads,"
+        f" {len(clients.strong)} strong ones, {clients.own_reads} of a session's own writes, {clients.listings} listings,"
+        f" {clients.refused} refused or cut off; faults: {faults}; slowest to heal: {slowest_heal_s:.1f} s"
+    )

@@ -139,10 +139,10 @@ class Api:
 
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> tuple[int, Any]:
         """Raises OSError when nobody answers."""
-        status, reply = self._ask(method, path, body, {"X-Auth-Token": self._login(), **headers})
+        status, reply = self._ask(method, path, body, {"X-Auth-Token": self.token(), **headers})
         if status == 401:
             self._token = ""
-            status, reply = self._ask(method, path, body, {"X-Auth-Token": self._login(), **headers})
+            status, reply = self._ask(method, path, body, {"X-Auth-Token": self.token(), **headers})
         return status, reply
 
     def get(self, path: str) -> Any:
@@ -170,7 +170,7 @@ class Api:
         assert status < 300 or (method == "DELETE" and status == 404), (status, reply)
         return reply
 
-    def _login(self) -> str:
+    def token(self) -> str:
         if not self._token:
             password = json.loads(self._secrets_path.read_text())[f"{self._user}_password"]
             user = {"name": self._user, "domain": {"id": "default"}, "password": password}

@@ -21,7 +21,7 @@ import aiohttp
 import pytest
 
 from tests.history.checker import ABSENT, linearizable, never_written, survivors
-from tests.history.clients import Clients
+from tests.history.clients import Clients, told
 from tests.history.drives import NAMES, Drives
 from tests.host.cloud_process import CloudProcess, free_pair
 
@@ -139,11 +139,11 @@ def test_nothing_acknowledged_is_lost(
         path = f"/v1/AUTH_{project_id}/history"
         for container in (path, f"{path}-own"):
             assert store.ask("PUT", container, token=token).status == 201
-        clients = Clients(f"http://127.0.0.1:{store.port}{path}", token, OBJECTS, Random(seed))
+        clients = Clients([f"http://127.0.0.1:{store.port}{path}"], token, OBJECTS, Random(seed))
         trouble = Trouble(store, drives, Random(seed))
         asyncio.run(story(clients, trouble, drives, duration_s))
         with capsys.disabled():
-            print(f"\n{told(clients, trouble)}", file=sys.stderr)
+            print(f"\n{told(clients, trouble.counts, trouble.slowest_heal_s)}", file=sys.stderr)
     finally:
         store.down()
 
@@ -180,14 +180,3 @@ async def judge(clients: Clients, drives: Drives) -> None:
                     assert await clients.read(session, name, x_newest="true") == after[name], (away, name)
             finally:
                 drives.come_back(away)
-
-
-def told(clients: Clients, trouble: Trouble) -> str:
-    writes = sum(not op.is_read for op in clients.history)
-    acknowledged = sum(op.known for op in clients.history if not op.is_read)
-    faults = ", ".join(f"{count} {name}" for name, count in sorted(trouble.counts.items()))
-    return (
-        f"{writes} writes ({acknowledged} acknowledged), {len(clients.history) - writes} reads,"
-        f" {len(clients.strong)} strong ones, {clients.own_reads} of a session's own writes, {clients.listings} listings,"
-        f" {clients.refused} refused or cut off; faults: {faults}; slowest to heal: {trouble.slowest_heal_s:.1f} s"
-    )

@@ -14,6 +14,7 @@ import pytest
 
 from apus.kernel.errors import CloudError, Conflict, NotFound
 from apus.services.object.consistency import READING, Level, Reading
+from apus.services.object.logic.drive_places import parse_place
 from apus.services.object.logic.ring import DriveSpec
 from apus.sim.loop import run
 from tests.history.checker import ABSENT, Operation, linearizable
@@ -189,7 +190,7 @@ class Trouble:
         membership = self._one.store.membership
         try:
             if len(membership.drives) < 6:
-                await membership.add(ROOT / f"new{self._one.now_s:.6f}", DriveSpec(""))
+                await membership.add(parse_place(str(ROOT / f"new{self._one.now_s:.6f}")), DriveSpec(""))
             else:
                 weight = self._dice.choice((0.0, 1.0))
                 await membership.change(self._dice.choice(sorted(membership.drives)), weight=weight)

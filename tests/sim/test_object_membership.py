@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from apus.kernel.errors import Conflict, Invalid, NotFound
+from apus.services.object.logic.drive_places import parse_place
 from apus.services.object.logic.ring import HANDOFFS_MAX, DriveSpec
 from apus.services.object.logic.ring_builder import moved_copies
 from apus.services.object.pace import Wish
@@ -92,7 +93,7 @@ def test_a_drive_joins_and_only_its_share_moves() -> None:
     async def story() -> None:
         async with served() as one:
             before = one.cluster.ring
-            spec = await one.store.membership.add(ROOT / "d5", SPEC)
+            spec = await one.store.membership.add(parse_place(str(ROOT / "d5")), SPEC)
             assert spec.id == "drive5"
             assert one.store.membership.moving
             moved = moved_copies(before, one.cluster.ring)
@@ -115,7 +116,7 @@ def test_a_drive_is_drained_and_then_removed() -> None:
             with pytest.raises(NotFound, match="drive2"):
                 await one.store.membership.remove("drive1")
             await asyncio.sleep(3)
-            assert (await one.store.membership.add(ROOT / "d9", SPEC)).id == "drive6"
+            assert (await one.store.membership.add(parse_place(str(ROOT / "d9")), SPEC)).id == "drive6"
 
     run(story())
 
@@ -127,10 +128,10 @@ def test_too_few_drives_are_not_made_fewer() -> None:
                 await one.store.membership.remove("drive1")
             for path, error in ((Path("d9"), Invalid), (ROOT / "d1", Conflict)):
                 with pytest.raises(error):
-                    await one.store.membership.add(path, SPEC)
+                    await one.store.membership.add(parse_place(str(path)), SPEC)
             one.disk.files[ROOT / "d9" / "letter"] = b"dear"
             with pytest.raises(Conflict, match="letter"):
-                await one.store.membership.add(ROOT / "d9", SPEC)
+                await one.store.membership.add(parse_place(str(ROOT / "d9")), SPEC)
 
     run(story())
 
@@ -167,9 +168,9 @@ def test_an_emptied_drive_is_adopted_by_the_command_alone() -> None:
             await settled(one)
             assert await one.store.membership.drives["drive1"].copies.parts()
             with pytest.raises(Conflict, match="is drive2"):
-                await one.store.membership.adopt("drive1", ROOT / "d2")
+                await one.store.membership.adopt("drive1", parse_place(str(ROOT / "d2")))
             one.disk.away.add(LOST)
-            await one.store.membership.adopt("drive1", ROOT / "d7")
+            await one.store.membership.adopt("drive1", parse_place(str(ROOT / "d7")))
             await settled(one)
             assert one.store.membership.layout.paths["drive1"] == str(ROOT / "d7")
 
@@ -209,7 +210,7 @@ def test_changes_survive_a_restart_in_the_middle() -> None:
             await one.until(one.is_whole, QUIET_S)
             one.cluster.pace.set(Wish(paused=True))
             await one.store.membership.change("drive1", weight=0.0)
-            await one.store.membership.add(ROOT / "d6", SPEC)
+            await one.store.membership.add(parse_place(str(ROOT / "d6")), SPEC)
             ring = one.cluster.ring
             await one.store.close()
         async with running(5, disk) as one:
@@ -247,7 +248,7 @@ def test_partitions_are_cut_in_two_while_it_serves() -> None:
                 assert one.cluster.pace.copied - made < 20, "nothing travels but what was just written"
             after = await versions_held(one)
             assert all(abs(after[name] - held[name]) < 40 for name in held)
-            await one.store.membership.add(ROOT / "d6", SPEC)
+            await one.store.membership.add(parse_place(str(ROOT / "d6")), SPEC)
 
     run(story())
 

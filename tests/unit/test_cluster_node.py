@@ -37,6 +37,10 @@ def world() -> World:
         (Settings(roles=("compute", "network")), "join"),
         (Settings(roles=("object",)), "join"),
         (Settings(roles=("compute",), bus_url="nats://x"), "control_url"),
+        (Settings(roles=("object-proxy",)), "join"),
+        (Settings(roles=("identity", "object-proxy")), "join"),
+        (Settings(roles=("object", "object-proxy"), bus_url="nats://x"), "roles"),
+        (Settings(roles=("object-disk", "compute")), "join"),
     ],
 )
 def test_roles_that_cannot_work_are_refused(settings: Settings, field: str) -> None:
@@ -48,6 +52,8 @@ def test_roles_that_cannot_work_are_refused(settings: Settings, field: str) -> N
 def test_roles_that_can_work() -> None:
     check(Settings(roles=("control",)))
     check(Settings(roles=("object",), bus_url="nats://x"))
+    check(Settings(roles=("object-proxy",), bus_url="nats://x"))
+    check(Settings(roles=("object-disk",)))
     check(Settings(roles=("compute", "network"), bus_url="nats://x", control_url="http://x"))
 
 

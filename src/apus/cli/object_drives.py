@@ -11,6 +11,7 @@ import typer
 
 from apus.cli.places import Cloud, StateDir, cloud_at
 from apus.cli.shown import Format, in_bytes, show_table
+from apus.services.object.logic.drive_places import parse_place
 
 DRIVES: Final = "/apus/v1/object/drives"
 Id = Annotated[str, typer.Argument(help="Its id: drive3.")]
@@ -27,16 +28,17 @@ def list_drives(state_dir: StateDir = None, format: Format = "table") -> None:
 
 @app.command("add")
 def add(
-    path: Annotated[Path, typer.Argument(help="An empty directory: best one file system, on one disk.")],
+    path: Annotated[str, typer.Argument(help="An empty directory, best one file system: PATH, or HOST:PATH.")],
     weight: Annotated[float, typer.Option(help="Its share, against those of the others.", min=0)] = 1.0,
     region: Annotated[str, typer.Option(help="Copies are kept in different regions, …")] = "region1",
     zone: Annotated[str, typer.Option(help="… zones, …")] = "zone1",
-    host: Annotated[str, typer.Option(help="… and hosts.")] = "host1",
+    host: Annotated[str | None, typer.Option(help="… and hosts; as in HOST:PATH unless given.")] = None,
     state_dir: StateDir = None,
     format: Format = "table",
 ) -> None:
     """Take a directory as a new drive.  Its share moves there by and by."""
-    body = {"path": str(path.absolute()), "weight": weight, "region": region, "zone": zone, "host": host}
+    body: dict[str, Any] = {"path": _absolute(path), "weight": weight, "region": region, "zone": zone}
+    body |= {"host": host} if host else {}
     show([cloud_at(state_dir).ask("POST", DRIVES, body)["drive"]], format)
 
 
@@ -71,7 +73,7 @@ def remove(id: Id, state_dir: StateDir = None) -> None:
 @app.command("adopt")
 def adopt(
     id: Id,
-    path: Annotated[Path | None, typer.Option(help="Where it is now, if not where it was.")] = None,
+    path: Annotated[str | None, typer.Option(help="Where it is now, if not where it was.")] = None,
     state_dir: StateDir = None,
     format: Format = "table",
 ) -> None:
@@ -79,8 +81,12 @@ def adopt(
 
     Look first that its disk is mounted: an empty mount point looks the same.
     """
-    body = {"path": str(path.absolute())} if path else {}
+    body = {"path": _absolute(path)} if path else {}
     show([cloud_at(state_dir).ask("POST", f"{DRIVES}/{quote(id, safe='')}/adopt", body)["drive"]], format)
+
+
+def _absolute(path: str) -> str:
+    return path if parse_place(path).host else str(Path(path).absolute())
 
 
 def _change(cloud: Cloud, id: str, asked: dict[str, Any], format: str) -> None:

@@ -124,6 +124,7 @@ def _show_repair(found: dict[str, Any]) -> None:
         ("time left", in_time(found["seconds_left"])),
         ("cap", f"{in_bytes(found['cap_bytes_s'])}/s" if found["cap_bytes_s"] else "none"),
         ("partitions in doubt", f"{found['partitions_in_doubt']:,} ({found['partitions_queued']:,} can be looked at)"),
+        ("hosts away", ", ".join(found["hosts_away"]) or "[green]none[/]"),
         ("drives away", ", ".join(found["drives_away"]) or "[green]none[/]"),
         ("made since the start", f"{found['copies_made']:,} copies, {in_bytes(found['bytes_copied'])}"),
     ]

@@ -18,7 +18,7 @@ from apus.kernel.errors import Invalid
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?$")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Role = Literal["control", "identity", "compute", "network", "object"]
+Role = Literal["control", "identity", "compute", "network", "object", "object-proxy", "object-disk"]
 Ratio = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 
 
@@ -47,7 +47,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sim_hosts: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     """Simulated hypervisors instead of real ones."""
     drives: tuple[str, ...] = ()
-    """Directories that hold objects; empty: four under the state directory."""
+    """Directories that hold objects; empty: four under the state directory.  `HOST:PATH` where proxies ask hosts."""
+    disk_port: Port = 8779
+    """Port at which a host with the role object-disk answers proxies."""
     replicas: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
     storage_policies: dict[str, int] = {}
     """Copies by name: what a container may be made with instead of `replicated`, which keeps `replicas` copies."""

@@ -21,7 +21,9 @@ from apus.node.announcing import StoredEvents
 from apus.node.catalogue import catalogue, object_address, public_url
 from apus.node.keys import SIGNING_KEYS, SealedKeys, StoredKeys
 from apus.node.keys import SUBJECT as KEYS
-from apus.node.secrets import load_secrets, tenants, write_clouds_yaml
+from apus.node.secrets import load_drive_key, load_secrets, tenants, write_clouds_yaml
+from apus.node.shared_store import SUBJECT as SHARED
+from apus.node.shared_store import SharedStore, StoredShared
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.api.routes import identity_api
@@ -86,10 +88,11 @@ class WiredControl:
         """The identity service, with what a cloud begins with; its token keys are there when this returns."""
         world, keys = self.world, self.state_dir / "keys"
         known = load_secrets(self.state_dir)
-        if self.settings.store_url:
+        if self.settings.store_url or self.settings.bus_url:
             stored = StoredKeys(world.store, known.cluster_key)
             await stored.agree(world.disk, keys)
             await serve(world.bus, KEYS, SealedKeys, stored)
+            load_drive_key(self.state_dir)
         tokens = await TokenKeys.ensure(world.disk, keys / "tokens")
         vault = await TokenKeys.ensure(world.disk, keys / "vault")
         identity = Identity(world, tokens, vault)
@@ -106,6 +109,7 @@ class WiredControl:
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
         await serve(world.bus, SIGNING_KEYS, SigningKeys, identity)
         await serve(world.bus, OBJECT_EVENTS, ObjectEvents, self.object_events)
+        await serve(world.bus, SHARED, SharedStore, StoredShared(world.store))
         revoked = loops.Mailbox()
         await kick_on_hint(world.bus, revoked)
         follow, sweep = identity.loops()

@@ -56,8 +56,8 @@ class StoredKeys:
             sealed = await self._sealed(name)
             if sealed is None:
                 await TokenKeys.ensure(disk, directory / name)
-                sealed = await self._keep(name, _seal(await _files(disk, directory / name), self._cluster_key))
-            await _write(disk, directory / name, _unseal(sealed, self._cluster_key))
+                sealed = await self._keep(name, seal(await _files(disk, directory / name), self._cluster_key))
+            await _write(disk, directory / name, unseal(sealed, self._cluster_key))
 
     async def _sealed(self, name: str) -> bytes | None:
         return await self._store.read(lambda tx: _body(tx, name))
@@ -81,7 +81,7 @@ async def fetch_token_keys(world: World, directory: Path, control: SealedKeys, c
     """The cloud's token keys, from a control node; those of the last start when none answers.  Raise Invalid."""
     while True:
         try:
-            await _write(world.disk, directory, _unseal(await control.token_keys(), cluster_key))
+            await _write(world.disk, directory, unseal(await control.token_keys(), cluster_key))
         except Unavailable as error:
             _log.warning("no control node gives the token keys", why=error.shown)
         if await world.disk.names(directory):
@@ -98,11 +98,11 @@ def _fernet(cluster_key: str) -> Fernet:
     return Fernet(base64.urlsafe_b64encode(hashlib.sha256(cluster_key.encode()).digest()))
 
 
-def _seal(files: Mapping[str, bytes], cluster_key: str) -> bytes:
+def seal(files: Mapping[str, bytes], cluster_key: str) -> bytes:
     return _fernet(cluster_key).encrypt(msgspec.msgpack.encode(files))
 
 
-def _unseal(sealed: bytes, cluster_key: str) -> _Files:
+def unseal(sealed: bytes, cluster_key: str) -> _Files:
     try:
         return msgspec.msgpack.decode(_fernet(cluster_key).decrypt(sealed), type=_Files)
     except InvalidToken:

@@ -31,6 +31,13 @@ def watch_store(store: ObjectStore, metrics: Metrics) -> None:
         "apus_object_drive_away", "Drives that failed and have not worked since.", "drive", store.cluster.away
     )
 
+    async def hosts() -> Mapping[str, float]:
+        return store.cluster.hosts_away()
+
+    metrics.watch(
+        "apus_object_host_away", "Share of a host's drives that failed and have not worked since.", "host", hosts
+    )
+
     async def windows() -> Mapping[str, float]:
         return store.cluster.freshness.seconds()
 

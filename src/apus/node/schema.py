@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apus.kernel import events, flow
 from apus.kernel.table import metadata
-from apus.node import first_marks, keys
+from apus.node import first_marks, keys, shared_store
 from apus.services.compute import store as compute
 from apus.services.identity import store as identity
 from apus.services.image import store as image
@@ -24,4 +24,5 @@ __all__ = [
     "metadata",
     "network",
     "placement",
+    "shared_store",
 ]

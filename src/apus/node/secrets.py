@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -52,6 +53,27 @@ def load_root_secrets(state_dir: Path, *, make: bool) -> Keyring | None:
             secret = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
             write_private(path, f"# NAME SECRET, one on each line; the last one encrypts, all decrypt.\n1 {secret}\n")
         return parse_keyring(path.read_text()) if path.exists() else None
+
+
+def load_drive_key(state_dir: Path) -> bytes:
+    """What object proxies and disk hosts prove to each other.  Raise Invalid where it cannot be known.
+
+    It follows from the cluster's key, which disk hosts are not given: theirs is the file alone.
+    """
+    path = state_dir / "keys" / "object-drives"
+    if (state_dir / "secrets.json").exists():
+        cluster_key = load_secrets(state_dir).cluster_key.encode()
+        key = hashlib.blake2b(b"drives of objects", key=cluster_key[:64], digest_size=32).hexdigest()
+        if not path.exists() or path.read_text().strip() != key:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            write_private(path, key + "\n")
+    try:
+        return bytes.fromhex(path.read_text().strip())
+    except FileNotFoundError:
+        shown = f"--drive-key: {path} is not there; give the file keys/object-drives of a control node."
+        raise Invalid("node.no_drive_key", shown, field="drive_key") from None
+    except ValueError as error:
+        raise Invalid("node.drive_key", f"{path} is damaged: {error}.", field="drive_key") from error
 
 
 def _known(path: Path) -> dict[str, str]:

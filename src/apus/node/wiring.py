@@ -2,7 +2,7 @@
 
 A node is a list of named coroutines.  `wire` makes them for the roles of this process:
 control (the APIs and flows), identity (only that door), compute and network (the agents of a host), object.  Identity
-and object together are an object store that stands alone.
+and object together are an object store that stands alone; object-proxy and object-disk are one over many hosts.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
     listening = None
     if control:
         listening = listen_on(settings.bind, settings.port)
-    opened = await open_world(state_dir, settings, with_store=control)
+    opened = await open_world(state_dir, settings, with_store=control, with_bus=roles != {"object-disk"})
     node = Node(opened, stages)
     seams: ControlSeams | None = None
     read_image: ReadImage | None = None
@@ -115,7 +115,11 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
             seams = ask_control(opened.world.bus)
             read_image = image_reader(settings, seams)
         node.wired.append(wire_host(state_dir, settings, opened.world, seams, read_image, stages))
-    if "object" in roles:
+    if "object-disk" in roles:
+        from apus.node.disks import wire_disks
+
+        node.wired.append(await wire_disks(state_dir, settings, opened.world, stages))
+    if roles & {"object", "object-proxy"}:
         from apus.node.objects import wire_objects
 
         objects = await wire_objects(

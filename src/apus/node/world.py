@@ -57,11 +57,17 @@ class Opened:
         await self.world.store.close()
 
 
-async def open_world(state_dir: Path, settings: Settings, *, with_store: bool) -> Opened:
-    """Raise Unavailable when the store or the bus cannot be used."""
+async def open_world(state_dir: Path, settings: Settings, *, with_store: bool, with_bus: bool = True) -> Opened:
+    """Raise Unavailable when the store or the bus cannot be used.  Without a bus nobody else is told or asked."""
     clock = SystemClock()
     dice = Random(int.from_bytes(os.urandom(32), "big"))
-    bus, hub, joined = await _open_bus(state_dir, settings, is_hub=with_store)
+    bus: Bus
+    hub: UnixHub | None = None
+    joined: UnixBus | None = None
+    if with_bus:
+        bus, hub, joined = await _open_bus(state_dir, settings, is_hub=with_store)
+    else:
+        bus = LocalBus()
     store: Store = await _open_store(state_dir, settings, clock, dice) if with_store else NoStore()
     return Opened(World(clock, dice, bus, store, LocalDisk(), LocalRunner()), hub, joined)
 

@@ -9,7 +9,7 @@ import pytest
 
 from apus.kernel.errors import Invalid
 from apus.services.object.assembly import DrivePath, ObjectStore, drives_in, open_store
-from apus.services.object.layout import Layout, load_layout
+from apus.services.object.layout import Layout, LayoutFile
 from apus.services.object.logic.ring import DriveSpec, Ring
 from tests.object_store import awaited, chunks, drive_paths, intent, make_world
 
@@ -19,7 +19,7 @@ async def opened(root: Path, drives: list[DrivePath]) -> ObjectStore:
 
 
 async def kept(root: Path) -> Layout:
-    layout = await load_layout(make_world(), root / "layout.json")
+    layout = await LayoutFile(make_world(), root / "layout.json").load()
     assert layout is not None
     return layout
 

@@ -8,6 +8,7 @@ import pytest
 
 from apus.kernel.errors import Invalid
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.logic.drive_places import parse_place
 from apus.services.object.logic.ring import DriveSpec
 from apus.services.object.model import ListingAsk
 from tests.object_store import all_of, awaited, chunks, drive_paths, intent, make_world
@@ -69,7 +70,7 @@ async def test_partitions_are_cut_and_drives_change_under_a_policy(tmp_path: Pat
     assert [await read(store, name) for name in names] == [name.encode() for name in names]
     await store.replicator.run_once()
     (tmp_path / "d5").mkdir()
-    await store.membership.add(tmp_path / "d5", DriveSpec("", host="host1"))
+    await store.membership.add(parse_place(str(tmp_path / "d5")), DriveSpec("", host="host1"))
     await store.membership.change("drive1", weight=0.0)
     for _ in range(3):
         await store.replicator.run_once()

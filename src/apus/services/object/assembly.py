@@ -1,33 +1,36 @@
 """Builds the object store from directories: what node/ calls, and tests.
 
-The ring, the cluster's id and its secret are kept in one file of the state directory (`layout.py`).  A drive that the
-ring knows and that has lost its mark is left fenced: it may be an unmounted disk.  `adopt` says that it is meant to be
-empty.
+The ring, the cluster's id and its secret are kept in one file of the state directory (`layout.py`), or, of a store of
+many hosts, where all of its proxies find them.  A drive that the ring knows and that has lost its mark is left fenced:
+it may be an unmounted disk.  `adopt` says that it is meant to be empty.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from apus.kernel.errors import Invalid
+from apus.kernel.errors import Invalid, Unavailable
 from apus.kernel.ids import new_id
 from apus.kernel.loop import Loop
 from apus.kernel.world import World
 from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectEvents
-from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, format_drive, marked_as
-from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.drivers.drive import KeptDrive
+from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity
+from apus.services.object.drivers.local import LocalSite
 from apus.services.object.drivers.sender import HttpSender, Sender
+from apus.services.object.drivers.site import Site
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
 from apus.services.object.drivers.webhook import HttpWebhooks, Webhooks
-from apus.services.object.layout import Layout, load_layout, save_layout
+from apus.services.object.layout import Layout, LayoutFile, LayoutHome
+from apus.services.object.logic.drive_places import DrivePlace, parse_place
 from apus.services.object.logic.ring import DriveSpec
 from apus.services.object.logic.rings import joined
 from apus.services.object.logic.storage_policies import REPLICATED, StoragePolicy, with_wished
@@ -35,6 +38,8 @@ from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.drive_watch import DriveWatch
 from apus.services.object.loops.expirer import Expirer
+from apus.services.object.loops.layout_watch import LayoutWatch
+from apus.services.object.loops.led import Led
 from apus.services.object.loops.lifecycle import Lifecycle
 from apus.services.object.loops.notifier import Notifier
 from apus.services.object.loops.reaper import Reaper
@@ -43,7 +48,7 @@ from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
-from apus.services.object.membership import FORMER_MAX, Membership, new_ring, new_rings
+from apus.services.object.membership import FORMER_MAX, Membership, Sites, new_ring, new_rings
 from apus.services.object.pace import Wish
 from apus.services.object.service import DEFAULTS, Objects, Options
 
@@ -52,13 +57,26 @@ PART_POWER: Final = 8
 
 REPLICAS: Final = 3
 
+HOST: Final = DriveSpec("").host
+"""What this machine is called in rings."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DrivePath:
     """A directory that is a drive, and where it stands."""
 
     spec: DriveSpec
-    path: Path
+    place: DrivePlace
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shared:
+    """What the proxies of a store of many hosts have in common."""
+
+    home: LayoutHome
+    sites: Sites
+    leads: Callable[[], bool]
+    """Whether the loops that one proxy is enough for are run by this one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,18 +100,20 @@ class ObjectStore:
     repair_watch: RepairWatch
     identity: str
     world: World
-    wish_path: Path
-    """What the operator said about repair."""
+    shared: Shared | None
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (
-            self.drive_watch, self.repair_watch, self.updater, self.expirer, self.lifecycle, self.notifier,
-            self.sweeper, self.reaper, self.syncer, self.auditor, self.compactor,
-        )  # fmt: skip
+        """All of them are safe to run twice.  Of a store of many hosts, what one proxy is enough for is led by one."""
+        everywhere = self.drive_watch, self.repair_watch, self.updater, self.notifier, self.sweeper
+        once = self.expirer, self.lifecycle, self.reaper, self.syncer, self.auditor
+        if self.shared is None:
+            return (*everywhere, *once, self.compactor)
+        leads = self.shared.leads
+        return (LayoutWatch(self.membership), *everywhere, *(Led(loop, leads) for loop in once))
 
     @property
-    def drives(self) -> tuple[LocalDrive, ...]:
+    def drives(self) -> tuple[KeptDrive, ...]:
         return tuple(self.membership.drives.values())
 
     async def adopt(self, drive_id: str) -> None:
@@ -102,17 +122,19 @@ class ObjectStore:
 
     async def set_pace(self, wish: Wish) -> None:
         """Pause, resume or cap repair; it stays so over a restart."""
-        await self.world.disk.write_synced(self.wish_path, msgspec.json.encode(wish))
-        self.cluster.pace.set(wish)
+        await self.membership.set_wish(wish)
 
     async def close(self) -> None:
         await self.service.close()
         await self.membership.close()
 
 
-def drives_in(paths: Sequence[Path], *, host: str = "host1") -> list[DrivePath]:
-    """Directories of this machine as drives, named by their order."""
-    return [DrivePath(DriveSpec(f"drive{number}", host=host), path) for number, path in enumerate(paths, 1)]
+def drives_in(paths: Sequence[Path | str]) -> list[DrivePath]:
+    """Directories of this machine (`PATH`) and of others (`HOST:PATH`) as drives, named by their order."""
+    places = [parse_place(str(path)) for path in paths]
+    return [
+        DrivePath(DriveSpec(f"drive{number}", host=place.host or HOST), place) for number, place in enumerate(places, 1)
+    ]
 
 
 async def open_store(
@@ -131,30 +153,29 @@ async def open_store(
     sender: Sender | None = None,
     webhooks: Webhooks | None = None,
     events: ObjectEvents | None = None,
+    shared: Shared | None = None,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to it are marked and get their share by and by.
 
-    A drive that it knows and that is not named here stays: only the operator's command removes one.
+    A drive that it knows and that is not named here stays: only the operator's command removes one.  `shared`: the
+    layout is not in `layout_path`, and drives are on other hosts.
     """
-    if not drives:
-        raise Invalid("object.no_drives", "An object store needs one drive at least.", field="drives")
+    here = LocalSite(world, volume_bytes=volume_bytes, connect=connect, reserve_bytes=reserve_bytes)
+    home = shared.home if shared is not None else LayoutFile(world, layout_path)
+    sites = shared.sites if shared is not None else lambda place: only_here(here, place)
     layout = await settled_layout(
-        world, drives, layout_path, part_power=part_power, replicas=replicas, policies=policies
+        world, drives, home, sites, part_power=part_power, replicas=replicas, policies=policies
     )
-
-    def open_drive(drive_id: str, path: Path, part_power: int) -> LocalDrive:
-        identity = DriveIdentity(drive_id, layout.cluster)
-        return LocalDrive(
-            world, path, identity, part_power=part_power, policies=1 + len(layout.policies),
-            volume_bytes=volume_bytes, connect=connect, reserve_bytes=reserve_bytes,
-        )  # fmt: skip
-
-    cluster = Cluster(world, layout.ring, {}, layout.secret.encode(), node, layout.former)
-    membership = Membership(world, cluster, layout, layout_path, open_drive, replicas)
+    cluster = Cluster(world, layout.ring, {}, layout.secret.encode(), node, layout.former, shared=shared is not None)
+    membership = Membership(world, cluster, layout, home, sites, replicas)
     await membership.start()
-    wish_path = layout_path.with_name("repair.json")
-    cluster.pace.set(await _load_wish(world, wish_path))
-    service = Objects(cluster, options, [REPLICATED, *(policy.name for policy in layout.policies)])
+    cluster.pace.set(layout.wish or Wish())
+    service = Objects(cluster, options, _names(layout.policies))
+
+    def know(policies: Sequence[StoragePolicy]) -> None:
+        service.policies = _names(policies)
+
+    membership.on_policies = know
     updater = Updater(cluster, service.directory, service.shelf.lister)
     await updater.catch_up()
     return ObjectStore(
@@ -162,7 +183,7 @@ async def open_store(
         cluster=cluster,
         membership=membership,
         replicator=Replicator(cluster),
-        auditor=Auditor(cluster, service.directory, service.shelf.lister),
+        auditor=Auditor(cluster, service.directory, service.shelf.lister, reads=shared is None),
         updater=updater,
         reaper=Reaper(service),
         expirer=Expirer(service),
@@ -170,61 +191,91 @@ async def open_store(
         notifier=Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
         sweeper=Sweeper(service),
         syncer=Syncer(service, sender or HttpSender(), options.realms),
-        compactor=Compactor(cluster, membership.drives),
+        compactor=Compactor(lambda: membership.drives, cluster.failed),
         drive_watch=DriveWatch(cluster, membership.drives),
-        repair_watch=RepairWatch(cluster, membership, events),
+        repair_watch=RepairWatch(cluster, membership, events, shared.leads if shared is not None else lambda: True),
         identity=layout.cluster,
         world=world,
-        wish_path=wish_path,
+        shared=shared,
     )
+
+
+def only_here(here: Site, place: DrivePlace) -> Site:
+    """Raise Invalid for a place on another host."""
+    if place.host:
+        shown = f"path: {place.text} is on another host, and this store is one of a single machine."
+        raise Invalid("object.drive_place", shown, field="path")
+    return here
+
+
+def _names(policies: Sequence[StoragePolicy]) -> tuple[str, ...]:
+    return REPLICATED, *(policy.name for policy in policies)
 
 
 async def settled_layout(
     world: World,
     drives: Sequence[DrivePath],
-    layout_path: Path,
+    home: LayoutHome,
+    sites: Sites,
     *,
     part_power: int,
     replicas: int,
     policies: Mapping[str, int],
 ) -> Layout:
-    """The layout with these drives and storage policies in it, written before it is used."""
-    before = await load_layout(world, layout_path)
+    """The layout with these drives and storage policies in it, written before it is used.
+
+    Raise Unavailable where a new drive cannot be marked now.
+    """
+    before = await home.load()
+    if before is None and not drives:
+        raise Invalid("object.no_drives", "An object store needs one drive at least.", field="drives")
     known = with_wished(before.policies if before is not None else (), policies)
     wishes = (replicas, *(policy.copies for policy in known))
     if before is None:
         ring = new_rings([drive.spec for drive in drives], part_power, wishes)
-        paths = {one.spec.id: str(one.path) for one in drives}
-        layout = Layout(new_id(world.dice), new_id(world.dice), ring, paths, policies=known)
+        paths = {one.spec.id: one.place.text for one in drives}
+        layout = Layout(new_id(world.dice), new_id(world.dice), ring, paths, policies=known, number=1)
         fresh = list(drives)
     else:
-        layout, fresh = await _joined(world, drives, before, wishes)
+        layout, fresh = await _joined(drives, before, sites, wishes)
         layout = _with_policies(layout, known)
     for drive in fresh:
-        await format_drive(world, drive.path, DriveIdentity(drive.spec.id, layout.cluster))
+        await _mark(sites(drive.place), drive, layout.cluster)
+    if before is not None and layout != before:
+        layout = msgspec.structs.replace(layout, number=before.number + 1, turn=before.turn + 1)
     if layout != before:
-        await save_layout(world, layout_path, layout)
+        await home.save(layout)
     return layout
 
 
+async def _mark(site: Site, drive: DrivePath, cluster: str) -> None:
+    try:
+        await site.mark(Path(drive.place.path), DriveIdentity(drive.spec.id, cluster))
+    except OSError as error:
+        if not drive.place.host:
+            raise
+        shown = f"{drive.place.text} cannot be made a drive now: {error.strerror or error}."
+        raise Unavailable("object.drive_away", shown) from error
+
+
 async def _joined(
-    world: World, drives: Sequence[DrivePath], before: Layout, wishes: Sequence[int]
+    drives: Sequence[DrivePath], before: Layout, sites: Sites, wishes: Sequence[int]
 ) -> tuple[Layout, list[DrivePath]]:
     """What was known, the drives that are named for the first time, and those that were moved to another path."""
     known = {drive.id for drive in before.ring.drives}
-    paths = dict(before.paths) or {drive.spec.id: str(drive.path) for drive in drives if drive.spec.id in known}
+    paths = dict(before.paths) or {drive.spec.id: drive.place.text for drive in drives if drive.spec.id in known}
     fresh: list[DrivePath] = []
     for drive in drives:
-        path = str(drive.path)
+        path = drive.place.text
         if path in paths.values() or path in before.retired:
             continue
-        marked = await marked_as(world, drive.path)
+        marked = await sites(drive.place).marked_as(Path(drive.place.path))
         if marked is not None and marked.cluster == before.cluster and marked.drive in known:
             paths[marked.drive] = path
             continue
         name = drive.spec.id if drive.spec.id not in paths else before.next_id(paths)
         paths[name] = path
-        fresh.append(DrivePath(msgspec.structs.replace(drive.spec, id=name), drive.path))
+        fresh.append(DrivePath(msgspec.structs.replace(drive.spec, id=name), drive.place))
     if not fresh and paths == before.paths:
         return before, fresh
     layout = msgspec.structs.replace(before, paths=paths)
@@ -242,12 +293,3 @@ def _with_policies(layout: Layout, policies: tuple[StoragePolicy, ...]) -> Layou
     fresh = [new_ring(rings[0].drives, rings[0].part_power, one.copies) for one in policies[len(rings) - 1 :]]
     ring = joined([*rings, *fresh]) if fresh else layout.ring
     return msgspec.structs.replace(layout, ring=ring, policies=policies)
-
-
-async def _load_wish(world: World, path: Path) -> Wish:
-    try:
-        return msgspec.json.decode(await world.disk.read(path), type=Wish)
-    except FileNotFoundError:
-        return Wish()
-    except msgspec.DecodeError as error:
-        raise Invalid("object.layout", f"{path} cannot be read: {error}.") from error

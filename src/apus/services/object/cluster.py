@@ -7,8 +7,9 @@ to finish behind the answer instead (`_late`), which the engine waits for when i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
+from random import Random
 from typing import Any, Final, Generic, TypeVar
 
 from apus.kernel.errors import Unavailable
@@ -23,6 +24,7 @@ from apus.services.object.pace import Pace
 from apus.services.object.repairs import ROOMS, Key, Repairs, Room, Urgency
 
 T = TypeVar("T")
+D = TypeVar("D", bound=Drive)
 
 _log: Final = get_logger("apus.object")
 
@@ -45,9 +47,16 @@ class Cluster:
         secret: bytes,
         node: str,
         former: Sequence[Rings] = (),
+        *,
+        shared: bool = False,
     ) -> None:
+        """`shared`: other proxies write too, and what they left short nobody knows here."""
         self.world, self.ring, self.drives, self.node = world, the_ring, dict(drives), node
-        self.repairs = Repairs(keys_of(the_ring), world.clock.monotonic_s)
+        self.shared = shared
+        self.equal_s: dict[Key, float] = {}
+        """When a partition was last found to be where it shall be."""
+        self._began_s = world.clock.monotonic_s()
+        self.repairs = Repairs(self._every_key(), world.clock.monotonic_s)
         self.pace = Pace(world.clock)
         self.former = list(former)
         """Rings whose drives may still hold what has not moved yet."""
@@ -59,7 +68,7 @@ class Cluster:
         """When everything was last looked at (Unix time), and what that took."""
         self.strays: dict[Key, tuple[str, ...]] = {}
         """Drives that hold something of a partition and that no ring would ask."""
-        self._secret = secret
+        self._secret, self._hosts = secret, hosts_of(the_ring)
         self._failed_s: dict[str, float] = {}
         self._late: set[asyncio.Future[Any]] = set()
         self._last_ticks = 0
@@ -109,12 +118,14 @@ class Cluster:
     def turn_to(self, new: Rings) -> None:
         """Use this ring from now on; nothing is known to be where it has it."""
         grown = new.part_power != self.ring.part_power
-        self.ring = new
+        self.ring, self._hosts = new, hosts_of(new)
+        self.equal_s.clear()
+        self._began_s = self.world.clock.monotonic_s()
         if grown:
             self.strays.clear()
-            self.repairs.reset(keys_of(new))
+            self.repairs.reset(self._every_key())
         else:
-            self.repairs.doubt(keys_of(new), loose=True)
+            self.repairs.doubt(self._every_key(), loose=True)
         for name in self._forgetful:
             self._forgetful[name] = set(new.every_part())
 
@@ -127,7 +138,7 @@ class Cluster:
     def lost(self, drive: Drive) -> None:
         """What it held is short of a copy: have it copied to others."""
         others_away = any(name != drive.id for name in self._failed_s)
-        keys = [key for key in keys_of(self.ring) if others_away or drive.id in self.ring.primaries(key[1])]
+        keys = [key for key in self._every_key() if others_away or drive.id in self.ring.primaries(key[1])]
         self.repairs.doubt(keys, Urgency.ALONE if others_away else Urgency.SHORT)
 
     def returned(self, drive: Drive) -> None:
@@ -138,7 +149,15 @@ class Cluster:
 
     def doubt_everything(self) -> None:
         """A drive came back: look at all now."""
-        self.repairs.doubt(keys_of(self.ring))
+        self.repairs.doubt(self._every_key())
+
+    def _every_key(self) -> list[Key]:
+        """All that there is to repair.  Each proxy of several has an order of its own, so that they share the work:
+        what another has made equal meanwhile costs no more than the digests."""
+        keys = keys_of(self.ring)
+        if self.shared:
+            Random(self.node).shuffle(keys)
+        return keys
 
     def trouble(self, drive: Drive, part: int, error: OSError) -> None:
         """A drive did not give its copy of an object in this partition."""
@@ -159,12 +178,31 @@ class Cluster:
 
     def is_loose(self, room: Room, part: int) -> bool:
         """Whether something acknowledged may be on fewer primaries than a quorum."""
-        return bool(self.former) or self.repairs.is_loose(room, part)
+        return self.shared or bool(self.former) or self.repairs.is_loose(room, part)
 
     def doubt_s(self, room: Room, part: int) -> float:
         """For how long copies here may have differed; 0 when they are known not to."""
         since_s = self.repairs.since_s(room, part)
+        if self.shared:
+            equal_s = self.equal_s.get((room, part), self._began_s)
+            since_s = equal_s if since_s is None else min(since_s, equal_s)
         return 0.0 if since_s is None else max(self.world.clock.monotonic_s() - since_s, 0.001)
+
+    def host_of(self, name: str) -> str:
+        return self._hosts.get(name, name)
+
+    def hosts_needed(self, part: int) -> int:
+        """On so many hosts a write has to be before it is acknowledged.
+
+        As many as the quorum, while any one host may be away; where one process writes, it knows what is where.
+        """
+        return min(self.quorum(part), max(1, len(set(self._hosts.values())) - 1)) if self.shared else 1
+
+    def is_enough(self, part: int, held_by: Collection[str]) -> bool:
+        """Whether a write may be acknowledged that these drives have."""
+        if len(held_by) < self.quorum(part):
+            return False
+        return not self.shared or len({self.host_of(name) for name in held_by}) >= self.hosts_needed(part)
 
     def saw(self, version: tuple[str, str]) -> None:
         """New stamps are later than this version's, whatever the clock says."""
@@ -196,6 +234,13 @@ class Cluster:
         """Drive -> 1 when it failed and has not worked since, else 0: a metric."""
         return {name: float(name in self._failed_s) for name in list(self.drives)}
 
+    def hosts_away(self) -> dict[str, float]:
+        """Of each host, which share of its drives failed and has not worked since."""
+        by_host: dict[str, list[bool]] = {}
+        for name in list(self.drives):
+            by_host.setdefault(self.host_of(name), []).append(name in self._failed_s)
+        return {host: sum(away) / len(away) for host, away in by_host.items()}
+
     def copies(self, part: int) -> int:
         return self.ring.ring_of(part).copies
 
@@ -207,8 +252,8 @@ class Cluster:
 
         Raise Unavailable without a quorum.  Whatever is short of perfect is left to the replicator.
         """
-        candidates, copies, quorum = self.candidates(part), self.copies(part), self.quorum(part)
-        attempt = _Attempt(self, act, candidates[copies:], quorum)
+        candidates, copies = self.candidates(part), self.copies(part)
+        attempt = _Attempt(self, act, candidates[copies:], part)
         await attempt.on(candidates[:copies])
         results = attempt.results
         short = attempt.running or len(results) < copies
@@ -217,10 +262,15 @@ class Cluster:
             self.short(room, part, attempt.succeeded, Urgency.SHORT if short else Urgency.DOUBT)
         elif self._failed_s and self._is_loosening(part, attempt.succeeded):
             self.repairs.loosen(room, part)
-        if len(results) < quorum:
-            shown = f"{len(results)} of {copies} copies could be written; {quorum} are needed."
+        if not self.is_enough(part, attempt.succeeded):
+            shown = f"{len(results)} of {copies} copies could be written; {self.needed(part)} are needed."
             raise too_few(shown, attempt.errors)
         return results
+
+    def needed(self, part: int) -> str:
+        """For a write, in words."""
+        hosts = self.hosts_needed(part)
+        return f"{self.quorum(part)} on {hosts} hosts" if hosts > 1 else str(self.quorum(part))
 
     def short(self, room: Room, part: int, held_by: Iterable[str], urgency: Urgency = Urgency.SHORT) -> None:
         """A write was acknowledged, or may be, by these drives, which are not all primaries."""
@@ -259,8 +309,8 @@ class Cluster:
 class _Attempt(Generic[T]):
     """One write on its way to several drives.  Counting ends in callbacks costs a fraction of a task for each drive."""
 
-    def __init__(self, cluster: Cluster, act: Callable[[Drive], Awaitable[T]], left: list[Drive], quorum: int) -> None:
-        self._cluster, self._act, self._left, self._quorum = cluster, act, left, quorum
+    def __init__(self, cluster: Cluster, act: Callable[[Drive], Awaitable[T]], left: list[Drive], part: int) -> None:
+        self._cluster, self._act, self._left, self._part = cluster, act, left, part
         self.results: list[T] = []
         self.errors: list[OSError] = []
         self.asked: list[Drive] = []
@@ -307,12 +357,16 @@ class _Attempt(Generic[T]):
     def _look(self) -> None:
         if not self.running:
             self._settled.set_result(None)
-        elif len(self.results) >= self._quorum and self._patience is None and not self._cluster.busy:
+        elif self._patience is None and not self._cluster.busy and self._cluster.is_enough(self._part, self.succeeded):
             self._patience = asyncio.get_running_loop().call_later(LATE_S, self._no_longer)
 
     def _no_longer(self) -> None:
         if not self._settled.done():
             self._settled.set_result(None)
+
+
+def hosts_of(rings: Rings) -> dict[str, str]:
+    return {drive.id: drive.host for drive in rings.drives}
 
 
 def keys_of(rings: Rings) -> list[Key]:
@@ -330,12 +384,10 @@ def too_few(shown: str, errors: Sequence[OSError]) -> Unavailable:
     return Unavailable("object.full", f"{shown} {full} {'drives are' if full > 1 else 'drive is'} full.")
 
 
-async def ask_each(
-    drives: Sequence[Drive], act: Callable[[Drive], Awaitable[T]], timeout_s: float
-) -> list[T | OSError]:
+async def ask_each(drives: Sequence[D], act: Callable[[D], Awaitable[T]], timeout_s: float) -> list[T | OSError]:
     """The answers of all, or why there is none, in the order of the drives."""
 
-    async def ask(drive: Drive) -> T | OSError:
+    async def ask(drive: D) -> T | OSError:
         try:
             async with asyncio.timeout(timeout_s):
                 return await act(drive)

@@ -104,9 +104,9 @@ class Directory:
             reading.saw(self.cluster.world.clock.monotonic_s() - self._behind_since_s)
 
     def caught_up(self, began_s: float) -> None:
-        """A pass that began then found that no drive keeps a change."""
+        """A pass that began then found that no drive keeps a change; another proxy may have kept one since."""
         if self._behind_since_s is not None and self._behind_since_s <= began_s:
-            self._behind_since_s = None
+            self._behind_since_s = began_s if self.cluster.shared else None
 
     async def head(self, account: str, container: str = "") -> IndexHead | None:
         """What it says about itself, deleted ones too."""

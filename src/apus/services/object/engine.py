@@ -360,9 +360,9 @@ class _Upload:
         self._check()
 
     def _check(self) -> None:
-        quorum = self._cluster.quorum(self._place.part)
-        if len(self._writers) < quorum:
-            shown = f"{len(self._writers)} drives can take this object; {quorum} are needed."
+        if not self._cluster.is_enough(self._place.part, self._writers):
+            needed = self._cluster.needed(self._place.part)
+            shown = f"{len(self._writers)} drives can take this object; {needed} are needed."
             raise too_few(shown, self._errors)
 
 

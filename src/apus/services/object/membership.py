@@ -8,7 +8,6 @@ next may begin before the last has moved everything.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,51 +17,44 @@ import msgspec
 
 from apus.kernel.errors import Conflict, Invalid, NotFound
 from apus.kernel.world import World
-from apus.services.object.cluster import Cluster, ask_each
-from apus.services.object.drivers.drive import Drive
-from apus.services.object.drivers.fence import DriveIdentity, format_drive, marked_as
-from apus.services.object.drivers.local import LocalDrive
-from apus.services.object.layout import Layout, save_layout
-from apus.services.object.logic.progress import work_left
+from apus.services.object.cluster import Cluster
+from apus.services.object.drivers.drive import KeptDrive
+from apus.services.object.drivers.fence import DriveIdentity
+from apus.services.object.drivers.site import Site
+from apus.services.object.layout import Layout, LayoutHome
+from apus.services.object.logic.drive_places import DrivePlace, parse_place
 from apus.services.object.logic.ring import DRIVES_MAX, PART_POWER_MAX, DriveSpec, Ring
 from apus.services.object.logic.rings import Rings, joined, split_all
-from apus.services.object.model import IndexKind
+from apus.services.object.logic.storage_policies import StoragePolicy
+from apus.services.object.pace import Wish
+from apus.services.object.spare import check_spare
 
 FORMER_MAX: Final = 8
 """Changes that may be under way at once: each lengthens the way of a reader who has to ask everywhere."""
 
-ASK_S: Final = 30.0
-
 SETTLE_S: Final = 10.0
 """A request that asked the ring before a change puts its copies by then."""
 
-INDEXES: Final[tuple[IndexKind, ...]] = ("accounts", "containers")
-
-OpenDrive = Callable[[str, Path, int], LocalDrive]
-"""By id, path and part power."""
+Sites = Callable[[DrivePlace], Site]
+"""The machine of a place."""
 
 
 class Membership:
     def __init__(
-        self, world: World, cluster: Cluster, layout: Layout, layout_path: Path, open_drive: OpenDrive, replicas: int
+        self, world: World, cluster: Cluster, layout: Layout, home: LayoutHome, sites: Sites, replicas: int
     ) -> None:
-        self._world, self._cluster, self._path, self._open = world, cluster, layout_path, open_drive
+        self._world, self._cluster, self._home, self._sites = world, cluster, home, sites
         self.layout = layout
-        self._wishes = (replicas, *(policy.copies for policy in layout.policies))
-        self.drives: dict[str, LocalDrive] = {}
+        self._replicas = replicas
+        self.drives: dict[str, KeptDrive] = {}
+        self.on_policies: Callable[[Sequence[StoragePolicy]], None] = lambda policies: None
+        """Hears that another proxy brought storage policies that were not known here."""
         self._changing = asyncio.Lock()
         self._turned_s = world.clock.monotonic_s()
 
     async def start(self) -> None:
         """Open the drives.  One that cannot start is away, and tried again as any other."""
-        for spec in self.layout.ring.drives:
-            drive = self._register(spec.id, Path(self.layout.paths[spec.id]))
-            try:
-                await drive.start()
-            except OSError as error:
-                self._cluster.failed(drive, error)
-            if drive.comparing:
-                self._cluster.returned(drive)
+        await self._start([self._register(spec.id, self.layout) for spec in self.layout.ring.drives])
 
     async def close(self) -> None:
         for drive in self.drives.values():
@@ -85,19 +77,49 @@ class Membership:
             if self.settled:
                 await self._keep(msgspec.structs.replace(self.layout, former=()))
 
-    async def add(self, path: Path, spec: DriveSpec) -> DriveSpec:
+    async def follow(self) -> None:
+        """Take over what another proxy changed, if one did.  Raise Unavailable."""
+        layout = await self._home.newer(self.layout.number)
+        if layout is None:
+            return
+        async with self._changing:
+            before = self.layout
+            if layout.number <= before.number:
+                return
+            other_policies = layout.policies != before.policies
+            moved = [name for name in self.drives if layout.paths.get(name) != before.paths.get(name)]
+            old = [self._forget(name) for name in (list(self.drives) if other_policies else moved)]
+            fresh = [self._register(name, layout) for name in layout.paths if name not in self.drives]
+            if layout.ring.part_power != before.ring.part_power:
+                async with self._cluster.repairs.held():
+                    await self._repartition(layout.ring.part_power)
+                    self._take(layout)
+            else:
+                self._take(layout)
+            if other_policies:
+                self.on_policies(layout.policies)
+            await self._start(fresh)
+            for drive in old:
+                await drive.close()
+
+    async def set_wish(self, wish: Wish) -> None:
+        """What the operator says about repair, for all proxies and over a restart."""
+        async with self._changing:
+            await self._keep(msgspec.structs.replace(self.layout, wish=wish))
+
+    async def add(self, place: DrivePlace, spec: DriveSpec) -> DriveSpec:
         """Take a directory as a new drive; the id of `spec` is given here.  Raise Invalid, Conflict."""
         async with self._changing:
             self._check_room()
             if len(self.layout.ring.drives) >= DRIVES_MAX:
                 raise Conflict("object.too_many_drives", f"There are {DRIVES_MAX} drives, the most there can be.")
-            spec = msgspec.structs.replace(spec, id=await self._id_for(path))
-            await self._mark(path, spec.id)
-            drive = self._register(spec.id, path)
+            spec = msgspec.structs.replace(spec, id=await self._id_for(place))
+            await self._mark(place, spec.id)
+            paths = self.layout.paths | {spec.id: place.text}
+            drive = self._register(spec.id, msgspec.structs.replace(self.layout, paths=paths))
             try:
-                await drive.start()
-                paths = self.layout.paths | {spec.id: str(path)}
-                retired = tuple(one for one in self.layout.retired if one != str(path))
+                await self._begin(drive, place)
+                retired = tuple(one for one in self.layout.retired if one != place.text)
                 await self._turn([*self.layout.ring.drives, spec], paths=paths, retired=retired)
             except BaseException:
                 self._forget(spec.id)
@@ -122,7 +144,7 @@ class Membership:
         async with self._changing:
             self.spec(drive_id)
             self._check_room()
-            await self._check_spare(drive_id)
+            await check_spare(self._cluster, self.layout.ring, self.drives, drive_id)
             specs = [one for one in self.layout.ring.drives if one.id != drive_id]
             path = self.layout.paths[drive_id]
             paths = {name: at for name, at in self.layout.paths.items() if name != drive_id}
@@ -131,23 +153,27 @@ class Membership:
             await self._cluster.settle()
             await drive.close()
 
-    async def adopt(self, drive_id: str, path: Path | None = None) -> None:
+    async def adopt(self, drive_id: str, place: DrivePlace | None = None) -> None:
         """The drive is in its place, or at this path, and empty or what it was: mark it, and bring it up to date.
 
         Raise Conflict when what is there is marked as another drive.
         """
         async with self._changing:
             self.spec(drive_id)
-            at = path or Path(self.layout.paths[drive_id])
+            at = place or parse_place(self.layout.paths[drive_id])
             await self._check_place(at, drive_id)
             await self._mark(at, drive_id)
-            if str(at) != self.layout.paths[drive_id]:
+            if at.text != self.layout.paths[drive_id]:
+                layout = msgspec.structs.replace(self.layout, paths=self.layout.paths | {drive_id: at.text})
+                await self._keep(layout)
                 old = self._forget(drive_id)
-                await self._keep(msgspec.structs.replace(self.layout, paths=self.layout.paths | {drive_id: str(at)}))
-                self._register(drive_id, at)
+                self._register(drive_id, layout)
                 await old.close()
             drive = self.drives[drive_id]
-            await drive.forget()
+            try:
+                await drive.forget()
+            except OSError as error:
+                raise _unusable(at, error) from error
 
     async def grow(self) -> Rings:
         """Cut every partition in two; nothing travels.  Raise Conflict while a change is under way, or repair paused.
@@ -166,10 +192,9 @@ class Membership:
             ring = split_all(before)
             after = split_all(ring) if ring.part_power < PART_POWER_MAX else ring
             async with self._cluster.repairs.held():
-                layout = msgspec.structs.replace(self.layout, ring=ring, former=(after,))
-                await save_layout(self._world, self._path, layout)
-                for drive in self.drives.values():
-                    await drive.repartition(ring.part_power)
+                layout = self._next(self.layout, ring=ring, former=(after,))
+                await self._home.save(layout)
+                await self._repartition(ring.part_power)
                 self._take(layout)
             return ring
 
@@ -185,30 +210,72 @@ class Membership:
     async def _turn(self, specs: Sequence[DriveSpec], **fields: object) -> None:
         """Write the ring over these drives and use it from now on."""
         before = self.layout.ring
-        ring = await self._world.run.in_thread(lambda: new_rings(specs, before.part_power, self._wishes, before))
+        wishes = (self._replicas, *(policy.copies for policy in self.layout.policies))
+        ring = await self._world.run.in_thread(lambda: new_rings(specs, before.part_power, wishes, before))
         number = int(self.layout.next_id(fields.get("paths", {}))[len("drive") :]) - 1  # type: ignore[arg-type]
         former = (before, *self.layout.former)
         layout = msgspec.structs.replace(self.layout, ring=ring, former=former, last_number=number, **fields)
         await self._keep(layout)
 
     async def _keep(self, layout: Layout) -> None:
-        await save_layout(self._world, self._path, layout)
+        layout = self._next(layout)
+        await self._home.save(layout)
         self._take(layout)
+
+    def _next(self, layout: Layout, **fields: object) -> Layout:
+        """The layout that follows ours."""
+        layout = msgspec.structs.replace(layout, number=self.layout.number + 1, **fields)
+        turned = layout.ring != self.layout.ring
+        return msgspec.structs.replace(layout, turn=self.layout.turn + 1) if turned else layout
 
     def _take(self, layout: Layout) -> None:
         before, self.layout = self.layout, layout
         self._cluster.former = list(layout.former)
+        if layout.wish is not None and layout.wish != before.wish:
+            self._cluster.pace.set(layout.wish)
         if layout.ring != before.ring:
             self._turned_s = self._world.clock.monotonic_s()
             self._cluster.turn_to(layout.ring)
+            self._cluster.late(asyncio.ensure_future(self._tell_turn()))
 
-    def _register(self, drive_id: str, path: Path) -> LocalDrive:
-        drive = self._open(drive_id, path, self.layout.ring.part_power)
+    async def _tell_turn(self) -> None:
+        """Hosts that are away hear it with the next connection."""
+        turn, drives = self.layout.turn, list(self.drives.values())
+        await asyncio.gather(*(drive.turned(turn) for drive in drives), return_exceptions=True)
+
+    async def _repartition(self, part_power: int) -> None:
+        """One after the other, as they share the disks of a machine."""
+        for drive in list(self.drives.values()):
+            await drive.repartition(part_power)
+
+    async def _start(self, drives: Sequence[KeptDrive]) -> None:
+        await asyncio.gather(*map(self._start_one, drives))
+
+    async def _start_one(self, drive: KeptDrive) -> None:
+        """One that cannot start is away, and tried again as any other."""
+        try:
+            await drive.start()
+        except OSError as error:
+            self._cluster.failed(drive, error)
+        if drive.comparing:
+            self._cluster.returned(drive)
+
+    async def _begin(self, drive: KeptDrive, place: DrivePlace) -> None:
+        try:
+            await drive.start()
+        except OSError as error:
+            raise _unusable(place, error) from error
+
+    def _register(self, drive_id: str, layout: Layout) -> KeptDrive:
+        """Open it where this layout has it."""
+        place, identity = parse_place(layout.paths[drive_id]), DriveIdentity(drive_id, layout.cluster)
+        policies = 1 + len(layout.policies)
+        drive = self._sites(place).open(Path(place.path), identity, layout.ring.part_power, policies, layout.turn)
         drive.on_return = partial(self._cluster.returned, drive)
         self.drives[drive_id] = self._cluster.drives[drive_id] = drive
         return drive
 
-    def _forget(self, drive_id: str) -> LocalDrive:
+    def _forget(self, drive_id: str) -> KeptDrive:
         self._cluster.forget(drive_id)
         return self.drives.pop(drive_id)
 
@@ -220,37 +287,37 @@ class Membership:
                 " (`apus object repair status`), which takes all drives being in their places.",
             )
 
-    async def _id_for(self, path: Path) -> str:
+    async def _id_for(self, place: DrivePlace) -> str:
         """A new one; or that of its mark, when an earlier attempt was cut off.  Raise Invalid, Conflict."""
-        if not path.is_absolute():
-            raise Invalid("object.drive_path", f"path: {str(path)[:200]!r} is not absolute.", field="path")
-        await self._check_place(path, "")
-        marked = await marked_as(self._world, path)
-        if marked is not None:
-            return marked.drive
-        found = await self._look_into(path)
+        if not place.path.startswith("/"):
+            raise Invalid("object.drive_path", f"path: {place.path[:200]!r} is not absolute.", field="path")
+        await self._check_place(place, "")
+        try:
+            marked = await self._sites(place).marked_as(Path(place.path))
+            if marked is not None:
+                return marked.drive
+            found = [name for name in await self._sites(place).names(Path(place.path)) if name != "lost+found"]
+        except OSError as error:
+            raise _unusable(place, error) from error
         if found:
-            raise Conflict("object.drive_not_empty", f"{path} is not empty: it has {', '.join(found[:5])}.")
+            raise Conflict("object.drive_not_empty", f"{place.text} is not empty: it has {', '.join(found[:5])}.")
         return self.layout.next_id(self.layout.paths)
 
-    async def _mark(self, path: Path, drive_id: str) -> None:
+    async def _mark(self, place: DrivePlace, drive_id: str) -> None:
         try:
-            await format_drive(self._world, path, DriveIdentity(drive_id, self.layout.cluster))
+            await self._sites(place).mark(Path(place.path), DriveIdentity(drive_id, self.layout.cluster))
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise _unusable(place, error) from error
 
-    async def _look_into(self, path: Path) -> Sequence[str]:
-        try:
-            return [name for name in await self._world.disk.names(path) if name != "lost+found"]
-        except OSError as error:
-            raise _unusable(path, error) from error
-
-    async def _check_place(self, path: Path, drive_id: str) -> None:
+    async def _check_place(self, place: DrivePlace, drive_id: str) -> None:
         """Raise Conflict when another drive is there, or is marked there."""
-        user = next((name for name, at in self.layout.paths.items() if at == str(path) and name != drive_id), None)
+        user = next((name for name, at in self.layout.paths.items() if at == place.text and name != drive_id), None)
         if user is not None:
-            raise Conflict("object.drive_taken", f"{path} is {user}.")
-        marked = await marked_as(self._world, path)
+            raise Conflict("object.drive_taken", f"{place.text} is {user}.")
+        try:
+            marked = await self._sites(place).marked_as(Path(place.path))
+        except OSError as error:
+            raise _unusable(place, error) from error
         if marked is None:
             return
         known = marked.drive in self.layout.paths and marked.drive != drive_id
@@ -258,68 +325,12 @@ class Membership:
             whose = "this store" if marked.cluster == self.layout.cluster else f"the store {marked.cluster}"
             raise Conflict(
                 "object.drive_marked",
-                f"{path} is marked as {marked.drive} of {whose}; if nothing on it is needed, empty it first.",
+                f"{place.text} is marked as {marked.drive} of {whose}; if nothing on it is needed, empty it first.",
             )
 
-    async def _check_spare(self, drive_id: str) -> None:
-        """Raise Conflict while others lack something that they should hold without this drive."""
-        ring = self.layout.ring
-        others = [one for one in ring.drives if one.id != drive_id and one.weight > 0]
-        copies = max(one.copies for one in ring.every_ring())
-        if len(others) < copies:
-            raise Conflict(
-                "object.too_few_drives",
-                f"{copies} copies need {copies} drives, and {len(others)} would be left;"
-                " possible once another was added (`apus object drive add`).",
-            )
-        drive = self.drives[drive_id]
-        away = self._cluster.is_away(drive)
-        held = await self._short_without(drive_id) if away else await self._held_by(drive)
-        if held:
-            shown = f"{drive_id} is away, and {held:,} copies that it should hold are nowhere else"
-            drained = f"{drive_id} still holds {held:,} versions and indexes"
-            how = (
-                "possible when repair has made them (`apus object repair status`), or the drive is back"
-                if away
-                else f"possible when they have moved: `apus object drive drain {drive_id}`, then"
-                " `apus object repair status` says how long it takes"
-            )
-            raise Conflict("object.copies_needed", f"{shown if away else drained}; {how}.", details={"copies": held})
 
-    async def _held_by(self, drive: LocalDrive) -> int:
-        """How much is on it."""
-        try:
-            held = sum(count for count, _ in (await drive.copies.census()).values())
-        except OSError as error:
-            self._cluster.failed(drive, error)
-            return await self._short_without(drive.id)
-        return held + sum([len(await self._index_copies(kind, [drive])) for kind in INDEXES])
-
-    async def _short_without(self, drive_id: str) -> int:
-        """Copies of what is known that are missing while this drive is away."""
-        drives: list[Drive] = [one for name, one in self.drives.items() if name != drive_id]
-        answers = await ask_each(drives, lambda drive: drive.copies.census(), ASK_S)
-        held = {one.id: answer for one, answer in zip(drives, answers, strict=True) if not isinstance(answer, OSError)}
-        copies = self.layout.ring.copies
-        short = work_left(held, self._cluster.copies, lambda part: (), self.layout.ring.every_part()).at_risk
-        for kind in INDEXES:
-            short += sum(max(0, copies - count) for count in (await self._index_copies(kind, drives)).values())
-        return short
-
-    async def _index_copies(self, kind: IndexKind, drives: Sequence[Drive]) -> Counter[str]:
-        """On how many of these drives each index is."""
-        found = Counter[str]()
-        for drive in drives:
-            try:
-                for part in await drive.indexes.parts(kind):
-                    found.update(place.hash for place in await drive.indexes.places(kind, part))
-            except OSError:
-                continue
-        return found
-
-
-def _unusable(path: Path, error: OSError) -> Invalid:
-    return Invalid("object.drive_path", f"path: {path} cannot be used: {error.strerror or error}.", field="path")
+def _unusable(place: DrivePlace, error: OSError) -> Invalid:
+    return Invalid("object.drive_path", f"path: {place.text} cannot be used: {error.strerror or error}.", field="path")
 
 
 def new_rings(

@@ -30,6 +30,8 @@ class RepairStatus(msgspec.Struct, frozen=True, kw_only=True):
     partitions_queued: int
     """Of these in doubt, those that can be looked at now."""
     drives_away: tuple[str, ...]
+    hosts_away: tuple[str, ...]
+    """None of their drives answers."""
     copies_made: int
     bytes_copied: int
     """Since the process began."""
@@ -57,6 +59,7 @@ async def repair_status(cluster: Cluster) -> RepairStatus:
         partitions_in_doubt=cluster.repairs.count(),
         partitions_queued=cluster.repairs.queued,
         drives_away=tuple(name for name, drive in cluster.drives.items() if cluster.is_away(drive)),
+        hosts_away=tuple(host for host, share in sorted(cluster.hosts_away().items()) if share == 1.0),
         copies_made=cluster.pace.copied,
         bytes_copied=cluster.pace.copied_bytes,
     )

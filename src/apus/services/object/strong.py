@@ -66,7 +66,9 @@ async def _heads(cluster: Cluster, place: Place) -> Mapping[str, Head | None]:
             heads[drive.id] = answer
     voted = {name for name in heads if cluster.remembers(name, place.part)}
     asked = [drive.id for drive in drives]
-    if not is_certain(voted, asked=asked, primaries=primaries, quorum=quorum, loose=loose):
+    silent_hosts = {cluster.host_of(name) for name in asked if name not in voted}
+    few_hosts = cluster.shared and not cluster.former and len(silent_hosts) < cluster.hosts_needed(place.part)
+    if not is_certain(voted, asked=asked, primaries=primaries, quorum=quorum, loose=loose and not few_hosts):
         heard = sum(name in voted for name in primaries)
         shown = f"{heard} of {len(primaries)} copies can be relied upon, and {quorum} are needed"
         if heard >= quorum:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -10,7 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from apus.kernel.policy import Policy, Rule
 from apus.services.object.api.drive_views import drive_views
-from apus.services.object.assembly import ObjectStore
+from apus.services.object.assembly import HOST, ObjectStore
+from apus.services.object.logic.drive_places import parse_place
 from apus.services.object.logic.ring import DriveSpec
 from apus.services.object.repair_status import repair_status
 from apus.wire.app import Api
@@ -36,10 +36,12 @@ Weight = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 class NewDrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+    """`PATH`, or `HOST:PATH` or `HOST:PORT:PATH` in a store of many hosts."""
     weight: Weight = 1.0
     region: Text = "region1"
     zone: Text = "zone1"
-    host: Text = "host1"
+    host: Text | None = None
+    """What is lost together; as in `path`, unless said otherwise."""
 
 
 class ChangeDrive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,8 +86,9 @@ async def list_drives(request: ApiRequest) -> Reply:
 
 async def add_drive(request: ApiRequest) -> Reply:
     store, body = store_of(request), cast(NewDrive, request.body)
-    spec = DriveSpec("", body.weight, body.region, body.zone, body.host)
-    return await _one(store, (await store.membership.add(Path(body.path), spec)).id)
+    place = parse_place(body.path)
+    spec = DriveSpec("", body.weight, body.region, body.zone, body.host or place.host or HOST)
+    return await _one(store, (await store.membership.add(place, spec)).id)
 
 
 async def change_drive(request: ApiRequest) -> Reply:
@@ -101,7 +104,7 @@ async def remove_drive(request: ApiRequest) -> Reply:
 
 async def adopt_drive(request: ApiRequest) -> Reply:
     store, drive_id, body = store_of(request), request.params["id"], cast(AdoptDrive, request.body)
-    await store.membership.adopt(drive_id, Path(body.path) if body.path else None)
+    await store.membership.adopt(drive_id, parse_place(body.path) if body.path else None)
     return await _one(store, drive_id)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from apus.kernel.world import World
-from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, Fence
+from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, Fence, format_drive, marked_as
 from apus.services.object.drivers.indexes import SqliteIndexes
 from apus.services.object.drivers.policy_copies import PolicyCopies
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
@@ -94,13 +94,25 @@ class LocalDrive:
         await self.copies.repartition(part_power)
         await self.indexes.repartition(part_power)
 
-    async def _returned(self) -> None:
+    async def turned(self, turn: int) -> None:
+        """Whoever uses it is in this process, and knows each ring."""
+
+    async def doubted(self) -> None:
+        """Something that it acknowledged was bad, and is put aside: until it was compared it may lack that."""
+        if not self.comparing:
+            await self._compare()
+        self.on_return()
+
+    async def _compare(self) -> None:
         try:
             await self._disk.write_synced(self.root / COMPARING, b"")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise trouble_of(error) from error
         self.comparing = True
+
+    async def _returned(self) -> None:
+        await self._compare()
         self.copies.forget()
         await self.indexes.forget()
         self.on_return()
@@ -108,6 +120,36 @@ class LocalDrive:
     async def close(self) -> None:
         await self.copies.close()
         await self.indexes.close()
+
+
+class LocalSite:
+    """This machine.  Implements Site."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        volume_bytes: int = VOLUME_BYTES,
+        connect: Connect = connect_file,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        self._world, self._volume_bytes = world, volume_bytes
+        self._connect, self._reserve_bytes = connect, reserve_bytes
+
+    async def marked_as(self, path: Path) -> DriveIdentity | None:
+        return await marked_as(self._world, path)
+
+    async def mark(self, path: Path, identity: DriveIdentity) -> None:
+        await format_drive(self._world, path, identity)
+
+    async def names(self, path: Path) -> Sequence[str]:
+        return await self._world.disk.names(path)
+
+    def open(self, path: Path, identity: DriveIdentity, part_power: int, policies: int, turn: int = 0) -> LocalDrive:
+        return LocalDrive(
+            self._world, path, identity, part_power=part_power, policies=policies,
+            volume_bytes=self._volume_bytes, connect=self._connect, reserve_bytes=self._reserve_bytes,
+        )  # fmt: skip
 
 
 class FilePending:

@@ -25,8 +25,9 @@ class Auditor:
     name = "object.auditor"
     period_s = PASS_EVERY_S
 
-    def __init__(self, cluster: Cluster, directory: Directory, lister: Lister) -> None:
-        self.cluster, self._directory, self._lister = cluster, directory, lister
+    def __init__(self, cluster: Cluster, directory: Directory, lister: Lister, *, reads: bool = True) -> None:
+        """`reads`: else the hosts of the drives read what is on them (`scrubber.py`), and this goes by what is left."""
+        self.cluster, self._directory, self._lister, self._reads = cluster, directory, lister, reads
         self.bad = 0
 
     async def keys(self) -> Iterable[str]:
@@ -52,7 +53,7 @@ class Auditor:
     async def _object(self, drive: Drive, place: Place) -> None:
         began_s = self.cluster.world.clock.monotonic_s()
         try:
-            head = await drive.copies.audit(place)
+            head = await (drive.copies.audit(place) if self._reads else drive.copies.head(place))
         except CorruptCopy as error:
             self.bad += 1
             self.cluster.trouble(drive, place.part, error)
@@ -64,14 +65,15 @@ class Auditor:
             await reclaim(self.cluster, place, head.version)
         if drive.id == self.cluster.ring.primaries(place.part)[0]:
             await self._lister.follow(head)
-        if head.size_bytes >= PAUSE_EVERY_BYTES:
+        if self._reads and head.size_bytes >= PAUSE_EVERY_BYTES:
             await self.cluster.world.clock.sleep(self.cluster.world.clock.monotonic_s() - began_s)
 
     async def _indexes(self, drive: Drive, kind: IndexKind) -> None:
         for part in await drive.indexes.parts(kind):
             for place in await drive.indexes.places(kind, part):
                 try:
-                    await drive.indexes.audit(kind, place)
+                    if self._reads:
+                        await drive.indexes.audit(kind, place)
                     head = await drive.indexes.head(kind, place)
                 except CorruptCopy:
                     self.bad += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from apus.kernel.errors import Unavailable
@@ -23,8 +23,11 @@ class RepairWatch:
     name = "object.repair-watch"
     period_s = LOOK_EVERY_S
 
-    def __init__(self, cluster: Cluster, membership: Membership, events: ObjectEvents | None) -> None:
-        self._cluster, self._membership, self._events = cluster, membership, events
+    def __init__(
+        self, cluster: Cluster, membership: Membership, events: ObjectEvents | None, leads: Callable[[], bool]
+    ) -> None:
+        """`leads`: of several proxies that all see a drive go and come, one tells of it."""
+        self._cluster, self._membership, self._events, self._leads = cluster, membership, events, leads
         self._away: set[str] = set()
         self._copied = self._copied_before = 0
         self._began_s = self._busy_s = -1.0
@@ -35,13 +38,14 @@ class RepairWatch:
 
     async def settle(self, key: str) -> None:
         away = {name for name, drive in self._cluster.drives.items() if self._cluster.is_away(drive)}
-        for name in sorted(away - self._away):
-            await self._tell("object.drive.lost", name)
-        for name in sorted(self._away - away):
-            await self._tell("object.drive.returned", name)
+        if self._leads():
+            for name in sorted(away - self._away):
+                await self._tell("object.drive.lost", name)
+            for name in sorted(self._away - away):
+                await self._tell("object.drive.returned", name)
         self._away = away
         await self._repair()
-        if self._membership.moving and self._membership.settled:
+        if self._leads() and self._membership.moving and self._membership.settled:
             await self._membership.moved()
             await self._tell("object.ring.moved", "ring")
 

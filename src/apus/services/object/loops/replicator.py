@@ -46,11 +46,13 @@ class Replicator:
         """Repair it as far as may be."""
         room, part = key
         repairs = self.cluster.repairs
-        mark = repairs.mark(room, part)
+        mark, began_s = repairs.mark(room, part), self.cluster.world.clock.monotonic_s()
         if room == "objects":
             outcome = await heal_objects(self.cluster, part)
         else:
             outcome = await self._heal_indexes(room, part)
+        if outcome.whole or outcome.settled:
+            self.cluster.equal_s[key] = began_s
         if outcome.whole:
             repairs.done(room, part, mark)
         elif outcome.settled:

@@ -41,6 +41,7 @@ class Channel:
     ) -> None:
         self._reader, self._writer, self._key_out, self._key_in = reader, writer, key_out, key_in
         self._sent = self._received = 0
+        self.opened_s = asyncio.get_running_loop().time()
 
     def send(self, *parts: bytes | memoryview) -> None:
         """One frame, on its way when this returns."""

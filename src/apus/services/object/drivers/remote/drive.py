@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -37,9 +36,11 @@ ANSWER: Final = b"="
 
 
 class RemoteDrive:
-    def __init__(self, dial: Dial, path: str, identity: DriveIdentity, *, part_power: int, policies: int = 1) -> None:
+    def __init__(
+        self, dial: Dial, path: str, identity: DriveIdentity, *, part_power: int, policies: int = 1, turn: int = 0
+    ) -> None:
         self.id, self.root = identity.drive, path
-        self._identity, self._part_power, self._policies = identity, part_power, policies
+        self._identity, self._part_power, self._policies, self._turn = identity, part_power, policies, turn
         self._link = Link(dial, self._hello, self._saw)
         self._seen = Seen()
         self.on_return: Callable[[], None] = lambda: None
@@ -75,19 +76,24 @@ class RemoteDrive:
     async def repartition(self, part_power: int) -> None:
         """Its host learns of it with the next connection at the latest, before it answers anything."""
         self._part_power = part_power
+        self._link.renew()
         try:
             await self._link.call("repartition", part_power)
         except OSError:
             self._link.close()
 
+    async def turned(self, turn: int) -> None:
+        """Its host learns of it with the next connection at the latest."""
+        self._turn = turn
+        self._link.renew()
+        await self._link.call("turned", turn)
+
     async def close(self) -> None:
-        """Have the host leave the drive in order, if it can be asked."""
-        with contextlib.suppress(OSError):  # the host does so when it stops
-            await self._link.call("close")
+        """Its host keeps it open for other proxies, and leaves it in order when there are none."""
         self._link.close()
 
     def _hello(self, mode: Mode) -> Hello:
-        return Hello(mode, self.root, self._identity, self._part_power, self._policies)
+        return Hello(mode, self.root, self._identity, self._part_power, self._policies, self._turn)
 
     def _saw(self, seen: Seen) -> None:
         before, self._seen = self._seen, seen

@@ -24,7 +24,7 @@ from apus.services.object.drivers.remote.verbs import (
     Verb,
     decode_answer,
     encode,
-    raised,
+    result_of,
 )
 from apus.services.object.model import DriveTrouble
 
@@ -44,6 +44,7 @@ class Link:
         self._channel: Channel | None = None
         self._dialling = asyncio.Lock()
         self._refused_s = -RETRY_S
+        self._renewed_s = 0.0
         self._heard_s = 0.0
         self._number = 0
         self._waiting: dict[int, tuple[asyncio.Future[Any], Verb]] = {}
@@ -66,14 +67,20 @@ class Link:
         return await self._open("streams")
 
     def release(self, channel: Channel) -> None:
-        if len(self._idle) < IDLE_MAX:
+        if len(self._idle) < IDLE_MAX and channel.opened_s >= self._renewed_s:
             self._idle.append(channel)
         else:
             channel.close()
 
+    def renew(self) -> None:
+        """What connections for bodies said in the beginning is no longer so: the next bodies take new ones."""
+        self._renewed_s = asyncio.get_running_loop().time()
+        self._forget_idle()
+
     def close(self) -> None:
         if self._channel is not None:
             self._lost(self._channel, DriveTrouble(errno.ECONNABORTED, "the connection was closed"))
+        self._forget_idle()
         if self._hearing is not None:
             self._hearing.cancel()
 
@@ -135,9 +142,7 @@ class Link:
         """What an answer says; raise what it says was raised."""
         answer = decode_answer(frame)
         self._saw(answer.seen)
-        if answer.failure is not None:
-            raise raised(answer.failure)
-        return None if verb is None else verb.result.decode(answer.result)
+        return result_of(answer, verb)
 
     async def _hear(self, channel: Channel) -> None:
         try:
@@ -150,16 +155,18 @@ class Link:
 
     def _take(self, frame: bytes) -> None:
         self._heard_s = asyncio.get_running_loop().time()
-        number = decode_answer(frame).number
-        answer, verb = self._waiting.pop(number, (None, None))
+        heard = decode_answer(frame)
+        self._saw(heard.seen)
+        answer, verb = self._waiting.pop(heard.number, (None, None))
+        if answer is None or answer.done():
+            return  # who asked has given up
         try:
-            result = self.result(frame, verb)
+            answer.set_result(result_of(heard, verb))
         except OSError as error:
-            if answer is not None and not answer.done():
-                answer.set_exception(error)
-        else:
-            if answer is not None and not answer.done():
-                answer.set_result(result)
+            answer.set_exception(error)
+        except msgspec.DecodeError as error:
+            answer.set_exception(DriveTrouble(errno.EPROTO, str(error)))
+            raise
 
     def _lost(self, channel: Channel, why: OSError) -> None:
         channel.close()
@@ -170,6 +177,9 @@ class Link:
         for answer, _ in waiting.values():
             if not answer.done():
                 answer.set_exception(DriveTrouble(why.errno or errno.ECONNRESET, why.strerror or str(why)))
+        self._forget_idle()
+
+    def _forget_idle(self) -> None:
         for idle in self._idle:
             idle.close()
         self._idle.clear()

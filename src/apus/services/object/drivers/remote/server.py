@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +14,10 @@ import msgspec
 
 from apus.kernel.log import get_logger
 from apus.services.object.drivers.drive import CopyWriter
-from apus.services.object.drivers.fence import DriveIdentity
-from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.drivers.local import LocalDrive, LocalSite
 from apus.services.object.drivers.remote.channel import Channel, answer_call
 from apus.services.object.drivers.remote.drive import ANSWER, COMMIT, DATA
+from apus.services.object.drivers.remote.served import HEARD_S, Known, Served
 from apus.services.object.drivers.remote.verbs import (
     VERBS,
     Answer,
@@ -31,7 +31,7 @@ from apus.services.object.drivers.remote.verbs import (
     encode,
     failure_of,
 )
-from apus.services.object.model import DriveTrouble, Row
+from apus.services.object.model import CorruptCopy, DriveTrouble
 
 TAKE_S: Final = 300.0
 """How long a proxy may let a body wait: its client may be slow."""
@@ -41,104 +41,19 @@ AT_ONCE: Final = 1024
 _NOTHING: Final = msgspec.Raw(encode(None))
 _log: Final = get_logger("apus.object.disk")
 
-OpenDrive = Callable[[Path, DriveIdentity, int, int], LocalDrive]
-"""By path, identity, part power and number of storage policies."""
-
-
-class Served:
-    """One drive that is open here."""
-
-    def __init__(self, drive: LocalDrive, hello: Hello) -> None:
-        self.drive, self.part_power = drive, hello.part_power
-        self.opened_as = hello.identity, hello.policies
-        self._opened, self._returns = secrets.token_hex(8), 0
-        drive.on_return = self._returned
-
-    def _returned(self) -> None:
-        self._returns += 1
-
-    @property
-    def seen(self) -> Seen:
-        return Seen(self._opened, self._returns, self.drive.comparing)
-
-    async def do(self, verb: str, arguments: Any) -> Any:
-        """Raise OSError as the drive does."""
-        room, _, name = verb.rpartition(".")
-        special = _SPECIAL.get(verb)
-        if special is not None:
-            return await special(self, *arguments)
-        target = getattr(self.drive, room) if room else self.drive
-        return await getattr(target, name)(*arguments)
-
-    async def repartition(self, part_power: int) -> None:
-        if part_power != self.part_power:
-            self.part_power = part_power
-            await self.drive.repartition(part_power)
-
-
-async def _look(served: Served, write: bool) -> None:
-    await served.drive.look(write=write)
-
-
-async def _listed(served: Served, told: list[tuple[Any, str]]) -> None:
-    for place, changed in told:
-        served.drive.copies.listed(place, changed)
-
-
-async def _note(served: Served, kind: Any, place: Any, change: Any) -> None:
-    wait = served.drive.indexes.note(kind, place, change)
-    if wait is not None:
-        await wait
-
-
-async def _flush(served: Served, noted: list[str]) -> None:
-    await served.drive.indexes.flush()
-    if any(opened != served.seen.opened for opened in noted):
-        raise DriveTrouble(errno.ESTALE, "what was noted before the host was started anew is lost")
-
-
-async def _listing(served: Served, kind: Any, place: Any, ask: Any) -> list[Row | str]:
-    found = await served.drive.indexes.listing(kind, place, ask)
-    return [one if isinstance(one, Row) else one.name for one in found]
-
-
-async def _store(served: Served, place: Any, head: Any, data: bytes) -> None:
-    await served.drive.copies.store(place, head, data)
-
-
-async def _digest(served: Served, part: int) -> str:
-    return f"{await served.drive.copies.digest(part):x}"
-
-
-async def _census(served: Served) -> dict[int, tuple[int, str]]:
-    census = await served.drive.copies.census()
-    return {part: (count, f"{digest:x}") for part, (count, digest) in census.items()}
-
-
-async def _index_digest(served: Served, kind: Any, place: Any) -> str:
-    return f"{await served.drive.indexes.digest(kind, place):x}"
-
-
-_SPECIAL: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
-    "look": _look,
-    "repartition": Served.repartition,
-    "copies.store": _store,
-    "copies.listed": _listed,
-    "copies.digest": _digest,
-    "copies.census": _census,
-    "indexes.note": _note,
-    "indexes.flush": _flush,
-    "indexes.listing": _listing,
-    "indexes.digest": _index_digest,
-}
-"""Where what travels is not what the drive takes or gives; all others are called as they are."""
+_Do = Callable[[str, Any], Awaitable[Any]]
+"""A verb and its arguments."""
 
 
 class DriveServer:
-    """`start` listens; each connection is one task, and ends with it all that it began and did not commit."""
+    """`start` listens; each connection is one task, and ends with it all that it began and did not commit.
 
-    def __init__(self, secret: bytes, open_drive: OpenDrive) -> None:
-        self._secret, self._open = secret, open_drive
+    A drive is opened when the first proxy names it.  Which one is where, only proxies know.
+    """
+
+    def __init__(self, secret: bytes, site: LocalSite, *, heard_s: float = HEARD_S) -> None:
+        """`heard_s`: how long proxies have to hear of a change of the ring that another one told of."""
+        self._secret, self._site, self._heard_s = secret, site, heard_s
         self.served: dict[str, Served] = {}
         """By path."""
         self._opening = asyncio.Lock()
@@ -157,9 +72,19 @@ class DriveServer:
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        for served in self.served.values():
-            await served.drive.close()
-        self.served.clear()
+        for path in list(self.served):
+            await self._leave(path)
+
+    def drives(self) -> Mapping[str, LocalDrive]:
+        """Those that are open now, by path."""
+        return {path: served.drive for path, served in self.served.items()}
+
+    async def leave_unused(self, path: str) -> None:
+        """Close the drive in order if no proxy is connected for it."""
+        async with self._opening:
+            served = self.served.get(path)
+            if served is not None and not served.users:
+                await self._leave(path)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -177,48 +102,59 @@ class DriveServer:
 
     async def _serve(self, channel: Channel) -> None:
         hello = decode_hello(await channel.receive())
+        if hello.mode == "site":
+            failure, result = await outcome(self._ask_site, decode_request(await channel.receive()))
+            channel.send(encode(Answer(0, Seen(), failure, result)))
+            return await channel.drain(TAKE_S)
         if not Path(hello.path).is_absolute():
             raise channel.broken("the path of a drive is not absolute")
+        knows = Known(hello.turn, hello.part_power)
         served = await self._get(hello)
-        channel.send(encode(Answer(0, served.seen, None, _NOTHING)))
-        if hello.mode == "calls":
-            await _Calls(channel, served, lambda verb, some: self._do(hello.path, served, verb, some)).run()
-        else:
-            await _Bodies(channel, served).run()
+        try:
+            served.turned(knows, hello.turn)
+            await served.repartition(knows, hello.part_power)
+            channel.send(encode(Answer(0, served.seen, None, _NOTHING)))
+            if hello.mode == "calls":
+                await _Calls(channel, served, knows).run()
+            else:
+                await _Bodies(channel, served, knows).run()
+        finally:
+            served.users -= 1
+
+    async def _ask_site(self, verb: str, arguments: Any) -> Any:
+        path, *more = arguments
+        if not Path(path).is_absolute():
+            raise DriveTrouble(errno.EINVAL, f"{path} is not absolute")
+        return await getattr(self._site, verb.removeprefix("site."))(Path(path), *more)
 
     async def _get(self, hello: Hello) -> Served:
+        """The drive, with one user more."""
         async with self._opening:
             served = self.served.get(hello.path)
-            if served is not None and served.opened_as != (hello.identity, hello.policies):
-                await self._forget(hello.path, served)
+            if served is not None and (served.identity != hello.identity or served.policies < hello.policies):
+                await self._leave(hello.path)
                 served = None
             if served is None:
-                drive = self._open(Path(hello.path), hello.identity, hello.part_power, hello.policies)
-                served = self.served[hello.path] = Served(drive, hello)
+                drive = self._site.open(Path(hello.path), hello.identity, hello.part_power, hello.policies)
+                served = self.served[hello.path] = Served(drive, hello, self._heard_s)
                 try:
                     await drive.start()
                 except OSError as error:  # it is away, and each verb says so
                     _log.warning("a drive does not start", drive=drive.id, path=hello.path, why=str(error))
-            await served.repartition(hello.part_power)
+            served.users += 1
             return served
 
-    async def _do(self, path: str, served: Served, verb: str, arguments: Any) -> Any:
-        if verb != "close":
-            return await served.do(verb, arguments)
-        async with self._opening:
-            await self._forget(path, served)
-
-    async def _forget(self, path: str, served: Served) -> None:
-        if self.served.get(path) is served:
-            del self.served[path]
-            await served.drive.close()
+    async def _leave(self, path: str) -> None:
+        served = self.served.pop(path)
+        served.is_open = False
+        await served.drive.close()
 
 
 class _Calls:
     """Small verbs, answered as they end; they begin in the order in which they came."""
 
-    def __init__(self, channel: Channel, served: Served, do: Callable[[str, Any], Awaitable[Any]]) -> None:
-        self._channel, self._served, self._do = channel, served, do
+    def __init__(self, channel: Channel, served: Served, knows: Known) -> None:
+        self._channel, self._served, self._do = channel, served, partial(served.do, knows)
         self._room = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
 
@@ -248,8 +184,8 @@ class _Calls:
 class _Bodies:
     """Uploads and reads of one drive, one after the other."""
 
-    def __init__(self, channel: Channel, served: Served) -> None:
-        self._channel, self._served = channel, served
+    def __init__(self, channel: Channel, served: Served, knows: Known) -> None:
+        self._channel, self._served, self._knows = channel, served, knows
 
     async def run(self) -> None:
         while True:
@@ -266,6 +202,7 @@ class _Bodies:
         writers: list[CopyWriter] = []
 
         async def begin(verb: str, arguments: Any) -> None:
+            self._served.check(self._knows)
             writers.append(await self._served.drive.copies.begin(*arguments))
 
         failure, _ = await outcome(begin, request)
@@ -295,16 +232,21 @@ class _Bodies:
         return kind == DATA and failure is None
 
     async def _give(self, verb: str, arguments: Any) -> None:
-        async with aclosing(self._served.drive.copies.read(*arguments)) as pieces:
-            async for piece in pieces:
-                self._channel.send(DATA, piece)
-                await self._channel.drain(TAKE_S)
+        self._served.check(self._knows)
+        try:
+            async with aclosing(self._served.drive.copies.read(*arguments)) as pieces:
+                async for piece in pieces:
+                    self._channel.send(DATA, piece)
+                    await self._channel.drain(TAKE_S)
+        except CorruptCopy:
+            await self._served.drive.doubted()
+            raise
 
     def _say(self, failure: Failure | None) -> None:
         self._channel.send(ANSWER, encode(Answer(0, self._served.seen, failure, _NOTHING)))
 
 
-async def outcome(do: Callable[[str, Any], Awaitable[Any]], request: Request) -> tuple[Failure | None, msgspec.Raw]:
+async def outcome(do: _Do, request: Request) -> tuple[Failure | None, msgspec.Raw]:
     """What failed, or what came of it."""
     verb = VERBS.get(request.verb)
     try:

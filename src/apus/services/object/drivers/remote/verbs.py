@@ -33,8 +33,8 @@ TIDY_S: Final = 3600.0
 STREAM_S: Final = 30.0
 """For one piece of a body."""
 
-Mode = Literal["calls", "streams"]
-"""Small verbs, many at once; or bodies, one at a time."""
+Mode = Literal["calls", "streams", "site"]
+"""Small verbs of a drive, many at once; bodies, one at a time; or what is asked where no drive is open."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -46,6 +46,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     part_power: int
     policies: int
     """How many storage policies the store has."""
+    turn: int = 0
+    """How often its ring was changed."""
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -93,8 +95,8 @@ VERBS: Final[dict[str, Verb]] = {
     "forget": Verb(tuple[()], None, SYNC_S),
     "compared": Verb(tuple[()], None, SYNC_S),
     "repartition": Verb(tuple[int], None, LONG_S),
+    "turned": Verb(tuple[int], None, SHORT_S),
     "tidy": Verb(tuple[()], int, TIDY_S),
-    "close": Verb(tuple[()], None, LONG_S),
     # of its copies
     "copies.store": Verb(tuple[Place, Head, bytes], None, SYNC_S),
     "copies.describe": Verb(tuple[Place, Meta], None, SYNC_S),
@@ -126,6 +128,10 @@ VERBS: Final[dict[str, Verb]] = {
     "pending.names": Verb(tuple[()], list[str], SHORT_S),
     "pending.get": Verb(tuple[str], Change | None, SHORT_S),
     "pending.remove": Verb(tuple[str], None, SHORT_S),
+    # where no drive is open
+    "site.marked_as": Verb(tuple[str], DriveIdentity | None, SHORT_S),
+    "site.mark": Verb(tuple[str, DriveIdentity], None, SYNC_S),
+    "site.names": Verb(tuple[str], list[str], SHORT_S),
     # with a body behind them
     "copies.begin": Verb(tuple[Place], None, SYNC_S),
     "copies.read": Verb(tuple[Place, Head, int, int], None, STREAM_S),
@@ -152,3 +158,10 @@ def failure_of(error: OSError) -> Failure:
 def raised(failure: Failure) -> OSError:
     """What the drive raised there."""
     return _KINDS.get(failure.kind, DriveTrouble)(failure.errno, failure.text)
+
+
+def result_of(answer: Answer, verb: Verb | None) -> Any:
+    """Raise what the answer says was raised."""
+    if answer.failure is not None:
+        raise raised(answer.failure)
+    return None if verb is None else verb.result.decode(answer.result)

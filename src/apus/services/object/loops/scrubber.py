@@ -1,0 +1,66 @@
+"""Reads everything on the drives of this host against its checksums, slowly: bytes do not travel for that.
+
+What is bad is put aside, and the proxies hear that with the drive's next answer; they bring it back from other copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from apus.kernel.log import get_logger
+from apus.kernel.world import Clock
+from apus.services.object.drivers.local import LocalDrive
+from apus.services.object.loops.auditor import PASS_EVERY_S, PAUSE_EVERY_BYTES
+from apus.services.object.model import CorruptCopy, IndexKind, Place
+from apus.services.object.spare import INDEXES
+
+_log: Final = get_logger("apus.object.disk")
+
+
+class Scrubber:
+    name = "object.scrubber"
+    period_s = PASS_EVERY_S
+
+    def __init__(self, clock: Clock, drives: Callable[[], Mapping[str, LocalDrive]]) -> None:
+        self._clock, self._drives = clock, drives
+        self.bad = 0
+
+    async def keys(self) -> Iterable[str]:
+        return list(self._drives())
+
+    async def settle(self, key: str) -> None:
+        drive = self._drives().get(key)
+        if drive is None:
+            return  # nobody uses it any more
+        try:
+            for part in await drive.copies.parts():
+                for path_hash in await drive.copies.inventory(part):
+                    await self._object(drive, Place(part, path_hash))
+            for kind in INDEXES:
+                await self._indexes(drive, kind)
+        except OSError as error:
+            _log.warning("not all of a drive could be read", drive=drive.id, why=str(error))
+
+    async def _object(self, drive: LocalDrive, place: Place) -> None:
+        began_s = self._clock.monotonic_s()
+        try:
+            head = await drive.copies.audit(place)
+        except CorruptCopy as error:
+            await self._found(drive, error)
+            return
+        if head is not None and head.size_bytes >= PAUSE_EVERY_BYTES:
+            await self._clock.sleep(self._clock.monotonic_s() - began_s)
+
+    async def _indexes(self, drive: LocalDrive, kind: IndexKind) -> None:
+        for part in await drive.indexes.parts(kind):
+            for place in await drive.indexes.places(kind, part):
+                try:
+                    await drive.indexes.audit(kind, place)
+                except CorruptCopy as error:
+                    await self._found(drive, error)
+
+    async def _found(self, drive: LocalDrive, error: CorruptCopy) -> None:
+        self.bad += 1
+        _log.warning("a bad copy is put aside", drive=drive.id, why=str(error))
+        await drive.doubted()
