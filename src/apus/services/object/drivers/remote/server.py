@@ -91,7 +91,7 @@ class DriveServer:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._serve(await answer_call(reader, writer, self._secret))
+            await self.serve(await answer_call(reader, writer, self._secret))
         except (OSError, msgspec.DecodeError) as error:
             _log.info("a connection ended", why=str(error))
         except asyncio.CancelledError:
@@ -100,7 +100,8 @@ class DriveServer:
             self._connections.discard(task)
             writer.transport.abort()
 
-    async def _serve(self, channel: Channel) -> None:
+    async def serve(self, channel: Channel) -> None:
+        """One connection, until it ends."""
         hello = decode_hello(await channel.receive())
         if hello.mode == "site":
             failure, result = await outcome(self._ask_site, decode_request(await channel.receive()))

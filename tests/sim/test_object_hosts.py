@@ -1,0 +1,85 @@
+"""Histories in virtual time of two proxies over four hosts, while directions between them are cut: strong reads are
+linearizable whichever proxy gives them, and a session reads its own writes through the other one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from random import Random
+from typing import Any, Final, cast
+
+import pytest
+
+from apus.sim.loop import run
+from tests.history.checker import Operation, linearizable
+from tests.sim.object_net import Net, proxies
+from tests.sim.running_store import RunningStore
+from tests.sim.test_object_consistency import NAMES, Client
+
+SEEDS: Final = int(os.environ.get("HOSTS_SEEDS", "12"))
+CLIENTS: Final = 3
+STORY_S: Final = 40.0
+HOSTS: Final = tuple(f"host{number}" for number in range(1, 5))
+PROXIES: Final = ("proxy1", "proxy2")
+
+
+class Either:
+    """A store, through one proxy now and another then."""
+
+    def __init__(self, made: list[RunningStore], dice: Random) -> None:
+        self._made, self._dice = made, dice
+
+    @property
+    def store(self) -> Any:
+        return self._dice.choice(self._made).store
+
+    @property
+    def now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+async def cuts(net: Net, dice: Random) -> None:
+    """Some hosts, from some proxies, in some directions."""
+    while True:
+        await asyncio.sleep(dice.uniform(0.2, 3))
+        for _ in range(dice.randint(1, 6)):
+            net.cut.clear()
+            for host in dice.sample(HOSTS, dice.choice((1, 1, 2, 3))):
+                for proxy in dice.sample(PROXIES, dice.choice((1, 2))):
+                    ways = [(proxy, host), (host, proxy)]
+                    net.cut.update(dice.sample(ways, dice.choice((1, 2))))
+            await asyncio.sleep(dice.uniform(0.05, 6))
+        net.cut.clear()
+
+
+async def story(seed: int) -> tuple[int, int]:
+    """(strong reads that were answered, and refused)"""
+    dice, history = Random(f"hosts/{seed}"), list[Operation]()
+    async with proxies(dice, len(HOSTS), len(PROXIES)) as (net, made):
+        for one in made:
+            await one.until(one.is_whole, 60)
+        either = cast(RunningStore, Either(made, dice))
+        clients = [Client(either, number, Random(f"{seed}/{number}"), history) for number in range(CLIENTS)]
+        trouble = asyncio.create_task(cuts(net, dice))
+        living = [asyncio.create_task(client.live()) for client in clients]
+        done, _ = await asyncio.wait([trouble, *living], timeout=STORY_S, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        for task in (trouble, *living):
+            task.cancel()
+        await asyncio.gather(trouble, *living, return_exceptions=True)
+        net.cut.clear()
+        for one in made:
+            await one.until(one.is_whole, 120)
+        for name in NAMES:
+            assert await made[0].read(name) == await made[1].read(name)
+    for name in NAMES:
+        operations = [op for op in history if op.name == name]
+        assert linearizable(operations), sorted(operations, key=lambda op: op.began_s)
+    return sum(client.answered for client in clients), sum(client.refused for client in clients)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_strong_reads_are_linearizable_through_either_proxy(seed: int) -> None:
+    answered, _refused = run(story(seed))
+    assert answered > 5
