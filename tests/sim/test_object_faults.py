@@ -274,6 +274,33 @@ async def test_a_copy_that_rots_while_it_is_read_is_replaced_by_another() -> Non
     assert await first.copies.audit(place) is not None
 
 
+class BusyClock(ManualClock):
+    """Whatever is done takes time: between any two looks at it."""
+
+    rested_s = 0.0
+
+    def monotonic_s(self) -> float:
+        self.time_s += 0.002
+        return self.time_s
+
+    async def sleep(self, duration_s: float) -> None:
+        self.rested_s += duration_s
+        await super().sleep(duration_s)
+
+
+@awaited
+async def test_an_audit_leaves_most_of_the_time_to_others() -> None:
+    disk, clock = FaultyDisk(), BusyClock()
+    store = await opened(disk, clock)
+    for number in range(100):
+        await store.service.engine.put(intent(f"n{number}"), chunks(b"x"))
+    began_s, clock.rested_s = clock.time_s, 0.0
+    await store.auditor.run_once()
+    worked_s = clock.time_s - began_s - clock.rested_s
+    assert worked_s > 0.2
+    assert clock.rested_s > 10 * worked_s
+
+
 @awaited
 async def test_a_wrong_mount_is_fenced() -> None:
     disk, clock = FaultyDisk(), ManualClock()

@@ -6,9 +6,10 @@ leaves one that no listing shows, and this is how it comes back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from apus.kernel.world import Clock
 from apus.services.object.cluster import Cluster
 from apus.services.object.directory import Directory, container_row
 from apus.services.object.drivers.drive import Drive
@@ -17,8 +18,23 @@ from apus.services.object.model import Change, CorruptCopy, IndexKind, Place
 from apus.services.object.repair import reclaim
 
 PASS_EVERY_S: Final = 3600.0
-PAUSE_EVERY_BYTES: Final = 16 << 20
-"""After so much the auditor sleeps as long as the reading took or more, so it costs no more than a part of a drive."""
+SHARE: Final = 1 / 20
+"""Of the time, on each drive: users notice nothing, and a drive that reads 100 MiB/s is through 430 GB a day."""
+STINT_S: Final = 0.05
+"""So long it works before it pauses: a pause after each object would cost more than the object."""
+
+
+class Pause:
+    """Rests whenever a stint is over, so that work takes its share of the time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._began_s = clock, clock.monotonic_s()
+
+    async def due(self) -> None:
+        worked_s = self._clock.monotonic_s() - self._began_s
+        if worked_s >= STINT_S:
+            await self._clock.sleep(worked_s * (1 / SHARE - 1))
+            self._began_s = self._clock.monotonic_s()
 
 
 class Auditor:
@@ -37,12 +53,14 @@ class Auditor:
         drive = self.cluster.drives.get(key)
         if drive is None:
             return  # it was removed meanwhile
+        pause = Pause(self.cluster.world.clock)
         try:
-            for part in await drive.copies.parts():
+            for part in self._any_order(await drive.copies.parts()):
                 for path_hash in await drive.copies.inventory(part):
                     await self._object(drive, Place(part, path_hash))
-            await self._indexes(drive, "accounts")
-            await self._indexes(drive, "containers")
+                    await pause.due()
+            await self._indexes(drive, "accounts", pause)
+            await self._indexes(drive, "containers", pause)
         except OSError as error:
             self.cluster.failed(drive, error)
 
@@ -50,8 +68,11 @@ class Auditor:
         for key in await self.keys():
             await self.settle(key)
 
+    def _any_order(self, parts: Sequence[int]) -> list[int]:
+        """So that a process that is often started anew gets everywhere."""
+        return self.cluster.world.dice.sample(parts, len(parts))
+
     async def _object(self, drive: Drive, place: Place) -> None:
-        began_s = self.cluster.world.clock.monotonic_s()
         try:
             head = await (drive.copies.audit(place) if self._reads else drive.copies.head(place))
         except CorruptCopy as error:
@@ -65,12 +86,11 @@ class Auditor:
             await reclaim(self.cluster, place, head.version)
         if drive.id == self.cluster.ring.primaries(place.part)[0]:
             await self._lister.follow(head)
-        if self._reads and head.size_bytes >= PAUSE_EVERY_BYTES:
-            await self.cluster.world.clock.sleep(self.cluster.world.clock.monotonic_s() - began_s)
 
-    async def _indexes(self, drive: Drive, kind: IndexKind) -> None:
-        for part in await drive.indexes.parts(kind):
+    async def _indexes(self, drive: Drive, kind: IndexKind, pause: Pause) -> None:
+        for part in self._any_order(await drive.indexes.parts(kind)):
             for place in await drive.indexes.places(kind, part):
+                await pause.due()
                 try:
                     if self._reads:
                         await drive.indexes.audit(kind, place)

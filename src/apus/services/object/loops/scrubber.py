@@ -11,7 +11,7 @@ from typing import Final
 from apus.kernel.log import get_logger
 from apus.kernel.world import Clock
 from apus.services.object.drivers.local import LocalDrive
-from apus.services.object.loops.auditor import PASS_EVERY_S, PAUSE_EVERY_BYTES
+from apus.services.object.loops.auditor import PASS_EVERY_S, Pause
 from apus.services.object.model import CorruptCopy, IndexKind, Place
 from apus.services.object.spare import INDEXES
 
@@ -33,28 +33,27 @@ class Scrubber:
         drive = self._drives().get(key)
         if drive is None:
             return  # nobody uses it any more
+        pause = Pause(self._clock)
         try:
             for part in await drive.copies.parts():
                 for path_hash in await drive.copies.inventory(part):
                     await self._object(drive, Place(part, path_hash))
+                    await pause.due()
             for kind in INDEXES:
-                await self._indexes(drive, kind)
+                await self._indexes(drive, kind, pause)
         except OSError as error:
             _log.warning("not all of a drive could be read", drive=drive.id, why=str(error))
 
     async def _object(self, drive: LocalDrive, place: Place) -> None:
-        began_s = self._clock.monotonic_s()
         try:
-            head = await drive.copies.audit(place)
+            await drive.copies.audit(place)
         except CorruptCopy as error:
             await self._found(drive, error)
-            return
-        if head is not None and head.size_bytes >= PAUSE_EVERY_BYTES:
-            await self._clock.sleep(self._clock.monotonic_s() - began_s)
 
-    async def _indexes(self, drive: LocalDrive, kind: IndexKind) -> None:
+    async def _indexes(self, drive: LocalDrive, kind: IndexKind, pause: Pause) -> None:
         for part in await drive.indexes.parts(kind):
             for place in await drive.indexes.places(kind, part):
+                await pause.due()
                 try:
                     await drive.indexes.audit(kind, place)
                 except CorruptCopy as error:
