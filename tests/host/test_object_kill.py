@@ -80,7 +80,7 @@ def test_kills_of_the_object_process(tmp_path: Path, request: pytest.FixtureRequ
         token, project_id = store.login("demo")
         path = f"/v1/AUTH_{project_id}/history"
         assert store.ask("PUT", path, token=token).status == 201
-        clients = Clients(f"http://127.0.0.1:{store.port}{path}", token, OBJECTS, dice)
+        clients = Clients([f"http://127.0.0.1:{store.port}{path}"], token, OBJECTS, dice)
         asyncio.run(story(clients))
         acknowledged = sum(operation.known for operation in clients.history)
         print(f"{times} kills, {acknowledged} acknowledged, {clients.refused} refused, {clients.listings} listings")
