@@ -35,6 +35,8 @@ class Scrubber:
             return  # nobody uses it any more
         try:
             for part in await drive.copies.parts():
+                if self._drives().get(key) is not drive:
+                    return  # it was opened anew, or left
                 for path_hash in await drive.copies.inventory(part):
                     await self._object(drive, Place(part, path_hash))
             for kind in INDEXES:
