@@ -60,7 +60,8 @@ kill-long: deps
 
 # An hour of clients against drives that fail, and thousands of such histories in virtual time.
 history-long: deps
-	@CONSISTENCY_SEEDS=2000 $(BIN)/python -m pytest -q tests/sim/test_object_consistency.py
+	@CONSISTENCY_SEEDS=2000 HOSTS_SEEDS=2000 $(BIN)/python -m pytest -q tests/sim/test_object_consistency.py \
+		tests/sim/test_object_hosts.py
 	@$(BIN)/python -m pytest -q -s tests/host/test_object_history.py tests/host/test_object_hosts_history.py --history-s 3600
 
 clean:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from apus.kernel.errors import Conflict, Invalid, Unavailable
 from apus.platform.clock import SystemClock
-from apus.services.object.assembly import ObjectStore
+from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.consistency import READING, Level, Reading
 from apus.services.object.logic.drive_places import DISK_PORT, DrivePlace, parse_place
 from apus.services.object.logic.ring import DriveSpec
@@ -22,7 +22,7 @@ from apus.services.object.loops.scrubber import Scrubber
 from apus.services.object.model import DriveTrouble
 from apus.services.object.pace import Wish
 from tests.object_hosts import HEARD_S, Hosts, hosts
-from tests.object_store import all_of, awaited, chunks, intent
+from tests.object_store import all_of, awaited, chunks, drive_paths, intent, make_world
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}", fullmatch=True)
 PATHS = st.from_regex(r"/[ -~é]{0,30}", fullmatch=True)
@@ -198,9 +198,47 @@ async def test_a_drive_that_nobody_uses_is_closed_by_its_host(tmp_path: Path) ->
         await made.servers[0].leave_unused(path)
         assert list(made.servers[0].drives()) == [path]
         await two.close()
-        while made.servers[0].drives():
+        server = made.servers[0]
+        while server.served[path].connections:
             await asyncio.sleep(0)
-            await made.servers[0].leave_unused(path)
+        with server.held(path):
+            await server.leave_unused(path)
+            assert list(server.drives()) == [path]
+        await server.leave_unused(path)
+        assert not server.drives()
+
+
+@awaited
+async def test_a_drive_that_is_opened_anew_is_first_left_in_order(tmp_path: Path) -> None:
+    """A proxy brings a policy while another one uploads, and while somebody works on the drive."""
+    async with hosts(tmp_path) as made:
+        one, two = await three(made)
+        server = made.servers[0]
+        (path,) = server.drives()
+        before = server.drives()[path]
+        writer = await one.membership.drives["drive1"].copies.begin(one.cluster.place("AUTH_a", "c", "o"))
+        await writer.write(b"x" * 1000)
+        with server.held(path):
+            opening = asyncio.ensure_future(made.proxy("p3", policies={"two": 2}))
+            while server.served.get(path) is not None:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert not server.drives()
+        third = await opening
+        assert server.drives()[path] is not before
+        with pytest.raises(DriveTrouble):
+            await writer.write(b"more")
+        assert not [found for found in Path(path).glob("large/*/*") if found.is_file()]
+        for store in (one, two, third):
+            await store.close()
+
+
+@awaited
+async def test_a_store_of_one_machine_has_no_drives_elsewhere(tmp_path: Path) -> None:
+    store = await open_store(make_world(), drives_in(drive_paths(tmp_path)), tmp_path / "layout.json", part_power=3)
+    with pytest.raises(Invalid, match="on another host"):
+        await store.membership.add(parse_place("elsewhere:/srv/a"), DriveSpec(""))
+    await store.close()
 
 
 @awaited

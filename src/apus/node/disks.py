@@ -19,6 +19,7 @@ from apus.services.object.drivers.local import LocalSite
 from apus.services.object.drivers.remote.server import DriveServer
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.idle_drives import IdleDrives
+from apus.services.object.loops.on_drives import OnDrives
 from apus.services.object.loops.scrubber import Scrubber
 from apus.wire.metrics import Metrics
 
@@ -31,8 +32,9 @@ class WiredDisks:
         self._metrics = Metrics(world.clock.monotonic_s)
 
     def parts(self) -> Sequence[Part]:
-        drives = self._server.drives
-        loops: list[Loop] = [Scrubber(self._world.clock, drives), Compactor(drives, _failed), IdleDrives(self._server)]
+        server, drives = self._server, self._server.drives
+        work: list[Loop] = [Scrubber(self._world.clock, drives), Compactor(drives, _failed)]
+        loops: list[Loop] = [*(OnDrives(loop, server) for loop in work), IdleDrives(server)]
         return [looped(loop, self._world.clock, self._metrics) for loop in loops]
 
     async def begin(self) -> None:

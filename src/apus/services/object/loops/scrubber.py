@@ -36,6 +36,8 @@ class Scrubber:
         pause = Pause(self._clock)
         try:
             for part in await drive.copies.parts():
+                if self._drives().get(key) is not drive:
+                    return  # it was opened anew, or left
                 for path_hash in await drive.copies.inventory(part):
                     await self._object(drive, Place(part, path_hash))
                     await pause.due()

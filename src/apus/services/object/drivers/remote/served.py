@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import errno
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from apus.services.object.drivers.local import LocalDrive
@@ -32,8 +33,11 @@ class Served:
         self.drive, self.part_power = drive, hello.part_power
         self.identity, self.policies = hello.identity, hello.policies
         self.is_open = True
-        self.users = 0
-        """Connections that are there for it."""
+        self.connections = set[asyncio.Task[Any]]()
+        """Those that were made for it."""
+        self._held = 0
+        self._rests = asyncio.Event()
+        self._rests.set()
         self._told = self._turn = 0
         self._heard_s = heard_s
         self._growing = asyncio.Lock()
@@ -46,6 +50,31 @@ class Served:
     @property
     def seen(self) -> Seen:
         return Seen(self._opened, self._returns, self.drive.comparing)
+
+    @property
+    def is_used(self) -> bool:
+        return bool(self.connections or self._held)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It is not closed in this block: who works on it here is not cut off in the middle."""
+        self._held += 1
+        self._rests.clear()
+        try:
+            yield
+        finally:
+            self._held -= 1
+            if not self._held:
+                self._rests.set()
+
+    async def close(self) -> None:
+        """End its connections, wait for who holds it, and leave the drive in order."""
+        self.is_open = False
+        for connection in self.connections:
+            connection.cancel()
+        await asyncio.gather(*self.connections, return_exceptions=True)
+        await self._rests.wait()
+        await self.drive.close()
 
     def check(self, knows: Known) -> None:
         """Raise DriveTrouble to a proxy whose ring is an old one: what it writes might be looked for elsewhere."""

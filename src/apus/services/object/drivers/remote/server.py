@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +57,7 @@ class DriveServer:
         self._secret, self._site, self._heard_s = secret, site, heard_s
         self.served: dict[str, Served] = {}
         """By path."""
-        self._opening = asyncio.Lock()
+        self._opening = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -81,10 +82,15 @@ class DriveServer:
 
     async def leave_unused(self, path: str) -> None:
         """Close the drive in order if no proxy is connected for it."""
-        async with self._opening:
+        async with self._opening[path]:
             served = self.served.get(path)
-            if served is not None and not served.users:
+            if served is not None and not served.is_used:
                 await self._leave(path)
+
+    def held(self, path: str) -> AbstractContextManager[None]:
+        """While somebody here works on this drive it is not closed."""
+        served = self.served.get(path)
+        return served.held() if served is not None else nullcontext()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -110,7 +116,9 @@ class DriveServer:
         if not Path(hello.path).is_absolute():
             raise channel.broken("the path of a drive is not absolute")
         knows = Known(hello.turn, hello.part_power)
-        served = await self._get(hello)
+        task = asyncio.current_task()
+        assert task is not None
+        served = await self._get(hello, task)
         try:
             served.turned(knows, hello.turn)
             await served.repartition(knows, hello.part_power)
@@ -120,7 +128,7 @@ class DriveServer:
             else:
                 await _Bodies(channel, served, knows).run()
         finally:
-            served.users -= 1
+            served.connections.discard(task)
 
     async def _ask_site(self, verb: str, arguments: Any) -> Any:
         path, *more = arguments
@@ -128,9 +136,9 @@ class DriveServer:
             raise DriveTrouble(errno.EINVAL, f"{path} is not absolute")
         return await getattr(self._site, verb.removeprefix("site."))(Path(path), *more)
 
-    async def _get(self, hello: Hello) -> Served:
-        """The drive, with one user more."""
-        async with self._opening:
+    async def _get(self, hello: Hello, connection: asyncio.Task[Any]) -> Served:
+        """The drive, with one connection more."""
+        async with self._opening[hello.path]:
             served = self.served.get(hello.path)
             if served is not None and (served.identity != hello.identity or served.policies < hello.policies):
                 await self._leave(hello.path)
@@ -142,13 +150,11 @@ class DriveServer:
                     await drive.start()
                 except OSError as error:  # it is away, and each verb says so
                     _log.warning("a drive does not start", drive=drive.id, path=hello.path, why=str(error))
-            served.users += 1
+            served.connections.add(connection)
             return served
 
     async def _leave(self, path: str) -> None:
-        served = self.served.pop(path)
-        served.is_open = False
-        await served.drive.close()
+        await self.served.pop(path).close()
 
 
 class _Calls:
