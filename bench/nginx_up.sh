@@ -4,6 +4,7 @@
 # Endpoint http://127.0.0.1:7490 ; for object_store.py: --api swift --token none --storage-path /files
 set -euo pipefail
 ANCHOR_DIR=${ANCHOR_DIR:-$HOME/anchors}; N=$ANCHOR_DIR/nginx; ROOT=${NGINX_ROOT:-$N/root}
+rm -rf "$ROOT/files"  # what is there already would be answered 204
 mkdir -p "$N"/{run,log,package} "$ROOT/files"
 if [ ! -x "$N/package/usr/sbin/nginx" ]; then
   (cd "$N/package" && apt-get download -qq nginx 2>/dev/null && dpkg-deb -x nginx_*.deb .)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from bench.cloud import BenchCloud
 
 HERE = Path(__file__).parent
+REST_CPU_S, REST_WITHIN_S = 0.3, 120.0
 ANCHORS = Path(os.environ.get("ANCHOR_DIR", Path.home() / "anchors"))
 
 
@@ -49,6 +51,17 @@ class OurStore(BenchCloud):
     def access(self) -> dict[str, str]:
         words = shlex.split((self.state_dir / "object.env").read_text(), comments=True)
         return dict(word.split("=", 1) for word in words)
+
+    def wait_for_rest(self) -> None:
+        """Until what a start brings with it is done: it does little of its own accord any more."""
+        end_s = time.monotonic() + REST_WITHIN_S
+        used_s = self.cpu_s()
+        while time.monotonic() < end_s:
+            time.sleep(1.0)
+            used_s, before_s = self.cpu_s(), used_s
+            if used_s - before_s < REST_CPU_S:
+                return
+        raise SystemExit(f"apus is not at rest after {REST_WITHIN_S:g} s")
 
     def subject(self) -> Subject:
         known = self.access()
