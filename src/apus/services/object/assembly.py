@@ -40,6 +40,7 @@ from apus.services.object.loops.notifier import Notifier
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.repair_watch import RepairWatch
 from apus.services.object.loops.replicator import Replicator
+from apus.services.object.loops.sharder import Sharder
 from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
@@ -76,6 +77,7 @@ class ObjectStore:
     lifecycle: Lifecycle
     notifier: Notifier
     sweeper: Sweeper
+    sharder: Sharder
     syncer: Syncer
     compactor: Compactor
     drive_watch: DriveWatch
@@ -89,7 +91,7 @@ class ObjectStore:
     def loops(self) -> tuple[Loop, ...]:
         return (
             self.drive_watch, self.repair_watch, self.updater, self.expirer, self.lifecycle, self.notifier,
-            self.sweeper, self.reaper, self.syncer, self.auditor, self.compactor,
+            self.sweeper, self.sharder, self.reaper, self.syncer, self.auditor, self.compactor,
         )  # fmt: skip
 
     @property
@@ -169,6 +171,7 @@ async def open_store(
         lifecycle=Lifecycle(service),
         notifier=Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
         sweeper=Sweeper(service),
+        sharder=Sharder(cluster, service.directory),
         syncer=Syncer(service, sender or HttpSender(), options.realms),
         compactor=Compactor(cluster, membership.drives),
         drive_watch=DriveWatch(cluster, membership.drives),
