@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from apus.kernel.errors import Unavailable
+from apus.kernel.errors import NotFound, Unavailable
 from apus.services.object.cluster import ask_each
 from apus.services.object.index_copies import IndexCopies
 from apus.services.object.logic.merge import make_stamp
@@ -32,6 +32,17 @@ ROWS_AT_ONCE: Final = 10_000
 
 SHARD_ROWS: Final = 1_000_000
 """An index of more names is cut into shards of half as many."""
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """One, as its operator sees it: names behind `bound` up to `upto`, which is no bound when empty."""
+
+    bound: str
+    upto: str
+    state: str
+    """settled; filling, leaving: a change is planned that makes it or gives it up; emptying: what it no longer has."""
+    totals: Totals
+    drives: tuple[str, ...]
 
 
 class Shards:
@@ -74,6 +85,37 @@ class Shards:
     def known(self) -> dict[Owner, ShardMap]:
         """Those of indexes that are cut, as far as they were looked at of late."""
         return {owner: one for owner, (_, one) in self._maps.items() if one.is_cut}
+
+    async def describe(self, account: str, container: str) -> list[Shard]:
+        """Raise NotFound when there is no such account or container."""
+        owner = account, container
+        head = await self.indexes.head(account, container)
+        if head is None:
+            raise NotFound("object.no_container", "The resource could not be found.")
+        shards = self.saw(head)
+        told = await self.totals(owner) if shards.is_cut else {}
+        told[""] = await self.indexes.totals(*owner, "", shards.upto(""))
+        return [
+            Shard(
+                bound,
+                shards.upto(bound),
+                self._state(shards, bound),
+                told.get(bound, Totals()),
+                self._drives(owner, bound),
+            )
+            for bound in sorted({*shards.bounds, *shards.planned})
+        ]
+
+    def _drives(self, owner: Owner, bound: str) -> tuple[str, ...]:
+        _, place = self.indexes.place(*self.index_of(owner, bound))
+        return tuple(self.cluster.ring.primaries(place.part))
+
+    def _state(self, shards: ShardMap, bound: str) -> str:
+        if bound not in shards.bounds:
+            return "filling"
+        if shards.planned and bound not in shards.planned:
+            return "leaving"
+        return "emptying" if bound in shards.leftovers() else "settled"
 
     def index_of(self, owner: Owner, bound: str) -> Owner:
         return (SHARDS, shard_text(*owner, bound)) if bound else owner
