@@ -72,6 +72,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         store.down()
 
 
+def test_the_shards_of_a_container_are_shown(store: Store) -> None:
+    store.fill(2, "shown")
+    account = store.path.split("/")[2]
+    (only,) = store.object("shards", account, "box")["shards"]
+    assert (only["bound"], only["upto"], only["state"], len(only["drives"])) == ("", "", "settled", 3)
+    assert only["totals"]["rows"] >= 2
+    assert len(store.object("shards", account)["shards"]) == 1
+    assert store.run("object", "shards", account, "none").code != 0
+
+
 def test_repair_is_shown_told_paused_resumed_and_capped(store: Store) -> None:
     store.fill(30)
     store.until(lambda found: found["state"] == "idle")

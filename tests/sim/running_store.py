@@ -11,9 +11,10 @@ from pathlib import Path
 from apus.kernel import loop as loops
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.repair_status import repair_status
+from apus.services.object.service import DEFAULTS, Options
 from apus.sim.clock import SimClock
 from tests.object_store import all_of, chunks, drive_paths, intent, make_world
-from tests.sim.object_disk import FaultyDisk
+from tests.sim.object_disk import FaultyDisk, sqlite_on
 
 ROOT = Path("/sim")
 LOST = ROOT / "d1"
@@ -60,8 +61,15 @@ class RunningStore:
         self.disk.files[LOST / "drive.json"] = self.disk.synced[LOST / "drive.json"] = mark
 
 
+def in_memory(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None)
+
+
 @asynccontextmanager
-async def running(count: int = 4, disk: FaultyDisk | None = None) -> AsyncIterator[RunningStore]:
+async def running(
+    count: int = 4, disk: FaultyDisk | None = None, options: Options = DEFAULTS, *, keeps_indexes: bool = False
+) -> AsyncIterator[RunningStore]:
+    """`keeps_indexes`: they are on the disk, with all that becomes of it, and not in memory."""
     disk = disk or FaultyDisk()
     world = make_world(disk, SimClock())
     store = await open_store(
@@ -69,7 +77,8 @@ async def running(count: int = 4, disk: FaultyDisk | None = None) -> AsyncIterat
         drives_in(drive_paths(ROOT, count)),
         ROOT / "layout.json",
         part_power=4,
-        connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
+        connect=sqlite_on(disk) if keeps_indexes else in_memory,
+        options=options,
     )
     tasks = [asyncio.create_task(store.replicator.run())]
     tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]

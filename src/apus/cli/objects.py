@@ -1,10 +1,11 @@
-"""`apus object status | repair | drive | ring`: the object store as its operator sees and changes it."""
+"""`apus object status | repair | drive | ring | shards`: the object store as its operator sees and changes it."""
 
 from __future__ import annotations
 
 import json
 import re
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import typer
 
@@ -78,6 +79,27 @@ def show_ring(state_dir: StateDir = None, format: Format = "table") -> None:
 def grow(state_dir: StateDir = None, format: Format = "table") -> None:
     """Cut every partition in two: for more drives than there were when the store began.  Nothing travels."""
     _show_ring(cloud_at(state_dir).ask("POST", f"{PREFIX}/ring/grow", timeout_s=600)["ring"], format)
+
+
+@app.command("shards")
+def show_shards(
+    account: Annotated[str, typer.Argument(help="AUTH_…")],
+    container: Annotated[str, typer.Argument(help="Without: the account's own list of containers.")] = "",
+    state_dir: StateDir = None,
+    format: Format = "table",
+) -> None:
+    """How the index of a container, or of an account, is cut: from where to where, how much, and on which drives."""
+    path = "/".join(quote(name, safe="") for name in (account, container) if name)
+    found = cloud_at(state_dir).ask("GET", f"{PREFIX}/shards/{path}")
+    if format == "json":
+        return typer.echo(json.dumps(found, indent=2))
+    rows = [
+        (repr(one["bound"]), repr(one["upto"]) if one["upto"] else "", f"{one['totals']['rows']:,}",
+         in_bytes(one["totals"]["size_bytes"]), one["state"], ", ".join(one["drives"]))
+        for one in found["shards"]
+    ]  # fmt: skip
+    show_table(("behind", "up to", "names", "bytes", "state", "drives"), rows)
+    return None
 
 
 def _show_ring(found: dict[str, Any], format: str) -> None:

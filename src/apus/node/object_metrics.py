@@ -57,6 +57,25 @@ def watch_store(store: ObjectStore, metrics: Metrics) -> None:
         "kind",
         writes,
     )
+    shards = store.service.directory.shards
+
+    async def in_shards() -> Mapping[str, float]:
+        return {"/".join(owner): float(len(one.bounds)) for owner, one in shards.known().items()}
+
+    async def cuts() -> Mapping[str, float]:
+        return {"cut": float(shards.cuts), "joined": float(shards.joins)}
+
+    async def waiting() -> Mapping[str, float]:
+        changing = sum(not one.is_settled for one in shards.known().values())
+        return {"changing": float(changing), "to_look_at": float(len(shards.wanted))}
+
+    metrics.watch(
+        "apus_object_shards", "Shards of an account or container in use whose index is cut.", "index", in_shards
+    )
+    metrics.watch("apus_object_shards_changed", "Shards made and given up since the process began.", "kind", cuts)
+    metrics.watch(
+        "apus_object_sharding", "Indexes that are being cut or joined, and that are to be looked at.", "kind", waiting
+    )
     seen = _Seen(store)
     for name, (field, about) in REPAIR.items():
         metrics.watch(f"apus_object_{name}", about, "room", partial(seen.figure, field))

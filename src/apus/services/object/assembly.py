@@ -45,6 +45,7 @@ from apus.services.object.loops.notifier import Notifier
 from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.repair_watch import RepairWatch
 from apus.services.object.loops.replicator import Replicator
+from apus.services.object.loops.sharder import Sharder
 from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
@@ -94,6 +95,7 @@ class ObjectStore:
     lifecycle: Lifecycle
     notifier: Notifier
     sweeper: Sweeper
+    sharder: Sharder
     syncer: Syncer
     compactor: Compactor
     drive_watch: DriveWatch
@@ -106,7 +108,7 @@ class ObjectStore:
     def loops(self) -> tuple[Loop, ...]:
         """All of them are safe to run twice.  Of a store of many hosts, what one proxy is enough for is led by one."""
         everywhere = self.drive_watch, self.repair_watch, self.updater, self.notifier, self.sweeper
-        once = self.expirer, self.lifecycle, self.reaper, self.syncer, self.auditor
+        once = self.expirer, self.lifecycle, self.sharder, self.reaper, self.syncer, self.auditor
         if self.shared is None:
             return (*everywhere, *once, self.compactor)
         leads = self.shared.leads
@@ -190,6 +192,7 @@ async def open_store(
         lifecycle=Lifecycle(service),
         notifier=Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
         sweeper=Sweeper(service),
+        sharder=Sharder(cluster, service.directory),
         syncer=Syncer(service, sender or HttpSender(), options.realms),
         compactor=Compactor(lambda: membership.drives, cluster.failed),
         drive_watch=DriveWatch(cluster, membership.drives),

@@ -19,7 +19,7 @@ from apus.services.object.drivers.drive import Drive
 from apus.services.object.freshness import Freshness
 from apus.services.object.logic import merge, ring
 from apus.services.object.logic.rings import Rings
-from apus.services.object.model import CorruptCopy, DriveFull, Place, ReplacedCopy
+from apus.services.object.model import CorruptCopy, DriveFull, IndexHead, Place, ReplacedCopy
 from apus.services.object.pace import Pace
 from apus.services.object.repairs import ROOMS, Key, Repairs, Room, Urgency
 
@@ -68,6 +68,8 @@ class Cluster:
         """When everything was last looked at (Unix time), and what that took."""
         self.strays: dict[Key, tuple[str, ...]] = {}
         """Drives that hold something of a partition and that no ring would ask."""
+        self.on_index_healed: Callable[[IndexHead], None] = lambda head: None
+        """Hears of each index whose copies differed."""
         self._secret, self._hosts = secret, hosts_of(the_ring)
         self._failed_s: dict[str, float] = {}
         self._late: set[asyncio.Future[Any]] = set()

@@ -1,45 +1,34 @@
 """Accounts and containers: indexes that are placed, written and read like objects, and know no database but their own.
 
-A change goes to a quorum of copies.  Where it cannot, it is kept as a pending file on several drives and the updater
-makes it later: an object that was acknowledged is listed, sooner or later.
+A change goes to a quorum of copies of the index, or of those of its shards that it concerns (`shards.py`).  Where it
+cannot, it is kept as a pending file on several drives and the updater makes it later: an object that was acknowledged
+is listed, sooner or later.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from apus.kernel.errors import Unavailable
-from apus.services.object.cluster import Cluster, ask_each
-from apus.services.object.consistency import Reading
-from apus.services.object.drivers.drive import Drive
-from apus.services.object.engine import READ_TIMEOUT_S
+from apus.services.object.cluster import Cluster
+from apus.services.object.consistency import READING, Reading
+from apus.services.object.index_copies import IndexCopies, Noted
 from apus.services.object.logic.listed import listed_text
+from apus.services.object.logic.shards import SHARDS, Walk, owner_text
 from apus.services.object.model import Change, Head, IndexHead, IndexKind, ListingAsk, Place, Row, Subdir
-from apus.services.object.repair import heal_index
-
-CACHE_S: Final = 5.0
-"""Another proxy may change a container's ACL; ours sees its own changes at once."""
-
-CACHE_MAX: Final = 10_000
+from apus.services.object.shards import CACHE_MAX, CACHE_S, SHARD_ROWS, Shards
 
 REPORTS_MAX: Final = 10_000
 """Containers whose totals changed and are not yet in their account; past it, the scan finds them."""
 
 
-class Noted(NamedTuple):
-    """Where a change waits to be made durable."""
-
-    kind: IndexKind
-    part: int
-    drives: tuple[str, ...]
-
-
 class Directory:
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, shard_rows: int = SHARD_ROWS) -> None:
+        """An index of `shard_rows` names is cut."""
+        self.cluster, self.indexes = cluster, IndexCopies(cluster)
+        self.shards = Shards(self.indexes, shard_rows)
         self._cache: OrderedDict[tuple[str, str], tuple[float, IndexHead | None]] = OrderedDict()
         self._behind_since_s: float | None = cluster.world.clock.monotonic_s()
         """Since when changes may wait for the updater."""
@@ -48,39 +37,37 @@ class Directory:
         self._policies: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
-        if container:
-            return "containers", self.cluster.place(account, container)
-        return "accounts", self.cluster.place(account)
+        return self.indexes.place(account, container)
 
     async def apply(self, change: Change) -> IndexHead:
-        """Make the change on a quorum; raise Unavailable without one."""
-        kind, place = self.place(change.account, change.container)
-        heads = await self.cluster.spread(kind, place.part, lambda drive: drive.indexes.apply(kind, place, change))
-        head = heads[0]
+        """Make the change on a quorum; raise Unavailable without one.  Returns the head with all that it holds, but
+        where only names of an index in shards changed."""
+        shards = await self.shards.map_of(change.account, change.container)
+        if shards.is_cut:
+            heads = [await self.indexes.apply(part) for part in self.shards.split(shards, change)]
+            head: IndexHead | None = None
+        else:
+            heads = [await self.indexes.apply(change)]
+            head = await self.shards.whole(heads[0])
         if change.made or change.gone or change.fields:
             self._cache.pop((change.account, change.container), None)
             self._policies.pop((change.account, change.container), None)
         if change.container:
             self._unreported.setdefault(change.account, {})[change.container] = head
-        return head
+        if head is None and (change.made or change.gone or change.fields):
+            return await self.shards.whole(heads[0])
+        return heads[0]
 
-    async def note(self, change: Change) -> Noted:
+    async def note(self, change: Change) -> Sequence[Noted]:
         """Have it merged before anybody reads, and made durable by the next flush of these drives.
 
         Raise Unavailable without a quorum.
         """
-        kind, place = self.place(change.account, change.container)
-        drives = self.cluster.candidates(place.part)[: self.cluster.copies(place.part)]
-        waits = [wait for drive in drives if (wait := drive.indexes.note(kind, place, change)) is not None]
-        if waits:
-            outcomes = await asyncio.gather(*waits, return_exceptions=True)
-            if any(isinstance(outcome, OSError) for outcome in outcomes):
-                await self.apply(change)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException) and not isinstance(outcome, OSError):
-                    raise outcome
+        shards = await self.shards.map_of(change.account, change.container)
+        parts = self.shards.split(shards, change) if shards.is_cut else (change,)
+        noted = [await self.indexes.note(part) for part in parts]
         self._unreported.setdefault(change.account, {})[change.container] = None
-        return Noted(kind, place.part, tuple([drive.id for drive in drives]))
+        return noted
 
     async def offer(self, change: Change) -> None:
         """Make the change now, or keep it durably for the updater."""
@@ -100,6 +87,8 @@ class Directory:
         """A request read this index: its copies may differ, and changes may wait for the updater."""
         kind, place = self.place(account, container)
         reading.saw(self.cluster.doubt_s(kind, place.part))
+        if self.shards.is_cut(account, container):
+            self._saw_shard((SHARDS, owner_text(account, container)))
         if self._behind_since_s is not None:
             reading.saw(self.cluster.world.clock.monotonic_s() - self._behind_since_s)
 
@@ -109,24 +98,12 @@ class Directory:
             self._behind_since_s = began_s if self.cluster.shared else None
 
     async def head(self, account: str, container: str = "") -> IndexHead | None:
-        """What it says about itself, deleted ones too."""
-        kind, place = self.place(account, container)
-        if not self.cluster.repairs.suspects(kind, place.part):
-            for drive in self.cluster.primaries(place.part):
-                if self.cluster.resting(drive):
-                    self.cluster.repairs.suspect(kind, place.part)
-                    continue
-                try:
-                    async with asyncio.timeout(READ_TIMEOUT_S):
-                        head = await drive.indexes.head(kind, place)
-                except OSError as error:
-                    self.cluster.failed(drive, error)
-                    self.cluster.repairs.suspect(kind, place.part)
-                    continue
-                if head is not None:
-                    return head
-                break
-        return await self._newest(kind, place)
+        """What it says about itself, deleted ones too, and what all of its shards hold."""
+        head = await self.indexes.head(account, container)
+        if head is None:
+            self.shards.absent(account, container)
+            return None
+        return await self.shards.whole(head)
 
     async def known(self, account: str, container: str) -> IndexHead | None:
         """The same from memory: for the way of an object, where the totals do not matter."""
@@ -134,9 +111,10 @@ class Directory:
         cached = self._cache.get(key)
         if cached is not None and now - cached[0] < CACHE_S:
             return cached[1]
-        head = await self.head(account, container)
-        if head is not None and not head.exists:
-            head = None
+        head = await self.indexes.head(account, container)
+        if head is not None:
+            self.shards.saw(head)
+            head = head if head.exists else None
         if head is not None:  # absence is not kept: the next request may be after a PUT elsewhere
             self._cache[key] = now, head
             if len(self._cache) > CACHE_MAX:
@@ -150,7 +128,7 @@ class Directory:
         key = account, container
         policy = self._policies.get(key)
         if policy is None:
-            head = await self._newest(*self.place(account, container))  # one copy may have missed that it was made
+            head = await self.indexes.newest(account, container)  # one copy may have missed that it was made
             if head is None or not head.made:
                 return 0
             policy = self._policies[key] = head.policy
@@ -159,35 +137,38 @@ class Directory:
         return policy
 
     async def listing(self, account: str, container: str, ask: ListingAsk) -> Sequence[Row | Subdir]:
-        kind, place = self.place(account, container)
-        if self.cluster.repairs.suspects(kind, place.part):
-            await heal_index(self.cluster, kind, place)
-        for drive in self.cluster.candidates(place.part):
-            try:
-                async with asyncio.timeout(READ_TIMEOUT_S):
-                    rows = await drive.indexes.listing(kind, place, ask)
-                    if rows or await drive.indexes.head(kind, place) is not None:
-                        return rows
-            except OSError as error:
-                self.cluster.failed(drive, error)
-                self.cluster.repairs.suspect(kind, place.part)
-        return []
+        shards = await self.shards.map_of(account, container)
+        if not shards.is_cut:
+            return await self.indexes.listing(account, container, ask)
+        walk = Walk(shards, ask)
+        while (turn := walk.ask()) is not None:
+            index = self.shards.index_of((account, container), turn[0])
+            walk.took(await self.indexes.listing(*index, turn[1]))
+            self._saw_shard(index)
+        return walk.found
 
     async def rows(self, account: str, container: str, after: str, limit: int) -> Sequence[Row]:
         """Rows behind a name, tombstones too."""
-        kind, place = self.place(account, container)
-        for drive in self.cluster.candidates(place.part):
-            try:
-                async with asyncio.timeout(READ_TIMEOUT_S):
-                    if await drive.indexes.head(kind, place) is not None:
-                        return await drive.indexes.rows(kind, place, after, limit)
-            except OSError as error:
-                self.cluster.failed(drive, error)
-                self.cluster.repairs.suspect(kind, place.part)
-        return []
+        shards = await self.shards.map_of(account, container)
+        found: list[Row] = []
+        for bound in shards.bounds:
+            end = shards.upto(bound)
+            if len(found) == limit or (end and end <= after):
+                continue
+            index = self.shards.index_of((account, container), bound)
+            rows = await self.indexes.rows(*index, after, limit - len(found))
+            found += [row for row in rows if not end or row.name <= end]
+        return found
+
+    async def heal(self, account: str, container: str) -> None:
+        """Make the copies equal, so that each name that was acknowledged is listed."""
+        shards = await self.shards.map_of(account, container)
+        for bound in shards.bounds:
+            await self.indexes.heal(*self.shards.index_of((account, container), bound))
 
     async def heads_here(self, kind: IndexKind) -> AsyncIterator[IndexHead]:
-        """All whose first copy is on a drive of this node, deleted ones too: for loops that look at everything."""
+        """All but shards whose first copy is on a drive of this node, deleted ones too: for loops that look at
+        everything."""
         for drive in self.cluster.drives.values():
             try:
                 for part in await drive.indexes.parts(kind):
@@ -195,13 +176,15 @@ class Directory:
                         continue
                     for place in await drive.indexes.places(kind, part):
                         head = await drive.indexes.head(kind, place)
-                        if head is not None:
-                            yield head
+                        if head is not None and head.account != SHARDS:
+                            yield await self.shards.whole(head)
             except OSError as error:
                 self.cluster.failed(drive, error)
 
     async def report(self, account: str | None = None) -> None:
         """Tell accounts the totals of their containers that changed."""
+        if account is None:
+            await self.shards.report()
         accounts = [account] if account is not None else list(self._unreported)
         for name in accounts:
             changed = self._unreported.pop(name, {})
@@ -219,23 +202,11 @@ class Directory:
         """Mark a container (or account) as deleted from this stamp on."""
         return await self.apply(Change(account, container, gone=stamp))
 
-    async def _newest(self, kind: IndexKind, place: Place) -> IndexHead | None:
-        await heal_index(self.cluster, kind, place)
-        drives = self.cluster.candidates(place.part)
-
-        async def head(drive: Drive) -> IndexHead | None:
-            return await drive.indexes.head(kind, place)
-
-        answers = await ask_each(drives, head, READ_TIMEOUT_S)
-        primaries = {drive.id for drive in self.cluster.primaries(place.part)}
-        heads = [answer for answer in answers if isinstance(answer, IndexHead)]
-        heard = sum(
-            drive.id in primaries and not isinstance(answer, OSError)
-            for drive, answer in zip(drives, answers, strict=True)
-        )
-        if not heads and heard < self.cluster.copies(place.part) - self.cluster.quorum(place.part) + 1:
-            raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
-        return max(heads, key=lambda head: (max(head.made, head.gone), head.rows), default=None)
+    def _saw_shard(self, index: tuple[str, str]) -> None:
+        reading = READING.get()
+        if reading is not None:
+            kind, place = self.place(*index)
+            reading.saw(self.cluster.doubt_s(kind, place.part))
 
 
 def container_row(head: IndexHead, told: str) -> Row:

@@ -13,8 +13,9 @@ from typing import Final
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
-from apus.services.object.directory import Directory, Noted, object_row
+from apus.services.object.directory import Directory, object_row
 from apus.services.object.drivers.drive import Drive
+from apus.services.object.index_copies import Noted
 from apus.services.object.logic.merge import TICKS_PER_S, make_stamp
 from apus.services.object.model import Change, CorruptCopy, Head, Place, Row
 
@@ -49,7 +50,7 @@ class Lister:
         changes = changes_of(head)
         try:
             policy = await self._directory.policy_of(head.account, head.container)
-            noted = tuple([await self._directory.note(change) for change in changes])
+            noted = tuple([one for change in changes for one in await self._directory.note(change)])
         except Unavailable:
             return  # it stays unlisted, and `relist` comes back to it
         place = self._cluster.place(head.account, head.container, head.name, policy=policy)

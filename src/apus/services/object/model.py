@@ -25,6 +25,9 @@ SIZE: Final = "x-object-sysmeta-size"
 POLICY: Final = "x-container-sysmeta-policy"
 """The number of a container's storage policy, where it is not the first."""
 
+SHARD_MAP: Final = "x-index-sysmeta-shards"
+"""A field of an index that was cut into shards: its map (`logic/shards.py`)."""
+
 STRIDE_BYTES: Final = 1 << 20
 """What an upload holds in memory before it goes to the drives; a smaller object is written in one go."""
 
@@ -168,7 +171,18 @@ class IndexHead(msgspec.Struct, frozen=True):
     @property
     def metadata(self) -> dict[str, str]:
         """What was set since it was last made, without what was removed."""
-        return {name: value for name, (value, stamp) in self.fields.items() if value and stamp > self.gone}
+        fields = self.fields.items()
+        return {name: value for name, (value, stamp) in fields if value and stamp > self.gone and name != SHARD_MAP}
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Of the names of an index, or of some."""
+
+    entries: int = 0
+    """Tombstones too."""
+    rows: int = 0
+    size_bytes: int = 0
+    objects: int = 0
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -239,7 +239,7 @@ async def heal_index(cluster: Cluster, kind: IndexKind, place: Place) -> Outcome
             if target is source or target.id not in digests:
                 continue
             try:
-                outcome.copied += await _merge_index(kind, place, source, target)
+                outcome.copied += await _merge_index(cluster, kind, place, source, target)
             except OSError:
                 outcome.whole = outcome.settled = False
     if outcome.whole:
@@ -254,7 +254,7 @@ async def heal_index(cluster: Cluster, kind: IndexKind, place: Place) -> Outcome
     return outcome
 
 
-async def _merge_index(kind: IndexKind, place: Place, source: Drive, target: Drive) -> int:
+async def _merge_index(cluster: Cluster, kind: IndexKind, place: Place, source: Drive, target: Drive) -> int:
     """Give the target whatever the source has that it lacks; returns how many rows went."""
     head = await source.indexes.head(kind, place)
     if head is None:
@@ -264,6 +264,8 @@ async def _merge_index(kind: IndexKind, place: Place, source: Drive, target: Dri
     while True:
         rows = await source.indexes.rows(kind, place, after, ROWS_AT_ONCE)
         if not rows:
+            if copied:
+                cluster.on_index_healed(head)
             return copied
         theirs = {row.name: row for row in await target.indexes.rows(kind, place, after, ROWS_AT_ONCE)}
         fresh = tuple(row for row in rows if row.name not in theirs or theirs[row.name].version < row.version)

@@ -53,6 +53,7 @@ from apus.services.object.quotas import Quotas, with_hidden
 from apus.services.object.rates import Rates
 from apus.services.object.sealing import Sealing
 from apus.services.object.segmented import Segmented
+from apus.services.object.shards import SHARD_ROWS
 from apus.services.object.shelf import Shelf
 from apus.services.object.uploads import Uploads
 from apus.services.object.version_listing import list_versions
@@ -86,6 +87,8 @@ class Options:
     """Clusters that containers may be copied to and from."""
     region: str = ""
     """The cloud's, as notifications name it."""
+    shard_rows: int = SHARD_ROWS
+    """An index of more names than this is cut into shards of half as many."""
     webhook_networks: tuple[Network, ...] = ()
     """Where webhooks may lead although nothing else is sent there: the machine itself, its links."""
 
@@ -98,7 +101,7 @@ class Objects:
 
     def __init__(self, cluster: Cluster, options: Options = DEFAULTS, policies: Sequence[str] = (REPLICATED,)) -> None:
         """`policies`: names of storage policies, by their numbers."""
-        self.cluster, self.shelf, self.options = cluster, Shelf(cluster), options
+        self.cluster, self.shelf, self.options = cluster, Shelf(cluster, options.shard_rows), options
         self.rates = Rates(cluster.world, options.account_writes_per_s, options.container_writes_per_s)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
@@ -449,7 +452,8 @@ class Objects:
         await self.rates.of_account(account)
         head = await self.container(account, container, fresh=True)
         kept = await self.directory.head(account, versions_container(container)) if state_of(head.metadata) else None
-        if head.rows or (kept is not None and kept.exists and kept.rows):
+        listed = await self.directory.listing(account, container, ListingAsk(limit=1))  # totals of shards follow
+        if head.rows or listed or (kept is not None and kept.exists and kept.rows):
             raise Conflict("object.container_not_empty", "There was a conflict when trying to complete your request.")
         if kept is not None and kept.exists:
             await self.delete_container(account, versions_container(container))

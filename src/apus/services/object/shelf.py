@@ -13,11 +13,12 @@ from apus.services.object.directory import Directory
 from apus.services.object.engine import Engine, Found, Intent, Removed
 from apus.services.object.lister import Lister
 from apus.services.object.model import Head
+from apus.services.object.shards import SHARD_ROWS
 
 
 class Shelf:
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster, self.directory = cluster, Directory(cluster)
+    def __init__(self, cluster: Cluster, shard_rows: int = SHARD_ROWS) -> None:
+        self.cluster, self.directory = cluster, Directory(cluster, shard_rows)
         self.engine = Engine(cluster, self.directory.policy_of)
         self.lister = Lister(cluster, self.directory)
 

@@ -38,7 +38,6 @@ from apus.services.object.logic.uploads import (
 )
 from apus.services.object.logic.versions import entry_name
 from apus.services.object.model import Head, IndexHead, ListingAsk, Row
-from apus.services.object.repair import heal_index
 from apus.services.object.shelf import Shelf
 from apus.services.object.versions import nothing, versions_container
 
@@ -120,8 +119,7 @@ class Uploads:
 
     async def parts(self, upload: Head, container: str) -> dict[int, Part]:
         """Those that are there, by number."""
-        kind, place = self._shelf.directory.place(upload.account, parts_container(container))
-        await heal_index(self._shelf.cluster, kind, place)  # each part that was acknowledged has to be among them
+        await self._shelf.directory.heal(upload.account, parts_container(container))  # all that were acknowledged count
         prefix = part_prefix(*key_and_id(upload.name))
         return newest_parts([row async for row in self._rows(upload.account, parts_container(container), prefix)])
 

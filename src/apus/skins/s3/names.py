@@ -14,7 +14,6 @@ from apus.kernel.caller import Caller
 from apus.services.object.logic.access import account_of
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.model import Change, ListingAsk, Row
-from apus.services.object.repair import heal_index
 from apus.services.object.service import Objects
 from apus.skins.s3.errors import S3Error
 
@@ -102,5 +101,4 @@ class BucketNames:
         await self._objects.directory.apply(Change(ACCOUNT, CONTAINER, (row,), made=stamp))
 
     async def _heal(self) -> None:
-        kind, place = self._objects.directory.place(ACCOUNT, CONTAINER)
-        await heal_index(self._objects.cluster, kind, place)
+        await self._objects.directory.heal(ACCOUNT, CONTAINER)

@@ -134,6 +134,13 @@ async def grow_ring(request: ApiRequest) -> Reply:
     return await show_ring(request)
 
 
+async def show_shards(request: ApiRequest) -> Reply:
+    """Of a container, or of an account's own index."""
+    shards = store_of(request).service.directory.shards
+    found = await shards.describe(request.params["account"], request.params.get("container", ""))
+    return Reply({"shards": msgspec.to_builtins(found), "cut_from_rows": shards.shard_rows})
+
+
 async def _one(store: ObjectStore, drive_id: str) -> Reply:
     return Reply({"drive": next(view for view in await drive_views(store) if view["id"] == drive_id)})
 
@@ -152,6 +159,8 @@ ROUTES: Final = (
     Route("DELETE", "/drives/{id}", remove_drive, "object:operate", status=204),
     Route("GET", "/ring", show_ring, "object:status"),
     Route("POST", "/ring/grow", grow_ring, "object:operate"),
+    Route("GET", "/shards/{account}", show_shards, "object:status"),
+    Route("GET", "/shards/{account}/{container}", show_shards, "object:status"),
     Route("POST", "/drives/{id}/adopt", adopt_drive, "object:operate", takes=AdoptDrive),
 )
 

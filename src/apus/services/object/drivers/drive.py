@@ -17,6 +17,7 @@ from apus.services.object.model import (
     Place,
     Row,
     Subdir,
+    Totals,
 )
 
 
@@ -123,6 +124,14 @@ class Indexes(Protocol):
 
     async def rows(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[Row]:
         """All rows past a name, tombstones too: for repair."""
+        ...
+
+    async def totals(self, kind: IndexKind, place: Place, after: str, upto: str) -> Totals:
+        """Of the names behind `after` up to `upto`, which is no bound when empty."""
+        ...
+
+    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[tuple[str, str, str]]) -> None:
+        """Remove names that are of these versions: (name, stamp, told).  They are kept in another index."""
         ...
 
     async def digest(self, kind: IndexKind, place: Place) -> int:

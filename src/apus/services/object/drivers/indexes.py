@@ -33,6 +33,7 @@ from apus.services.object.model import (
     Place,
     Row,
     Subdir,
+    Totals,
     trouble_of,
 )
 
@@ -114,6 +115,12 @@ class SqliteIndexes:
     async def rows(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[Row]:
         return await self._ask(kind, place, lambda index: index.rows(after, limit), [])
 
+    async def totals(self, kind: IndexKind, place: Place, after: str, upto: str) -> Totals:
+        return await self._ask(kind, place, lambda index: index.totals(after, upto), Totals())
+
+    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[tuple[str, str, str]]) -> None:
+        await self._ask(kind, place, lambda index: index.expel(versions), None)
+
     async def digest(self, kind: IndexKind, place: Place) -> int:
         return await self._ask(kind, place, lambda index: index.digest(), 0)
 
@@ -121,20 +128,18 @@ class SqliteIndexes:
         await self._ask(kind, place, lambda index: index.audit(), None)
 
     async def reclaim(self, kind: IndexKind, place: Place, before: str) -> None:
-        if await self._ask(kind, place, lambda index: index.reclaim(before), False):
-            await self.drop(kind, place)
+        await self._fence.check()
+        name = _name(kind, place)
+        async with self._alone(name):
+            await self._fold(name)
+            if await self._on(name, lambda index: index.reclaim(before), make=False):
+                await self._drop(name)
 
     async def drop(self, kind: IndexKind, place: Place) -> None:
         await self._fence.check()
         name = _name(kind, place)
         async with self._alone(name):
-            if name in self._noted:
-                return  # it is being used
-            await self._forget(name)
-            path = self._path(name)
-            await self._settle(path)
-            for suffix in ("", "-wal", "-shm"):
-                await self._world.disk.remove(path.with_name(path.name + suffix))
+            await self._drop(name)
 
     async def parts(self, kind: IndexKind) -> Sequence[int]:
         await self._fence.check()
@@ -272,6 +277,15 @@ class SqliteIndexes:
                 index = self._open.pop(name)
                 async with self._alone(name):
                     await self._world.run.in_thread(index.close)
+
+    async def _drop(self, name: str) -> None:
+        if name in self._noted:
+            return  # it is being used
+        await self._forget(name)
+        path = self._path(name)
+        await self._settle(path)
+        for suffix in ("", "-wal", "-shm"):
+            await self._world.disk.remove(path.with_name(path.name + suffix))
 
     async def _forget(self, name: str) -> None:
         index = self._open.pop(name, None)

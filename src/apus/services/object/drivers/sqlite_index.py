@@ -15,7 +15,7 @@ import msgspec
 
 from apus.services.object.logic.listing import Window, page
 from apus.services.object.logic.merge import digest_of, fingerprint, merge_fields
-from apus.services.object.model import Change, CorruptCopy, IndexHead, ListingAsk, Row, Subdir
+from apus.services.object.model import Change, CorruptCopy, IndexHead, ListingAsk, Row, Subdir, Totals
 
 Connect = Callable[[Path], sqlite3.Connection]
 
@@ -101,6 +101,34 @@ class IndexFile:
     def rows(self, after: str, limit: int) -> list[Row]:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE name > ? ORDER BY name LIMIT ?", (after, limit))  # noqa: S608  (names of our own columns)
         return [_row(values) for values in found]
+
+    def totals(self, after: str, upto: str) -> Totals:
+        bound = " AND name <= ?" if upto else ""
+        found = self._db.execute(
+            "SELECT count(*), coalesce(sum(gone = 0), 0), coalesce(sum(size_bytes * (gone = 0)), 0),"  # noqa: S608  (names of our own columns)
+            f" coalesce(sum(count * (gone = 0)), 0) FROM entry WHERE name > ?{bound}",
+            (after, upto) if upto else (after,),
+        ).fetchone()
+        return Totals(*found)
+
+    def expel(self, versions: Sequence[tuple[str, str, str]]) -> None:
+        """Remove these names if they are of these versions still: (name, stamp, told)."""
+        named = {name: (stamp, told) for name, stamp, told in versions}
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            found = [row for row in self._lookup(list(named)) if row.version == named[row.name]]
+            self._db.executemany("DELETE FROM entry WHERE name = ?", [(row.name,) for row in found])
+            live = [row for row in found if not row.gone]
+            self._db.execute(
+                "UPDATE head SET rows = rows - ?, size_bytes = size_bytes - ?, objects = objects - ?",
+                (len(live), sum(row.size_bytes for row in live), sum(row.count for row in live)),
+            )
+            if found:
+                self._set_digest(digest_of((row.name, row.version) for row in found))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
 
     def reclaim(self, before: str) -> bool:
         """Forget tombstones older than the stamp; true when nothing worth keeping is left."""

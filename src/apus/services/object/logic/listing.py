@@ -27,10 +27,8 @@ Scan = Callable[[Window, int], Sequence[Row]]
 
 
 def page(ask: ListingAsk, scan: Scan) -> list[Row | Subdir]:
-    prefix, delimiter = ask.prefix, ask.delimiter
-    if ask.path is not None:
-        prefix, delimiter = (ask.path.rstrip("/") + "/").lstrip("/"), "/"
-    whole = _window(ask, prefix)
+    prefix, delimiter = _folding(ask)
+    whole = window_of(ask)
     if not delimiter:
         return list(scan(whole, ask.limit)) if ask.limit else []
     window: Window | None = whole
@@ -66,12 +64,21 @@ def successor(prefix: str) -> str:
     return ""
 
 
-def _window(ask: ListingAsk, prefix: str) -> Window:
+def window_of(ask: ListingAsk) -> Window:
+    """Where the names of a page are."""
+    prefix, _ = _folding(ask)
     low, high = (ask.end_marker, ask.marker) if ask.reverse else (ask.marker, ask.end_marker)
     behind = successor(prefix)
     if behind:
         high = min(high, behind) if high else behind
     return Window(prefix, True, high, ask.reverse) if low < prefix else Window(low, False, high, ask.reverse)
+
+
+def _folding(ask: ListingAsk) -> tuple[str, str]:
+    """The prefix, and what ends the name of a sub-directory."""
+    if ask.path is None:
+        return ask.prefix, ask.delimiter
+    return (ask.path.rstrip("/") + "/").lstrip("/"), "/"
 
 
 def _behind(window: Window, name: str) -> Window:

@@ -14,7 +14,8 @@ from apus.services.object.cluster import Cluster
 from apus.services.object.directory import Directory, container_row
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.lister import Lister
-from apus.services.object.model import Change, CorruptCopy, IndexKind, Place
+from apus.services.object.logic.shards import SHARDS
+from apus.services.object.model import Change, CorruptCopy, IndexHead, IndexKind, Place
 from apus.services.object.repair import reclaim
 
 PASS_EVERY_S: Final = 3600.0
@@ -99,6 +100,12 @@ class Auditor:
                     self.bad += 1
                     self.cluster.repairs.add(kind, part)
                     continue
-                if head is not None and head.container and drive.id == self.cluster.ring.primaries(part)[0]:
-                    row = container_row(head, self.cluster.stamp())
-                    await self._directory.offer(Change(head.account, "", (row,)))
+                if head is not None and drive.id == self.cluster.ring.primaries(part)[0]:
+                    await self._tell(head)
+
+    async def _tell(self, head: IndexHead) -> None:
+        """Have the totals counted again that this index is part of."""
+        self._directory.shards.doubt(head)
+        if head.container and head.account != SHARDS:
+            row = container_row(await self._directory.shards.whole(head), self.cluster.stamp())
+            await self._directory.offer(Change(head.account, "", (row,)))

@@ -26,6 +26,7 @@ from apus.services.object.model import (
     Place,
     Row,
     Subdir,
+    Totals,
 )
 
 DATA: Final = b"d"
@@ -259,6 +260,13 @@ class RemoteIndexes:
     async def rows(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[Row]:
         rows: list[Row] = await self._link.call("indexes.rows", kind, place, after, limit)
         return rows
+
+    async def totals(self, kind: IndexKind, place: Place, after: str, upto: str) -> Totals:
+        totals: Totals = await self._link.call("indexes.totals", kind, place, after, upto)
+        return totals
+
+    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[tuple[str, str, str]]) -> None:
+        await self._link.call("indexes.expel", kind, place, versions)
 
     async def digest(self, kind: IndexKind, place: Place) -> int:
         return int(await self._link.call("indexes.digest", kind, place), 16)
