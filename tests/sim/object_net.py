@@ -127,8 +127,10 @@ class SimSite(LocalSite):
 
 
 @asynccontextmanager
-async def proxies(dice: Random, hosts: int, count: int) -> AsyncIterator[tuple[Net, list[RunningStore]]]:
-    """Proxies whose loops run, over hosts with a drive each."""
+async def proxies(
+    dice: Random, hosts: int, count: int, drives_each: int = 1
+) -> AsyncIterator[tuple[Net, list[RunningStore]]]:
+    """Proxies whose loops run, over hosts with so many drives each."""
     net, home = Net(dice), SharedLayout()
     worlds = {f"host{number}": make_world(SlowDisk(dice), SimClock()) for number in range(1, hosts + 1)}
 
@@ -136,6 +138,7 @@ async def proxies(dice: Random, hosts: int, count: int) -> AsyncIterator[tuple[N
         return sqlite3.connect(":memory:", isolation_level=None)
 
     servers = {host: DriveServer(b"", LocalSite(world, connect=memory)) for host, world in worlds.items()}
+    places = [f"{host}:/sim/d{number}" for host in worlds for number in range(drives_each)]
     made: list[RunningStore] = []
     tasks: list[asyncio.Task[Any]] = []
     for number in range(1, count + 1):
@@ -146,7 +149,7 @@ async def proxies(dice: Random, hosts: int, count: int) -> AsyncIterator[tuple[N
 
         world = make_world(SlowDisk(dice), SimClock())
         shared = Shared(home, site, lambda leads=number == 1: leads)  # type: ignore[misc]
-        drives = drives_in([f"{host}:/sim/drive" for host in worlds] if number == 1 else [])
+        drives = drives_in(places if number == 1 else [])
         store = await open_store(world, drives, Path("/unused"), node=name, part_power=4, shared=shared)
         tasks.append(asyncio.create_task(store.replicator.run()))
         tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]
