@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,14 +44,22 @@ class Drives:
         _run("mount", "--bind", str(self._kept[name]), str(self.path(name)))
 
     def snapshot(self, name: str) -> Path:
-        """A copy of it as it is now, to come back as later."""
+        """A copy of it as it is now, to come back as later.  The store goes on meanwhile, and may remove files."""
+
+        def if_there(source: str, target: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy2(source, target)
+
         copy = self._file_system()
-        shutil.copytree(self._kept[name], copy, dirs_exist_ok=True)
+        shutil.copytree(self._kept[name], copy, dirs_exist_ok=True, copy_function=if_there)
         return copy
 
     def become(self, name: str, other: Path) -> None:
-        """While it is away: another file system is what comes back."""
+        """While it is away: another file system is what comes back, and this one is gone."""
+        gone = self._kept[name]
         self._kept[name] = other
+        _run("umount", "-l", str(gone))
+        self._mounts.remove(gone)
 
     def empty(self, name: str) -> Path:
         """A new file system with the mark of this drive and nothing else: what an operator puts in its place."""
@@ -74,16 +83,19 @@ class Drives:
 
     def rot(self, name: str, dice: Random) -> list[str]:
         """Turn bytes over in files of this drive, any kind but its mark.  Returns where."""
-        files = sorted(path for path in self._kept[name].rglob("*") if path.is_file() and path.stat().st_size)
+        files = sorted(path for path in self._kept[name].rglob("*") if path.is_file() and path.name != "drive.json")
         flipped = []
-        for path in dice.choices([path for path in files if path.name != "drive.json"], k=FLIPS):
-            with open(path, "r+b") as file:
-                at = dice.randrange(path.stat().st_size)
+        for path in dice.choices(files, k=FLIPS):
+            with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:  # the store may remove it meanwhile
+                size_bytes = os.fstat(file.fileno()).st_size
+                if size_bytes == 0:
+                    continue
+                at = dice.randrange(size_bytes)
                 file.seek(at)
                 byte = file.read(1)[0]
                 file.seek(at)
                 file.write(bytes([byte ^ dice.randrange(1, 256)]))
-            flipped.append(f"{path.relative_to(self._kept[name])}@{at}")
+                flipped.append(f"{path.relative_to(self._kept[name])}@{at}")
         return flipped
 
     def close(self) -> None:
