@@ -67,9 +67,15 @@ def in_memory(path: Path) -> sqlite3.Connection:
 
 @asynccontextmanager
 async def running(
-    count: int = 4, disk: FaultyDisk | None = None, options: Options = DEFAULTS, *, keeps_indexes: bool = False
+    count: int = 4,
+    disk: FaultyDisk | None = None,
+    options: Options = DEFAULTS,
+    *,
+    keeps_indexes: bool = False,
+    code: str = "",
 ) -> AsyncIterator[RunningStore]:
-    """`keeps_indexes`: they are on the disk, with all that becomes of it, and not in memory."""
+    """`keeps_indexes`: they are on the disk, with all that becomes of it, and not in memory.
+    `code`: of the policy of the container that is filled; empty: the first policy."""
     disk = disk or FaultyDisk()
     world = make_world(disk, SimClock())
     store = await open_store(
@@ -79,7 +85,10 @@ async def running(
         part_power=4,
         connect=sqlite_on(disk) if keeps_indexes else in_memory,
         options=options,
+        policies={"coded": code} if code else {},
     )
+    if code:
+        await store.service.make_container("AUTH_a", "c", {}, "coded")
     tasks = [asyncio.create_task(store.replicator.run())]
     tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]
     try:
