@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from apus.services.object.logic.heal import plan
 from apus.services.object.logic.progress import seconds_left, work_left
+from apus.services.object.logic.ring import Ring
 
 NAMES = [f"d{number}" for number in range(6)]
 VERSIONS = st.tuples(st.sampled_from(["1", "2", "3"]), st.sampled_from(["", "4"]))
@@ -40,10 +41,14 @@ def test_after_a_plan_the_newest_is_where_it_belongs(
     assert again.is_done
 
 
+def ring(places: int, data: int = 0) -> Ring:
+    return Ring(0, places, (), bytes(2 * places), data)
+
+
 @given(st.dictionaries(st.sampled_from(NAMES), st.integers(0, 9), max_size=6), st.permutations(NAMES))
 def test_copies_at_risk_are_those_that_nobody_holds(counts: dict[str, int], order: list[str]) -> None:
     drives = {name: {0: (count, count)} for name, count in counts.items() if count}
-    work = work_left(drives, lambda part: 3, lambda part: order[:3], [0])
+    work = work_left(drives, lambda part: ring(3), lambda part: order[:3], [0])
     most = max(counts.values(), default=0)
     assert 0 <= work.at_risk <= 2 * most
     assert work.alone <= most
@@ -53,6 +58,13 @@ def test_copies_at_risk_are_those_that_nobody_holds(counts: dict[str, int], orde
         assert work.at_risk == work.alone == 0
     if all(counts.get(name) == most for name in order[:3]):
         assert work.to_make == 0
+
+
+def test_fragments_are_alone_when_the_next_loss_ends_them() -> None:
+    for lost, alone in ((0, 0), (1, 0), (2, 7), (3, 7)):
+        drives = {name: {0: (7, index)} for index, name in enumerate(NAMES[lost:])}
+        work = work_left(drives, lambda part: ring(6, 4), lambda part: NAMES, [0])
+        assert (work.at_risk, work.to_make, work.alone) == (7 * lost, 7 * lost, alone)
 
 
 def test_time_left_is_unknown_before_anything_was_copied() -> None:

@@ -43,7 +43,7 @@ def test_wrong_settings_name_their_field(name: str, value: Any) -> None:
 texts = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20)
 
 
-policies = st.dictionaries(texts, st.integers(1, 16), max_size=3)
+policies = st.dictionaries(texts, st.integers(1, 16) | texts, max_size=3)
 
 
 @given(

@@ -20,12 +20,13 @@ from apus.platform.disk import LocalDisk
 from apus.platform.process import LocalRunner
 from apus.services.object.layout import Layout
 from apus.services.object.logic.ring import DriveSpec
+from apus.services.object.logic.storage_policies import StoragePolicy
 from apus.services.object.membership import new_rings
 from tests.doubles import HandClock
 from tests.stores import open_store
 
 KEY = "the cluster's key"
-RING = new_rings([DriveSpec("drive1"), DriveSpec("drive2")], 3, [2])
+RING = new_rings([DriveSpec("drive1"), DriveSpec("drive2")], 3, [StoragePolicy("replicated", 2)])
 
 Story = Callable[[World, StoredShared], Coroutine[Any, Any, None]]
 

@@ -51,8 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     disk_port: Port = 8779
     """Port at which a host with the role object-disk answers proxies."""
     replicas: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
-    storage_policies: dict[str, int] = {}
-    """Copies by name: what a container may be made with instead of `replicated`, which keeps `replicas` copies."""
+    storage_policies: dict[str, int | str] = {}
+    """By name copies, or a code such as "4+2": what a container may be made with instead of `replicated`, which keeps
+    `replicas` copies."""
     encrypt_objects: bool = False
     """What is written to objects from now on is encrypted on the drives, under a secret in `keys/object-root`."""
     webhook_networks: tuple[str, ...] = ()

@@ -33,7 +33,8 @@ from apus.services.object.layout import Layout, LayoutFile, LayoutHome
 from apus.services.object.logic.drive_places import DrivePlace, parse_place
 from apus.services.object.logic.ring import DriveSpec
 from apus.services.object.logic.rings import joined
-from apus.services.object.logic.storage_policies import REPLICATED, StoragePolicy, with_wished
+from apus.services.object.logic.storage_policies import REPLICATED, StoragePolicy, short_of_drives, with_wished
+from apus.services.object.loops.archive_sweeper import ArchiveSweeper
 from apus.services.object.loops.auditor import Auditor
 from apus.services.object.loops.compactor import Compactor
 from apus.services.object.loops.drive_watch import DriveWatch
@@ -48,7 +49,14 @@ from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
-from apus.services.object.membership import FORMER_MAX, Membership, Sites, new_ring, new_rings
+from apus.services.object.membership import (
+    FORMER_MAX,
+    Membership,
+    Sites,
+    new_ring,
+    new_ring_of_fragments,
+    new_rings,
+)
 from apus.services.object.pace import Wish
 from apus.services.object.service import DEFAULTS, Objects, Options
 
@@ -94,6 +102,7 @@ class ObjectStore:
     lifecycle: Lifecycle
     notifier: Notifier
     sweeper: Sweeper
+    archive_sweeper: ArchiveSweeper
     syncer: Syncer
     compactor: Compactor
     drive_watch: DriveWatch
@@ -105,7 +114,9 @@ class ObjectStore:
     @property
     def loops(self) -> tuple[Loop, ...]:
         """All of them are safe to run twice.  Of a store of many hosts, what one proxy is enough for is led by one."""
-        everywhere = self.drive_watch, self.repair_watch, self.updater, self.notifier, self.sweeper
+        everywhere = (
+            self.drive_watch, self.repair_watch, self.updater, self.notifier, self.sweeper, self.archive_sweeper,
+        )  # fmt: skip
         once = self.expirer, self.lifecycle, self.reaper, self.syncer, self.auditor
         if self.shared is None:
             return (*everywhere, *once, self.compactor)
@@ -145,7 +156,7 @@ async def open_store(
     node: str = "n1",
     part_power: int = PART_POWER,
     replicas: int = REPLICAS,
-    policies: Mapping[str, int] = MappingProxyType({}),
+    policies: Mapping[str, int | str] = MappingProxyType({}),
     connect: Connect = connect_file,
     reserve_bytes: int = RESERVE_BYTES,
     options: Options = DEFAULTS,
@@ -190,6 +201,7 @@ async def open_store(
         lifecycle=Lifecycle(service),
         notifier=Notifier(service, webhooks or HttpWebhooks(options.webhook_networks), events),
         sweeper=Sweeper(service),
+        archive_sweeper=ArchiveSweeper(cluster),
         syncer=Syncer(service, sender or HttpSender(), options.realms),
         compactor=Compactor(lambda: membership.drives, cluster.failed),
         drive_watch=DriveWatch(cluster, membership.drives),
@@ -220,24 +232,25 @@ async def settled_layout(
     *,
     part_power: int,
     replicas: int,
-    policies: Mapping[str, int],
+    policies: Mapping[str, int | str],
 ) -> Layout:
     """The layout with these drives and storage policies in it, written before it is used.
 
-    Raise Unavailable where a new drive cannot be marked now.
+    Raise Invalid, and Unavailable where a new drive cannot be marked now.
     """
     before = await home.load()
     if before is None and not drives:
         raise Invalid("object.no_drives", "An object store needs one drive at least.", field="drives")
     known = with_wished(before.policies if before is not None else (), policies)
-    wishes = (replicas, *(policy.copies for policy in known))
+    every = (StoragePolicy(REPLICATED, replicas), *known)
     if before is None:
-        ring = new_rings([drive.spec for drive in drives], part_power, wishes)
+        _check_enough(known, [drive.spec for drive in drives])
+        ring = new_rings([drive.spec for drive in drives], part_power, every)
         paths = {one.spec.id: one.place.text for one in drives}
         layout = Layout(new_id(world.dice), new_id(world.dice), ring, paths, policies=known, number=1)
         fresh = list(drives)
     else:
-        layout, fresh = await _joined(drives, before, sites, wishes)
+        layout, fresh = await _joined(drives, before, sites, every)
         layout = _with_policies(layout, known)
     for drive in fresh:
         await _mark(sites(drive.place), drive, layout.cluster)
@@ -259,7 +272,7 @@ async def _mark(site: Site, drive: DrivePath, cluster: str) -> None:
 
 
 async def _joined(
-    drives: Sequence[DrivePath], before: Layout, sites: Sites, wishes: Sequence[int]
+    drives: Sequence[DrivePath], before: Layout, sites: Sites, policies: Sequence[StoragePolicy]
 ) -> tuple[Layout, list[DrivePath]]:
     """What was known, the drives that are named for the first time, and those that were moved to another path."""
     known = {drive.id for drive in before.ring.drives}
@@ -282,14 +295,29 @@ async def _joined(
     found = [spec for spec in before.ring.drives if spec.id in paths]  # paths were not always kept: one may be unknown
     if fresh or len(found) < len(before.ring.drives):
         specs = [*found, *(drive.spec for drive in fresh)]
-        ring = new_rings(specs, before.ring.part_power, wishes, before.ring)
+        _check_enough(policies, specs)
+        ring = new_rings(specs, before.ring.part_power, policies, before.ring)
         layout = msgspec.structs.replace(layout, ring=ring, former=(before.ring, *before.former)[:FORMER_MAX])
     return layout, fresh
 
 
 def _with_policies(layout: Layout, policies: tuple[StoragePolicy, ...]) -> Layout:
     """With rings for those that are new: nothing is kept by them yet, so nothing has to move."""
-    rings = layout.ring.every_ring()
-    fresh = [new_ring(rings[0].drives, rings[0].part_power, one.copies) for one in policies[len(rings) - 1 :]]
-    ring = joined([*rings, *fresh]) if fresh else layout.ring
+    rings, coded = layout.ring.by_policy(), layout.ring.fragments
+    fresh = policies[len(rings) - 1 :]
+    if not fresh:
+        return msgspec.structs.replace(layout, policies=policies)
+    drives, power = rings[0].drives, rings[0].part_power
+    _check_enough(fresh, drives)
+    coded += (None,) * (len(rings) - len(coded))
+    ring = joined(
+        [*rings, *(new_ring(drives, power, one.copies) for one in fresh)],
+        [*coded, *(new_ring_of_fragments(drives, power, one.code) for one in fresh)],
+    )
     return msgspec.structs.replace(layout, ring=ring, policies=policies)
+
+
+def _check_enough(policies: Sequence[StoragePolicy], specs: Sequence[DriveSpec]) -> None:
+    short = short_of_drives(policies, sum(spec.weight > 0 for spec in specs))
+    if short is not None:
+        raise Invalid("object.policies", f"storage_policies: {short}.", field="storage_policies")

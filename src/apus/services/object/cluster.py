@@ -68,6 +68,9 @@ class Cluster:
         """When everything was last looked at (Unix time), and what that took."""
         self.strays: dict[Key, tuple[str, ...]] = {}
         """Drives that hold something of a partition and that no ring would ask."""
+        self.unclaimed: dict[tuple[int, str], float] = {}
+        """Archives that may be nobody's any more: their partition, what their names begin with, and when to look
+        (monotonic)."""
         self._secret, self._hosts = secret, hosts_of(the_ring)
         self._failed_s: dict[str, float] = {}
         self._late: set[asyncio.Future[Any]] = set()

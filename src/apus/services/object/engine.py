@@ -16,22 +16,33 @@ import msgspec
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound, Unavailable
-from apus.services.object.cluster import Cluster, ask_each, too_few
+from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.consistency import READING, Level, noted
-from apus.services.object.drivers.drive import CopyWriter, Drive
+from apus.services.object.drivers.drive import Drive
 from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.drivers.unbroken import unbroken
+from apus.services.object.fragment_reading import read_fragments
+from apus.services.object.fragments import FRAGMENTS_FROM_BYTES, FragmentUpload
+from apus.services.object.logic.code import archive_hash, group_of
 from apus.services.object.logic.hidden import described
 from apus.services.object.logic.merge import merge
+from apus.services.object.logic.rings import archives_part
 from apus.services.object.model import STRIDE_BYTES, Head, Meta, Place, ReplacedCopy
 from apus.services.object.strides import strides
 from apus.services.object.strong import newest_of_quorum, outrank
+from apus.services.object.upload import Upload
 
 OBJECT_BYTES_MAX: Final = 5 * (1 << 30) + 2
 """As Swift's default `max_file_size`."""
 
 READ_TIMEOUT_S: Final = 5.0
 """A drive that does not find an object for so long is passed over."""
+
+READERS_S: Final = 60.0
+"""Who found a version before it was overwritten may go on to read its archives for so long."""
+
+UNCLAIMED_MAX: Final = 100_000
+"""Archives to be looked at that are remembered; past it, the scan finds them."""
 
 AT_HAND_BYTES: Final = 256 << 10
 """What is read with its head in one go; more is streamed."""
@@ -48,6 +59,11 @@ class Found:
     head: Head
     drive: Drive
     data: bytes | None
+
+    @classmethod
+    def at(cls, place: Place, head: Head, drive: Drive, kept: bytes | None) -> Found:
+        """`kept`: what the drive keeps beside the head, which is nothing of an object in fragments."""
+        return cls(place, head, drive, kept if head.coded is None else None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,14 +117,19 @@ class Engine:
         if reading is not None and reading.level is Level.STRONG:
             await outrank(self.cluster, place)
         md5 = hashlib.md5(usedforsecurity=False)
-        body = strides(data, intent.size_bytes, OBJECT_BYTES_MAX)
+        code = self.cluster.ring.code_of(place.part)
+        before = await self._before(place) if code is not None else None
+        stride_bytes = STRIDE_BYTES if code is None else code.segment_bytes
+        body = strides(data, intent.size_bytes, OBJECT_BYTES_MAX, stride_bytes)
         first = await anext(body, b"")
-        if len(first) < STRIDE_BYTES or len(first) == intent.size_bytes:
+        whole = len(first) < stride_bytes or len(first) == intent.size_bytes
+        if whole and (code is None or len(first) < FRAGMENTS_FROM_BYTES):
             checksums = await self._digest(md5, first)
             head = self._head(intent, len(first), md5, checksums)
             await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, head, first))
+            self._let_go(place, before)
             return noted(head)
-        upload = _Upload(self.cluster, place)
+        upload = _CopiesUpload(self.cluster, place) if code is None else FragmentUpload(self.cluster, place, code)
         try:
             await unbroken(upload.open())
             checksums, size, stride = b"", 0, first
@@ -117,8 +138,8 @@ class Engine:
                 work = asyncio.gather(upload.write(stride), self._digest(md5, stride))
                 stride, sums = await _next(body, work)
                 checksums += sums
-            head = self._head(intent, size, md5, checksums)
-            await unbroken(upload.commit(head))
+            head = await unbroken(upload.commit(self._head(intent, size, md5, checksums)))
+            self._let_go(place, before)
             return noted(head)
         finally:
             await unbroken(upload.close())
@@ -141,7 +162,7 @@ class Engine:
                 reading.saw(doubt_s)
                 return found
         sure = await newest_of_quorum(self.cluster, place)
-        return None if sure is None else Found(place, *sure)
+        return None if sure is None else Found.at(place, *sure)
 
     async def _look(self, place: Place, newest: bool, upto_bytes: int) -> Found | None:
         """One copy, or all where one may not be enough."""
@@ -156,6 +177,10 @@ class Engine:
         if found.data is not None:
             if length:
                 yield found.data[offset : offset + length]
+            return
+        if found.head.coded is not None:
+            async for segment in read_fragments(self.cluster, found.place, found.head, offset, length):
+                yield segment
             return
         end = offset + length
         others = [drive for drive in self.cluster.candidates(found.place.part) if drive is not found.drive]
@@ -186,6 +211,7 @@ class Engine:
             raise NotFound("object.absent", "The resource could not be found.")
         tombstone = Head(account, container, name, stamp or self.cluster.stamp(), gone=True)
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.store(place, tombstone, b""))
+        self._let_go(place, found.head)
         return Removed(noted(tombstone), found.head)
 
     async def describe(
@@ -216,7 +242,7 @@ class Engine:
                 continue
             if got is None:
                 return None
-            return Found(place, got[0], drive, got[1])
+            return Found.at(place, got[0], drive, got[1])
         return None
 
     async def _newest(self, place: Place, upto_bytes: int) -> Found | None:
@@ -237,7 +263,7 @@ class Engine:
             if answer is None:
                 continue
             if best is None or merge(best.head, answer[0]) is not best.head:
-                best = Found(place, answer[0], drive, answer[1])
+                best = Found.at(place, answer[0], drive, answer[1])
         if best is None and heard < self._enough(place.part):
             raise Unavailable("object.copies_away", "Too many copies are away to say whether this exists.")
         if best is not None:
@@ -267,7 +293,22 @@ class Engine:
             got = await first.copies.fetch(place, upto_bytes)
         except OSError:
             return None
-        return Found(place, got[0], first, got[1]) if got is not None and got[0].version == version else None
+        return Found.at(place, got[0], first, got[1]) if got is not None and got[0].version == version else None
+
+    async def _before(self, place: Place) -> Head | None:
+        """What is about to be overwritten, as far as one drive can say: a scan finds what this misses."""
+        for drive in self.cluster.primaries(place.part):
+            if not self.cluster.resting(drive):
+                (answer,) = await ask_each([drive], lambda drive: drive.copies.head(place), READ_TIMEOUT_S)
+                return None if isinstance(answer, OSError) else answer
+        return None
+
+    def _let_go(self, place: Place, before: Head | None) -> None:
+        """Of a version that is no longer the newest, the archives may go."""
+        if before is not None and before.coded is not None and len(self.cluster.unclaimed) < UNCLAIMED_MAX:
+            group = group_of(archive_hash(place.hash, before.coded.nonce, 0))
+            at_s = self.cluster.world.clock.monotonic_s() + READERS_S
+            self.cluster.unclaimed[archives_part(place.part), group] = at_s
 
     def _enough(self, part: int) -> int:
         """So many copies that one of any quorum is among them."""
@@ -302,68 +343,24 @@ class Engine:
         )
 
 
-class _Upload:
-    """One body on its way to several drives; a drive that fails is left out while a quorum goes on."""
+class _CopiesUpload:
+    """One body on its way to several drives, each of which gets all of it."""
 
     def __init__(self, cluster: Cluster, place: Place) -> None:
-        self._cluster, self._place = cluster, place
-        self._writers: dict[str, CopyWriter] = {}
-        self._failed: list[CopyWriter] = []
-        self._errors: list[OSError] = []
+        self._upload = Upload(cluster, place.part, lambda drive: drive.copies.begin(place))
 
     async def open(self) -> None:
-        candidates = self._cluster.candidates(self._place.part)
-        copies = self._cluster.copies(self._place.part)
-        while candidates and len(self._writers) < copies:
-            missing = copies - len(self._writers)
-            batch, candidates = candidates[:missing], candidates[missing:]
-            opened = await asyncio.gather(*(drive.copies.begin(self._place) for drive in batch), return_exceptions=True)
-            failure: BaseException | None = None
-            for drive, writer in zip(batch, opened, strict=True):
-                if isinstance(writer, OSError):
-                    self._cluster.failed(drive, writer)
-                    self._errors.append(writer)
-                elif isinstance(writer, BaseException):
-                    failure = writer
-                else:
-                    self._writers[drive.id] = writer
-            if failure is not None:
-                raise failure
-        self._check()
+        await self._upload.open()
 
     async def write(self, data: bytes | memoryview) -> None:
-        await self._on_each(lambda writer: writer.write(data))
+        await self._upload.on_each(lambda _, writer: writer.write(data))
 
-    async def commit(self, head: Head) -> None:
-        await self._on_each(lambda writer: writer.commit(head))
-        if set(self._writers) != set(self._cluster.ring.primaries(self._place.part)):
-            self._cluster.short("objects", self._place.part, self._writers)
+    async def commit(self, head: Head) -> Head:
+        await self._upload.commit(lambda _, writer: writer.commit(head))
+        return head
 
     async def close(self) -> None:
-        """Leave nothing of what was not committed."""
-        for writer in (*self._writers.values(), *self._failed):
-            try:
-                await writer.abort()
-            except OSError:
-                continue  # the drive clears it when it comes back
-
-    async def _on_each(self, act: _WriterAct) -> None:
-        names = list(self._writers)
-        done = await asyncio.gather(*(act(self._writers[name]) for name in names), return_exceptions=True)
-        for name, outcome in zip(names, done, strict=True):
-            if isinstance(outcome, OSError):
-                self._cluster.failed(self._cluster.drives[name], outcome)
-                self._errors.append(outcome)
-                self._failed.append(self._writers.pop(name))
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        self._check()
-
-    def _check(self) -> None:
-        if not self._cluster.is_enough(self._place.part, self._writers):
-            needed = self._cluster.needed(self._place.part)
-            shown = f"{len(self._writers)} drives can take this object; {needed} are needed."
-            raise too_few(shown, self._errors)
+        await self._upload.close()
 
 
 async def _next(
@@ -377,7 +374,3 @@ async def _next(
     finally:
         if not coming.cancel() and not coming.cancelled():
             coming.exception()  # where the work has failed too, that is what is told
-
-
-class _WriterAct(Protocol):
-    async def __call__(self, writer: CopyWriter, /) -> None: ...

@@ -83,7 +83,7 @@ class Lister:
         ring = self._cluster.ring
         left = [
             (Place(ring.part_of(path_hash, policy), path_hash), changed)
-            for policy in range(len(ring.every_ring()))
+            for policy in range(len(ring.by_policy()))
             for path_hash, changed in (await drive.copies.unlisted(policy)).items()
             if not after_s or changed < before
         ]

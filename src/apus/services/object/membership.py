@@ -22,10 +22,11 @@ from apus.services.object.drivers.drive import KeptDrive
 from apus.services.object.drivers.fence import DriveIdentity
 from apus.services.object.drivers.site import Site
 from apus.services.object.layout import Layout, LayoutHome
+from apus.services.object.logic.code import Code
 from apus.services.object.logic.drive_places import DrivePlace, parse_place
 from apus.services.object.logic.ring import DRIVES_MAX, PART_POWER_MAX, DriveSpec, Ring
 from apus.services.object.logic.rings import Rings, joined, split_all
-from apus.services.object.logic.storage_policies import StoragePolicy
+from apus.services.object.logic.storage_policies import REPLICATED, StoragePolicy, short_of_drives
 from apus.services.object.pace import Wish
 from apus.services.object.spare import check_spare
 
@@ -208,10 +209,13 @@ class Membership:
     # What a change needs.
 
     async def _turn(self, specs: Sequence[DriveSpec], **fields: object) -> None:
-        """Write the ring over these drives and use it from now on."""
+        """Write the ring over these drives and use it from now on.  Raise Conflict when they are too few."""
+        short = short_of_drives(self.layout.policies, sum(one.weight > 0 for one in specs))
+        if short is not None:
+            raise Conflict("object.too_few_drives", f"{short}; add one first (`apus object drive add`).")
         before = self.layout.ring
-        wishes = (self._replicas, *(policy.copies for policy in self.layout.policies))
-        ring = await self._world.run.in_thread(lambda: new_rings(specs, before.part_power, wishes, before))
+        policies = (StoragePolicy(REPLICATED, self._replicas), *self.layout.policies)
+        ring = await self._world.run.in_thread(lambda: new_rings(specs, before.part_power, policies, before))
         number = int(self.layout.next_id(fields.get("paths", {}))[len("drive") :]) - 1  # type: ignore[arg-type]
         former = (before, *self.layout.former)
         layout = msgspec.structs.replace(self.layout, ring=ring, former=former, last_number=number, **fields)
@@ -334,12 +338,17 @@ def _unusable(place: DrivePlace, error: OSError) -> Invalid:
 
 
 def new_rings(
-    specs: Sequence[DriveSpec], part_power: int, wishes: Sequence[int], previous: Rings | None = None
+    specs: Sequence[DriveSpec], part_power: int, policies: Sequence[StoragePolicy], previous: Rings | None = None
 ) -> Rings:
-    """Those of all policies over these drives.  `wishes`: copies, by the numbers of policies."""
-    before: tuple[Ring | None, ...] = previous.every_ring() if previous is not None else ()
-    before += (None,) * (len(wishes) - len(before))
-    return joined([new_ring(specs, part_power, copies, old) for copies, old in zip(wishes, before, strict=True)])
+    """Those of all policies over these drives, as near as may be to the previous ones."""
+    before: tuple[Ring | None, ...] = previous.by_policy() if previous is not None else ()
+    coded: tuple[Ring | None, ...] = previous.fragments if previous is not None else ()
+    before += (None,) * (len(policies) - len(before))
+    coded += (None,) * (len(policies) - len(coded))
+    return joined(
+        [new_ring(specs, part_power, one.copies, old) for one, old in zip(policies, before, strict=True)],
+        [new_ring_of_fragments(specs, part_power, one.code, old) for one, old in zip(policies, coded, strict=True)],
+    )
 
 
 def new_ring(specs: Sequence[DriveSpec], part_power: int, replicas: int, previous: Ring | None = None) -> Ring:
@@ -348,3 +357,14 @@ def new_ring(specs: Sequence[DriveSpec], part_power: int, replicas: int, previou
 
     replicas = min(replicas, sum(spec.weight > 0 for spec in specs))
     return rebalance(specs, part_power=part_power, replicas=replicas, previous=previous)
+
+
+def new_ring_of_fragments(
+    specs: Sequence[DriveSpec], part_power: int, code: Code | None, previous: Ring | None = None
+) -> Ring | None:
+    """The same for the archives of a code; there are drives enough for it."""
+    if code is None:
+        return None
+    ring = new_ring(specs, part_power, code.fragments, previous)
+    assert ring.replicas == code.fragments
+    return msgspec.structs.replace(ring, data=code.data)

@@ -74,6 +74,20 @@ class Meta(msgspec.Struct, frozen=True):
     headers: dict[str, str]
 
 
+class Coded(msgspec.Struct, frozen=True):
+    """Of a version that is kept in fragments (`logic/code.py`): how, and where."""
+
+    data: int
+    parity: int
+    segment_bytes: int
+    size_bytes: int
+    """Of the object."""
+    nonce: int
+    """In the names of its archives: no other version has them."""
+    index: int = -1
+    """Of an archive, which one it is."""
+
+
 class Head(msgspec.Struct, frozen=True):
     """All of a version but its bytes.  A deleted object is a version with `gone`."""
 
@@ -89,10 +103,21 @@ class Head(msgspec.Struct, frozen=True):
     checksums: bytes = b""
     """CRC-32 of each block, little-endian."""
     meta: Meta | None = None
+    coded: Coded | None = None
+    """Its bytes are elsewhere, in archives; or this is one of these, and the size and checksums are the archive's."""
 
     @property
     def version(self) -> tuple[str, str]:
         return self.stamp, self.meta.stamp if self.meta else ""
+
+    @property
+    def is_archive(self) -> bool:
+        return self.coded is not None and self.coded.index >= 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept beside this head."""
+        return self.size_bytes if self.coded is None or self.is_archive else 0
 
     @property
     def changed(self) -> str:

@@ -17,7 +17,7 @@ class RepairStatus(msgspec.Struct, frozen=True, kw_only=True):
     copies_at_risk: int
     """Missing: fewer copies of something are left than there should be."""
     versions_alone: int
-    """Of these one copy is left."""
+    """Versions that the next loss would end: one copy is left, or no fragment too many."""
     copies_to_make: int
     """At risk, or not yet on the drive where they belong."""
     copies_per_s: float
@@ -44,7 +44,7 @@ async def repair_status(cluster: Cluster) -> RepairStatus:
         drive.id: answer for drive, answer in zip(drives, answers, strict=True) if not isinstance(answer, OSError)
     }
     doubted = [part for room, part in cluster.repairs.waiting() if room == "objects"]
-    work = work_left(counted, cluster.copies, lambda part: [one.id for one in cluster.wished(part)], doubted)
+    work = work_left(counted, cluster.ring.ring_of, lambda part: [one.id for one in cluster.wished(part)], doubted)
     copies_per_s, bytes_per_s = cluster.pace.rate()
     wish = cluster.pace.wish
     return RepairStatus(

@@ -60,7 +60,7 @@ async def _short(cluster: Cluster, ring: Rings, drives: Sequence[Drive]) -> int:
     """Copies of what is known that are missing while there are only these drives."""
     answers = await ask_each(drives, lambda drive: drive.copies.census(), ASK_S)
     held = {one.id: answer for one, answer in zip(drives, answers, strict=True) if not isinstance(answer, OSError)}
-    short = work_left(held, cluster.copies, lambda part: (), ring.every_part()).at_risk
+    short = work_left(held, ring.ring_of, lambda part: (), ring.every_part()).at_risk
     for kind in INDEXES:
         short += sum(max(0, ring.copies - count) for count in (await _index_copies(kind, drives)).values())
     return short

@@ -24,11 +24,14 @@ class Filling(Protocol):
         ...
 
 
-async def strides(data: AsyncIterator[Chunk], announced: int | None, limit: int) -> AsyncGenerator[bytes | memoryview]:
-    """The body in pieces of STRIDE_BYTES, the last one shorter.  Raise TooLarge past the limit or `announced`."""
+async def strides(
+    data: AsyncIterator[Chunk], announced: int | None, limit: int, stride_bytes: int = STRIDE_BYTES
+) -> AsyncGenerator[bytes | memoryview]:
+    """The body in pieces of `stride_bytes`, the last one shorter.  Raise TooLarge past the limit or `announced`."""
+    assert SMALL_BYTES < stride_bytes <= BUFFER_BYTES
     limit = limit if announced is None else min(announced, limit)
     if isinstance(data, Filling) and announced is not None and SMALL_BYTES < announced <= limit:
-        async for stride in _filled(data, announced):
+        async for stride in _filled(data, announced, stride_bytes):
             yield stride
         return
     parts, held, size = list[Chunk](), 0, 0
@@ -46,20 +49,20 @@ async def strides(data: AsyncIterator[Chunk], announced: int | None, limit: int)
         if buffer is None:
             buffer, held = take_buffer(), 0
         while rest:
-            fits = min(len(rest), STRIDE_BYTES - held)
+            fits = min(len(rest), stride_bytes - held)
             buffer[held : held + fits] = rest[:fits]
             held, rest = held + fits, rest[fits:]
-            if held == STRIDE_BYTES:
-                yield buffer
+            if held == stride_bytes:
+                yield buffer[:held]
                 buffer, held = take_buffer(), 0
     if held:
         yield b"".join(parts) if buffer is None else buffer[:held]
 
 
-async def _filled(data: Filling, announced: int) -> AsyncGenerator[memoryview]:
+async def _filled(data: Filling, announced: int, stride_bytes: int) -> AsyncGenerator[memoryview]:
     left = announced
     while left:
-        view = take_buffer()[: min(left, STRIDE_BYTES)]
+        view = take_buffer()[: min(left, stride_bytes)]
         count = await data.fill(view)
         left -= count
         if count:

@@ -12,6 +12,7 @@ from apus.services.object.api.drive_views import drive_views
 from apus.services.object.assembly import HOST, ObjectStore
 from apus.services.object.logic.drive_places import parse_place
 from apus.services.object.logic.ring import DriveSpec
+from apus.services.object.logic.rings import Rings, part_in
 from apus.services.object.repair_status import repair_status
 from apus.wire.app import Api
 from apus.wire.faults import Faults, errors_fault
@@ -118,15 +119,19 @@ async def show_ring(request: ApiRequest) -> Reply:
                 "partitions": ring.parts,
                 "copies": ring.copies,
                 "quorum": ring.quorum,
-                "policies": {
-                    name: {"copies": one.copies, "quorum": one.quorum}
-                    for name, one in zip(store.service.policies, ring.every_ring(), strict=True)
-                },
+                "policies": {name: _policy(ring, number) for number, name in enumerate(store.service.policies)},
                 "drives": len(ring.drives),
                 "changes_under_way": len(membership.layout.former),
             }
         }
     )
+
+
+def _policy(ring: Rings, number: int) -> dict[str, Any]:
+    copies = ring.by_policy()[number]
+    code = ring.code_of(part_in(number, 0))
+    fragments = {"data": code.data, "parity": code.parity, "quorum": code.quorum} if code is not None else None
+    return {"copies": copies.copies, "quorum": copies.quorum, "fragments": fragments}
 
 
 async def grow_ring(request: ApiRequest) -> Reply:

@@ -16,6 +16,7 @@ from apus.services.object.drivers.policy_copies import PolicyCopies
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.copies import VolumeCopies
 from apus.services.object.drivers.volumes.files import VOLUME_BYTES
+from apus.services.object.logic.merge import Fingerprint
 from apus.services.object.model import Change, DriveTrouble, trouble_of
 
 PROBE: Final = "probe"
@@ -44,8 +45,8 @@ class LocalDrive:
         self.id, self.root = identity.drive, root
         self._fence = fence = Fence(world, root, identity, reserve_bytes)
 
-        def open_copies(at: Path) -> VolumeCopies:
-            return VolumeCopies(world, at, fence, part_power=part_power, volume_bytes=volume_bytes)
+        def open_copies(at: Path, mark: Fingerprint) -> VolumeCopies:
+            return VolumeCopies(world, at, fence, part_power=part_power, volume_bytes=volume_bytes, mark=mark)
 
         self.copies = PolicyCopies(root, policies, open_copies)
         self.indexes = SqliteIndexes(world, root, fence, part_power=part_power, connect=connect)

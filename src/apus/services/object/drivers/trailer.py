@@ -70,6 +70,29 @@ def checksums_of(data: bytes | memoryview) -> bytes:
     )
 
 
+class Checksums:
+    """The same of what comes piece by piece."""
+
+    def __init__(self) -> None:
+        self._whole = bytearray()
+        self._crc = self._held = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            piece = view[: BLOCK_BYTES - self._held]
+            self._crc = zlib.crc32(piece, self._crc)
+            self._held += len(piece)
+            view = view[len(piece) :]
+            if self._held == BLOCK_BYTES:
+                self._whole += self._crc.to_bytes(4, "little")
+                self._crc = self._held = 0
+
+    def value(self) -> bytes:
+        rest = self._crc.to_bytes(4, "little") if self._held else b""
+        return bytes(self._whole) + rest
+
+
 def verify_block(head: Head, index: int, block: bytes | memoryview) -> None:
     expected = head.checksums[4 * index : 4 * index + 4]
     wanted = min(BLOCK_BYTES, head.size_bytes - index * BLOCK_BYTES)

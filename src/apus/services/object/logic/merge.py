@@ -7,7 +7,7 @@ row and a message can all hold it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 TICKS_PER_S = 100_000
@@ -74,8 +74,11 @@ def fingerprint(name: str, version: tuple[str, str]) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def digest_of(entries: Iterable[tuple[str, tuple[str, str]]]) -> int:
+Fingerprint = Callable[[str, tuple[str, str]], int]
+
+
+def digest_of(entries: Iterable[tuple[str, tuple[str, str]]], mark: Fingerprint = fingerprint) -> int:
     digest = 0
     for name, version in entries:
-        digest ^= fingerprint(name, version)
+        digest ^= mark(name, version)
     return digest

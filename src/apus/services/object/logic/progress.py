@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from apus.services.object.logic.ring import Ring
+
 Census = Mapping[int, tuple[int, int]]
 """Of each partition of a drive: how many versions, and their digest."""
 
@@ -16,31 +18,32 @@ class Work:
     at_risk: int = 0
     """Copies that are missing: nobody holds them."""
     alone: int = 0
-    """Versions of which one copy is left."""
+    """Versions that the next loss would end: one copy is left, or no fragment too many."""
     to_make: int = 0
     """Copies that somebody shall have and has not: those at risk, and those that move to where they belong."""
 
 
 def work_left(
     drives: Mapping[str, Census],
-    copies: Callable[[int], int],
+    ring_of: Callable[[int], Ring],
     wished: Callable[[int], Sequence[str]],
     parts: Iterable[int],
 ) -> Work:
-    """`drives`: those that answer.  `copies`: how many a partition shall have; `wished`: who shall hold it now."""
+    """`drives`: those that answer.  `wished`: who shall hold a partition now."""
     at_risk = alone = to_make = 0
     for part in parts:
         found = {name: census[part] for name, census in drives.items() if part in census}
         if not found:
             continue
+        ring = ring_of(part)
         most = max(count for count, _ in found.values())
-        best = sorted((count for count, _ in found.values()), reverse=True)[: copies(part)]
-        at_risk += copies(part) * most - sum(best)
-        if copies(part) > 1:
-            alone += most - best[1] if len(best) > 1 else most
+        best = sorted((count for count, _ in found.values()), reverse=True)[: ring.copies]
+        at_risk += ring.copies * most - sum(best)
+        if ring.copies > ring.needed:
+            alone += most - best[ring.needed] if len(best) > ring.needed else most
         names = wished(part)
         lacking = sum(most - found.get(name, (0, 0))[0] for name in names)
-        differ = len({found[name][1] for name in names if name in found}) > 1
+        differ = not ring.data and len({found[name][1] for name in names if name in found}) > 1
         to_make += lacking or differ  # as many, but others: one at least
     return Work(at_risk, alone, to_make)
 

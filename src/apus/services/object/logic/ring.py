@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from apus.services.object.logic.code import Code
+
 PART_POWER_MAX: Final = 22
 """Four million partitions: a thousand for each of ten thousand drives."""
 
@@ -49,6 +51,18 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
     drives: tuple[DriveSpec, ...]
     rows: bytes
     """Places in `drives`, two bytes each, little-endian: of every partition the first copy, then the second, …"""
+    data: int = 0
+    """Of a ring of fragments: how many of them give everything back.  0: each place has a whole copy."""
+
+    @property
+    def code(self) -> Code:
+        assert self.data
+        return Code(self.data, self.replicas - self.data)
+
+    @property
+    def needed(self) -> int:
+        """Without so many places all is lost."""
+        return max(1, self.data)
 
     @property
     def parts(self) -> int:
@@ -61,7 +75,7 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def quorum(self) -> int:
-        return self.replicas // 2 + 1
+        return self.code.quorum if self.data else self.replicas // 2 + 1
 
     @cached_property
     def places(self) -> array[int]:
@@ -117,7 +131,7 @@ def split(ring: Ring) -> Ring:
     doubled = array("H", (place for place in ring.places for _ in range(2)))
     if sys.byteorder == "big":
         doubled.byteswap()
-    return Ring(ring.part_power + 1, ring.replicas, ring.drives, doubled.tobytes())
+    return Ring(ring.part_power + 1, ring.replicas, ring.drives, doubled.tobytes(), ring.data)
 
 
 def nearness(drive: DriveSpec, others: Sequence[DriveSpec]) -> tuple[int, int, int]:

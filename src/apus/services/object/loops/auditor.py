@@ -84,7 +84,7 @@ class Auditor:
             return
         if head.gone and not self.cluster.repairs.suspects("objects", place.part):
             await reclaim(self.cluster, place, head.version)
-        if drive.id == self.cluster.ring.primaries(place.part)[0]:
+        if drive.id == self.cluster.ring.primaries(place.part)[0] and not head.is_archive:
             await self._lister.follow(head)
 
     async def _indexes(self, drive: Drive, kind: IndexKind, pause: Pause) -> None:

@@ -13,7 +13,9 @@ from typing import Final
 
 from apus.kernel.loop import attempted
 from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.logic.rings import is_of_fragments
 from apus.services.object.model import Place
+from apus.services.object.rebuild import heal_archives
 from apus.services.object.repair import ASK_TIMEOUT_S, Outcome, heal_index, heal_objects, reclaim_before
 from apus.services.object.repairs import ROOMS, Key, Room
 
@@ -48,7 +50,8 @@ class Replicator:
         repairs = self.cluster.repairs
         mark, began_s = repairs.mark(room, part), self.cluster.world.clock.monotonic_s()
         if room == "objects":
-            outcome = await heal_objects(self.cluster, part)
+            heal = heal_archives if is_of_fragments(part) else heal_objects
+            outcome = await heal(self.cluster, part)
         else:
             outcome = await self._heal_indexes(room, part)
         if outcome.whole or outcome.settled:

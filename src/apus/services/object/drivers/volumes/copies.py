@@ -27,6 +27,7 @@ from apus.services.object.drivers.volumes.large import LargeCopyWriter, LargeFil
 from apus.services.object.drivers.volumes.record import RECORD_BYTES_MAX, Record, unpack, verify_data
 from apus.services.object.drivers.volumes.recovery import recover
 from apus.services.object.drivers.volumes.run import Cold, Entry, IndexDamaged
+from apus.services.object.logic.merge import Fingerprint, fingerprint
 from apus.services.object.model import (
     BLOCK_BYTES,
     NO_VERSION,
@@ -47,10 +48,17 @@ _log: Final = get_logger("apus.object.volumes")
 
 class VolumeCopies:
     def __init__(
-        self, world: World, root: Path, fence: Fence, *, part_power: int, volume_bytes: int = VOLUME_BYTES
+        self,
+        world: World,
+        root: Path,
+        fence: Fence,
+        *,
+        part_power: int,
+        volume_bytes: int = VOLUME_BYTES,
+        mark: Fingerprint = fingerprint,
     ) -> None:
         self._world, self._root, self._fence = world, root, fence
-        self._part_power, self._volume_bytes = part_power, volume_bytes
+        self._part_power, self._volume_bytes, self._mark = part_power, volume_bytes, mark
         self.large = LargeFiles(world, root)
         self._journal: Journal | None = None
         self._checkpointer: Checkpointer | None = None
@@ -60,7 +68,7 @@ class VolumeCopies:
     # What the engine asks.
 
     def store(self, place: Place, head: Head, data: bytes | memoryview) -> Awaitable[object]:
-        assert len(data) == head.size_bytes
+        assert len(data) == head.kept_bytes
         assert len(head.checksums) == 4 * blocks_of(len(data))
         room = 0 if head.gone else len(data) + HEAD_ROOM_BYTES
         wish = Put(bytes.fromhex(place.hash), head, data)
@@ -248,6 +256,7 @@ class VolumeCopies:
                 self._part_power,
                 self._fence,
                 self._volume_bytes,
+                self._mark,
                 trust_index=not self._index_damaged,
             )
             await adopt_files(self._world, self._root, journal)

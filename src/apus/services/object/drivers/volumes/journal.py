@@ -45,6 +45,9 @@ class Put:
     replaces: Entry | None = None
     """Only in place of this entry: the same version moves, or gets metadata."""
 
+    def __post_init__(self) -> None:
+        self.unlisted &= not self.head.is_archive  # no listing has these
+
     def agrees(self, before: Entry | None) -> bool:
         if self.replaces is not None:
             return before == self.replaces

@@ -23,7 +23,7 @@ from apus.services.object.drivers.volumes.run import (
     open_run,
     unpack_entry,
 )
-from apus.services.object.logic.merge import digest_of, fingerprint
+from apus.services.object.logic.merge import Fingerprint, digest_of, fingerprint
 from apus.services.object.logic.ring import part_of
 
 MERGE_RUNS: Final = 4
@@ -33,7 +33,10 @@ _UNKNOWN: Final = Entry(0, 0, 0, 0, "", "")
 
 
 class KeyIndex:
-    def __init__(self, world: World, directory: Path, part_power: int, nodes: Nodes) -> None:
+    def __init__(
+        self, world: World, directory: Path, part_power: int, nodes: Nodes, mark: Fingerprint = fingerprint
+    ) -> None:
+        """`mark`: one entry's part in the digest of a partition."""
         self.part_power, self.nodes = part_power, nodes
         self.runs: list[Run] = []
         """Newest first."""
@@ -41,7 +44,7 @@ class KeyIndex:
         self.parts: dict[int, tuple[int, int]] = {}
         """How many versions a partition has, and the digest of them."""
         self._flushing: dict[bytes, Entry | None] = {}
-        self._world, self._directory = world, directory
+        self._world, self._directory, self._mark = world, directory, mark
         self._last_run = 0
 
     async def open(self, runs: list[str]) -> None:
@@ -89,9 +92,9 @@ class KeyIndex:
         part = part_of(text, self.part_power)
         count, digest = self.parts.get(part, (0, 0))
         if before is not None:
-            count, digest = count - 1, digest ^ fingerprint(text, before.version)
+            count, digest = count - 1, digest ^ self._mark(text, before.version)
         if after is not None:
-            count, digest = count + 1, digest ^ fingerprint(text, after.version)
+            count, digest = count + 1, digest ^ self._mark(text, after.version)
         if count:
             self.parts[part] = count, digest
         else:
@@ -170,7 +173,7 @@ class KeyIndex:
         for part in range(1 << self.part_power):
             versions = await self.versions(part)
             if versions:
-                self.parts[part] = len(versions), digest_of(versions.items())
+                self.parts[part] = len(versions), digest_of(versions.items(), self._mark)
 
     async def close(self) -> None:
         for run in self.runs:

@@ -141,7 +141,7 @@ def unpack(data: bytes | memoryview, marker: bytes, path_hash: bytes | None = No
 
 def verify_data(head: Head, data: bytes | memoryview) -> None:
     """Raise CorruptCopy unless these are the bytes that the head is of."""
-    if len(data) != head.size_bytes or len(head.checksums) != 4 * blocks_of(head.size_bytes):
+    if len(data) != head.kept_bytes or len(head.checksums) != 4 * blocks_of(head.kept_bytes):
         raise CorruptCopy("the record has another size than its object")
     view = memoryview(data)
     for index in range(blocks_of(len(data))):

@@ -32,6 +32,7 @@ from apus.services.object.drivers.volumes.record import (
     verify_data,
 )
 from apus.services.object.drivers.volumes.run import IN_FILE, Entry, IndexDamaged, Nodes
+from apus.services.object.logic.merge import Fingerprint, fingerprint
 from apus.services.object.model import CorruptCopy
 
 MANIFEST: Final = "manifest"
@@ -81,29 +82,38 @@ async def save_manifest(world: World, directory: Path, manifest: Manifest) -> No
 
 
 async def recover(
-    world: World, directory: Path, part_power: int, fence: Fence, volume_bytes: int, *, trust_index: bool = True
+    world: World,
+    directory: Path,
+    part_power: int,
+    fence: Fence,
+    volume_bytes: int,
+    mark: Fingerprint = fingerprint,
+    *,
+    trust_index: bool = True,
 ) -> Journal:
     """The journal of this directory, with the index up to date."""
+
+    async def recovered(manifest: Manifest | None) -> Journal:
+        index = KeyIndex(world, directory, part_power, Nodes(manifest.nodes if manifest else ()), mark)
+        volumes = Volumes(world.disk, world.dice, directory, volume_bytes)
+        return await _recover(Journal(volumes, index, fence), manifest)
+
     manifest = await load_manifest(world, directory) if trust_index else None
     if manifest is not None:
         try:
-            return await _recover(world, directory, part_power, fence, volume_bytes, manifest)
+            return await recovered(manifest)
         except (IndexDamaged, FileNotFoundError) as error:
             _log.warning("index damaged", directory=str(directory), error=str(error))
-    return await _recover(world, directory, part_power, fence, volume_bytes, None)
+    return await recovered(None)
 
 
-async def _recover(
-    world: World, directory: Path, part_power: int, fence: Fence, volume_bytes: int, manifest: Manifest | None
-) -> Journal:
-    index = KeyIndex(world, directory, part_power, Nodes(manifest.nodes if manifest else ()))
-    volumes = Volumes(world.disk, world.dice, directory, volume_bytes)
-    journal = Journal(volumes, index, fence)
+async def _recover(journal: Journal, manifest: Manifest | None) -> Journal:
+    index, volumes = journal.index, journal.volumes
     await index.open(manifest.runs if manifest else [])
     if manifest is not None:
         volumes.usage.update(manifest.volumes)
         journal.unlisted.update(manifest.unlisted)
-        if manifest.part_power == part_power:
+        if manifest.part_power == index.part_power:
             index.parts.update(manifest.parts)
         else:
             await index.count_parts()
