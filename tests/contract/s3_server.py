@@ -55,9 +55,11 @@ class S3Server(SwiftServer):
     s3_port: int
     door: S3Door
 
-    def __init__(self, root: Path, options: Options = DEFAULTS) -> None:
+    def __init__(
+        self, root: Path, options: Options = DEFAULTS, policies: dict[str, int | str] | None = None, drives: int = 4
+    ) -> None:
         self.keys, self.view = Keys(), RevocationView()
-        super().__init__(root, options)
+        super().__init__(root, options, policies, drives)
 
     def begin(self) -> list[HttpServer]:
         world = self.store.world

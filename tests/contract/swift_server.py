@@ -42,8 +42,10 @@ class Tokens:
 
 
 class SwiftServer:
-    def __init__(self, root: Path, options: Options = DEFAULTS, policies: dict[str, int] | None = None) -> None:
-        self.root, self.options, self.policies = root, options, policies or {}
+    def __init__(
+        self, root: Path, options: Options = DEFAULTS, policies: dict[str, int | str] | None = None, drives: int = 4
+    ) -> None:
+        self.root, self.options, self.policies, self.count = root, options, policies or {}, drives
         self.store: ObjectStore
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -66,7 +68,7 @@ class SwiftServer:
         self.loop = asyncio.get_running_loop()
         runner = LocalRunner()
         world = make_world(runner=runner)
-        paths = drives_in(drive_paths(self.root))
+        paths = drives_in(drive_paths(self.root, self.count))
         self.store = await open_store(
             world, paths, self.root / "layout.json", options=self.options, policies=self.policies
         )

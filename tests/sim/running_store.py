@@ -61,7 +61,8 @@ class RunningStore:
 
 
 @asynccontextmanager
-async def running(count: int = 4, disk: FaultyDisk | None = None) -> AsyncIterator[RunningStore]:
+async def running(count: int = 4, disk: FaultyDisk | None = None, code: str = "") -> AsyncIterator[RunningStore]:
+    """`code`: of the policy of the container that is filled; empty: the first policy."""
     disk = disk or FaultyDisk()
     world = make_world(disk, SimClock())
     store = await open_store(
@@ -69,8 +70,11 @@ async def running(count: int = 4, disk: FaultyDisk | None = None) -> AsyncIterat
         drives_in(drive_paths(ROOT, count)),
         ROOT / "layout.json",
         part_power=4,
+        policies={"coded": code} if code else {},
         connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
     )
+    if code:
+        await store.service.make_container("AUTH_a", "c", {}, "coded")
     tasks = [asyncio.create_task(store.replicator.run())]
     tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]
     try:

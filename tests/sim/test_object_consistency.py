@@ -14,6 +14,7 @@ import pytest
 
 from apus.kernel.errors import CloudError, Conflict, NotFound
 from apus.services.object.consistency import READING, Level, Reading
+from apus.services.object.fragments import FRAGMENTS_FROM_BYTES
 from apus.services.object.logic.drive_places import parse_place
 from apus.services.object.logic.ring import DriveSpec
 from apus.sim.loop import run
@@ -32,8 +33,9 @@ PAUSE_S: Final = 0.4
 class Client:
     """Each request is a task of its own, as at the doors."""
 
-    def __init__(self, one: RunningStore, number: int, dice: Random, history: list[Operation]) -> None:
-        self._one, self._number, self._dice, self._history = one, number, dice, history
+    def __init__(self, one: RunningStore, number: int, dice: Random, history: list[Operation], size: int) -> None:
+        """`size`: of what it writes, at least."""
+        self._one, self._number, self._dice, self._history, self._size = one, number, dice, history, size
         self._count = self.refused = self.answered = 0
         self._token = ""
         self._own: dict[str, str] = {}
@@ -56,10 +58,12 @@ class Client:
     async def _get(self, name: str) -> str:
         engine = self._one.store.service.engine
         found = await engine.find("AUTH_a", "c", name)
-        return ABSENT if found is None else (await all_of(engine.read(found, 0, found.head.size_bytes))).decode()
+        if found is None:
+            return ABSENT
+        return (await all_of(engine.read(found, 0, found.head.size_bytes))).decode().rstrip(" ")
 
     async def _put(self, name: str, value: str) -> str:
-        await self._one.store.service.engine.put(intent(name), chunks(value.encode()))
+        await self._one.store.service.engine.put(intent(name), chunks(value.ljust(self._size).encode()))
         return value
 
     async def _read(self) -> None:
@@ -136,6 +140,7 @@ class Trouble:
                 self._read_only,
                 self._rots,
                 self._drives_change,
+                self._sweeps,
             )
             await self._dice.choice(faults)()
 
@@ -197,13 +202,17 @@ class Trouble:
         except (Conflict, OSError):
             return
 
+    async def _sweeps(self) -> None:
+        """What was overwritten goes at once, although somebody may read it."""
+        self._one.cluster.unclaimed.update(dict.fromkeys(self._one.cluster.unclaimed, 0.0))
 
-async def story(seed: int) -> tuple[int, int]:
+
+async def story(seed: int, code: str = "", size: int = 0) -> tuple[int, int]:
     """(strong reads that were answered, and refused)"""
     dice = Random(f"consistency/{seed}")
     history: list[Operation] = []
-    async with running(4, SlowDisk(dice)) as one:
-        clients = [Client(one, number, Random(f"{seed}/{number}"), history) for number in range(CLIENTS)]
+    async with running(4, SlowDisk(dice), code) as one:
+        clients = [Client(one, number, Random(f"{seed}/{number}"), history, size) for number in range(CLIENTS)]
         await one.until(one.is_whole, 60)
         trouble = asyncio.create_task(Trouble(one, dice).run())
         living = [asyncio.create_task(client.live()) for client in clients]
@@ -222,4 +231,10 @@ async def story(seed: int) -> tuple[int, int]:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_strong_reads_are_linearizable_and_sessions_read_their_own_writes(seed: int) -> None:
     answered, _refused = run(story(seed))
+    assert answered > 10
+
+
+@pytest.mark.parametrize("seed", range(-(-SEEDS // 3)))
+def test_the_same_holds_for_objects_in_fragments(seed: int) -> None:
+    answered, _refused = run(story(seed, "2+2", FRAGMENTS_FROM_BYTES))
     assert answered > 10

@@ -17,7 +17,10 @@ from apus.kernel.errors import CloudError, NotFound, Unavailable
 from apus.kernel.log import set_sink
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.drivers.fence import DriveIdentity, format_drive
-from apus.services.object.model import STRIDE_BYTES, Head
+from apus.services.object.fragments import FRAGMENTS_FROM_BYTES
+from apus.services.object.logic.code import archive_hash
+from apus.services.object.logic.rings import archives_part, is_of_fragments
+from apus.services.object.model import STRIDE_BYTES, Head, Place
 from tests.object_store import all_of, awaited, chunks, drive_paths, intent, make_world
 from tests.sim.object_disk import FaultyDisk, PowerCut
 
@@ -53,7 +56,7 @@ async def opened(disk: FaultyDisk, clock: ManualClock, count: int = 4) -> Object
         drives_in(drive_paths(ROOT, count)),
         ROOT / "layout.json",
         part_power=1,
-        policies={"two": 2, "four": 4},
+        policies={"two": 2, "four": 4, "coded": "2+1"},
         connect=lambda path: sqlite3.connect(":memory:", isolation_level=None),
     )
 
@@ -178,8 +181,11 @@ class Machine(RuleBasedStateMachine):
         return self.store.cluster.place("AUTH_a", "c", name, policy=self.policy)
 
     def teardown(self) -> None:
-        if not hasattr(self, "store"):
-            return
+        if hasattr(self, "store"):
+            self.heal_and_compare()
+            self.loop.close()
+
+    def heal_and_compare(self) -> None:
         self.disk.full.clear()
         self.bring_back("old")
         for _ in range(3):
@@ -193,7 +199,6 @@ class Machine(RuleBasedStateMachine):
             assert [head and head.stamp for head in heads] == [stamp] * self.copies
             others = [drive for drive in self.store.drives if drive not in self.store.cluster.primaries(place.part)]
             assert [self.do(drive.copies.head(place)) for drive in others] == [None] * (4 - self.copies)
-        self.loop.close()
 
 
 TestMachine = Machine.TestCase
@@ -210,19 +215,52 @@ class FourCopies(Machine):
     policy, copies = 2, 4
 
 
+class Fragments(Machine):
+    """Any two of three: the heads are in two copies."""
+
+    policy, copies = 3, 2
+
+    @rule()
+    def sweep(self) -> None:
+        """What was overwritten or deleted goes; what is read stays."""
+        self.clock.time_s += 100
+        self.do(self.store.archive_sweeper.run_once())
+
+    def heal_and_compare(self) -> None:
+        super().heal_and_compare()
+        for name, (_, data) in self.acknowledged.items():
+            if data and len(data) >= FRAGMENTS_FROM_BYTES:
+                self.check_archives(name)
+
+    def check_archives(self, name: str) -> None:
+        place = self.store.cluster.place("AUTH_a", "c", name, policy=self.policy)
+        head = self.do(self.store.cluster.primaries(place.part)[0].copies.head(place))
+        assert head is not None
+        assert head.coded is not None
+        part = archives_part(place.part)
+        for index, drive in enumerate(self.store.cluster.primaries(part)):
+            archive = Place(part, archive_hash(place.hash, head.coded.nonce, index))
+            assert self.do(drive.copies.audit(archive)) is not None
+
+
+TestFragments = Fragments.TestCase
+TestFragments.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 TestTwoCopies, TestFourCopies = TwoCopies.TestCase, FourCopies.TestCase
 TestTwoCopies.settings = TestFourCopies.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
 
 
-@pytest.mark.parametrize("size", [100, BIG])
-def test_power_may_fail_at_any_write(size: int) -> None:
+@pytest.mark.parametrize("policy", ["replicated", "coded"])
+@pytest.mark.parametrize("size", [100, FRAGMENTS_FROM_BYTES, BIG])
+def test_power_may_fail_at_any_write(size: int, policy: str) -> None:
     """An overwrite that is cut off leaves the old version or the new, whole; an acknowledged one stays."""
 
     async def attempt(cut_at: int) -> bool:
         disk, clock = FaultyDisk(), ManualClock()
         store = await opened(disk, clock)
+        await store.service.make_container("AUTH_a", "c", {}, policy)
         old, new = b"o" * size, b"n" * size
         await store.service.engine.put(intent("one"), chunks(old))
+        await store.updater.run_once()
         disk.writes, disk.cut_at = 0, cut_at
         acknowledged = False
         try:
@@ -235,7 +273,11 @@ def test_power_may_fail_at_any_write(size: int) -> None:
         disk.power_cut()
         clock.time_s += 60
         store = await opened(disk, clock)
+        await store.service.make_container("AUTH_a", "c", {}, policy)
         await store.replicator.run_once()
+        for _ in range(3):  # orphans go when they were that for long
+            await store.archive_sweeper.run_once()
+            clock.time_s += 7 * 3600
         found = await store.service.engine.find("AUTH_a", "c", "one")
         assert found is not None
         data = await all_of(store.service.engine.read(found, 0, size))
@@ -245,6 +287,8 @@ def test_power_may_fail_at_any_write(size: int) -> None:
             await drive.copies.tidy()
         kept = [path for path in disk.files if "large" in path.parts]
         assert len(kept) == (3 if size == BIG else 0), (held, kept)
+        archives = [part for drive in store.drives for part in await drive.copies.parts() if is_of_fragments(part)]
+        assert len(archives) == (3 if policy == "coded" and size >= FRAGMENTS_FROM_BYTES else 0)
         return acknowledged
 
     cut_at = 1
