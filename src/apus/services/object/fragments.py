@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from apus.kernel.buffers import BUFFER_BYTES, take_buffer
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster
 from apus.services.object.drivers.drive import CopyWriter, Drive
@@ -28,11 +29,11 @@ HEAD_WITHIN_S: Final = 600.0
 """The head follows its archives within this, or not at all: much later these may be taken for left behind."""
 
 Pieces = Sequence[memoryview]
-"""Of one segment, by the numbers of the archives."""
+"""Of one segment or some in a row, by the numbers of the archives."""
 
 
 class FragmentUpload:
-    """One body on its way to its archives."""
+    """One body on its way to its archives: at once where each is short, else as they fill."""
 
     def __init__(self, cluster: Cluster, place: Place, code: Code) -> None:
         self._cluster, self._place, self._code = cluster, place, code
@@ -40,23 +41,22 @@ class FragmentUpload:
         self._nonce = cluster.world.dice.getrandbits(56)
         self._sums = [Checksums() for _ in range(code.fragments)]
         self._seats = _Seats(cluster, self._part)
-        self._first: Pieces | None = None
-        """A body of one segment is written in one go."""
+        self._held: Pieces = ()
+        """What is not written yet."""
+        self._buffers: list[memoryview] = []
+        """Where it is, when it is of several segments: long pieces are cheaper to write."""
         self._upload: Upload | None = None
 
     async def open(self) -> None: ...
 
     async def write(self, segment: bytes | memoryview) -> None:
         """The next one: a whole segment, unless it is the last.  Raise Unavailable."""
-        pieces = await self._cluster.world.run.in_thread(lambda: self._encode(segment))
-        if self._first is None:
-            self._first = pieces
-            return
-        if self._upload is None:
-            self._upload = Upload(self._cluster, self._part, self._begin)
-            await self._upload.open()
-            await self._write(self._upload, self._first)
-        await self._write(self._upload, pieces)
+        if self._held and len(self._held[0]) + self._code.fragment_bytes(len(segment)) > BUFFER_BYTES:
+            await self._flush()
+        if self._held and not self._buffers:
+            self._buffers = [take_buffer() for _ in self._held]
+            await self._cluster.world.run.in_thread(lambda: self._gather((), self._held))
+        await self._cluster.world.run.in_thread(lambda: self._encode(segment))
 
     async def commit(self, head: Head) -> Head:
         """Make it the newest version.  Raise Unavailable."""
@@ -67,6 +67,7 @@ class FragmentUpload:
         head = msgspec.structs.replace(head, checksums=b"", coded=coded)
         heads = [self._archive(head, index) for index in range(self._code.fragments)]
         if self._upload is not None:
+            await self._flush()
             await self._upload.commit(lambda name, writer: writer.commit(heads[self._seats.of[name]]))
         else:
             await self._cluster.spread("objects", self._part, lambda drive: self._store(drive, heads))
@@ -82,11 +83,30 @@ class FragmentUpload:
         if self._upload is not None:
             await self._upload.close()
 
-    def _encode(self, segment: bytes | memoryview) -> Pieces:
+    def _encode(self, segment: bytes | memoryview) -> None:
         pieces = codec.encode(self._code, segment)
         for sums, piece in zip(self._sums, pieces, strict=True):
             sums.add(piece)
-        return pieces
+        if self._buffers:
+            self._gather(self._held, pieces)
+        else:
+            self._held = pieces
+
+    def _gather(self, held: Pieces, pieces: Pieces) -> None:
+        """Put them behind those that are held in the buffers."""
+        start = len(held[0]) if held else 0
+        end = start + len(pieces[0])
+        for buffer, piece in zip(self._buffers, pieces, strict=True):
+            buffer[start:end] = piece
+        self._held = [buffer[:end] for buffer in self._buffers]
+
+    async def _flush(self) -> None:
+        if self._upload is None:
+            self._upload = Upload(self._cluster, self._part, self._begin)
+            await self._upload.open()
+        pieces = self._held
+        await self._upload.on_each(lambda name, writer: writer.write(pieces[self._seats.of[name]]))
+        self._held, self._buffers = (), []
 
     def _archive(self, head: Head, index: int) -> Head:
         """What the archive says of itself: all that is known of the object, too."""
@@ -106,14 +126,10 @@ class FragmentUpload:
             self._seats.free(drive.id)
             raise
 
-    async def _write(self, upload: Upload, pieces: Pieces) -> None:
-        await upload.on_each(lambda name, writer: writer.write(pieces[self._seats.of[name]]))
-
     async def _store(self, drive: Drive, heads: Sequence[Head]) -> None:
         index = self._seats.take(drive.id)
         try:
-            assert self._first is not None
-            await drive.copies.store(self._at(index), heads[index], self._first[index])
+            await drive.copies.store(self._at(index), heads[index], self._held[index])
         except OSError:
             self._seats.free(drive.id)
             raise
