@@ -13,6 +13,7 @@ from apus.services.object.fragment_reading import windows
 from apus.services.object.logic import codec
 from apus.services.object.logic.code import (
     DATA_MAX,
+    DATA_MIN,
     PARITY_MAX,
     Code,
     archive_fingerprint,
@@ -24,7 +25,6 @@ from apus.services.object.logic.code import (
 from apus.services.object.logic.heal_archives import plan
 from apus.services.object.logic.merge import digest_of
 from apus.services.object.logic.ring import part_of
-from apus.services.object.logic.storage_policies import DATA_MIN
 from apus.services.object.model import STRIDE_BYTES, Coded
 
 codes = st.integers(DATA_MIN, DATA_MAX).flatmap(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from apus.cli.object_simulate import plan_of, report
 from apus.kernel.errors import Invalid
-from apus.services.object.logic.simulate import TIERS, Group, Plan, Simulation, in_all, room_bytes
+from apus.services.object.logic.ring import DriveSpec
+from apus.services.object.logic.simulate import TIERS, Group, Plan, Simulation, checked, in_all, room_bytes
 
 PLANS = st.builds(
     lambda regions, zones, hosts, drives, power, copies: Plan(
@@ -80,6 +81,59 @@ def test_copies_are_apart_so_a_host_or_a_zone_takes_one_of_each() -> None:
         assert one <= simulation.ring.parts / 100, "the few that weights leave together"
 
 
+def test_fragments_are_reckoned_by_hand() -> None:
+    """Six drives on hosts of their own keep every partition in 4+2 fragments."""
+    plan = Plan(
+        (Group("r", 1, 6, 1, tb=1.0),), part_power=4, code="4+2", fill=0.5, drive_deaths=2.0, host_deaths=0.0,
+        zone_deaths=0.0, region_deaths=0.0, drive_mb_s=(100.0,), host_mb_s=1e9, region_mb_s=1e9, notice_s=0.0,
+    )  # fmt: skip
+    spare = msgspec.structs.replace(plan, groups=(Group("r", 1, 7, 1, tb=1.0),))
+    simulation = Simulation(plan)
+    assert simulation.part_bytes == pytest.approx(0.5e12 / 16), "half of each drive is full, whatever the code"
+    (chance,) = simulation.chances([simulation.lose("drive")])
+    rate_s, parts = 2.0 / (365.25 * 86_400), 16
+    assert chance.events == 12.0
+    assert chance.chance == (0.0,), "with nowhere to go, and no notice, repair takes no time"
+    seven = Simulation(spare)
+    loss = seven.lose("drive")
+    assert loss.left[0] == loss.left[1] == 0
+    assert (loss.left[2], loss.left[3]) == (loss.copies, parts - loss.copies)
+    alive, part_s = 6, seven.part_bytes / 100e6
+    assert loss.repair_s[0] >= 4 * loss.copies / alive * part_s, "four are read for each that is made"
+    (said,) = seven.chances([loss])[0].chance
+    sets = [frozenset(one) for one in np.frombuffer(seven.ring.rows, "<u2").reshape(6, parts).T.tolist()]
+    shared = parts / len(set(sets))
+    window_s = loss.repair_s[0] * shared / (shared + 1)
+    deaths = 5 * rate_s * window_s * 4 * rate_s * window_s / 6  # two more of five; the second shares with six others
+    mean = sum(len(one) for one in set(sets)) * deaths / 7
+    assert said == pytest.approx(-math.expm1(-14.0 * -math.expm1(-mean)), rel=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(["2+1", "2+2", "4+2"]), st.integers(2, 4), st.integers(2, 4))
+def test_a_code_loses_what_more_than_its_parity_held(code: str, zones: int, hosts: int) -> None:
+    plan = checked(Plan((Group("r", zones, hosts, 2),), part_power=6, code=code, drive_mb_s=(50.0,)))
+    if zones * hosts * 2 < plan.places:
+        return
+    simulation = Simulation(plan)
+    table = np.frombuffer(simulation.ring.rows, "<u2").reshape(plan.places, simulation.ring.parts)
+    for tier in TIERS:
+        loss = simulation.lose(tier)
+        assert sum(loss.left) == simulation.ring.parts
+        gone = [place for place, spec in enumerate(simulation.specs) if _is_first(spec, tier)]
+        too_many = np.sum(np.isin(table, gone), axis=0) > plan.places - plan.needed
+        assert loss.left[0] == int(too_many.sum())
+    assert 0 <= in_all(simulation.chances([simulation.lose(tier) for tier in TIERS]))[0] <= 1
+
+
+def _is_first(spec: DriveSpec, tier: str) -> bool:
+    """Whether it is in the first region, zone, host, or is the first drive."""
+    _, zone, host, drive, _ = spec.id.split(".")
+    return {"region": (), "zone": (zone,), "host": (zone, host), "drive": (zone, host, drive)}[tier] in (
+        (), ("0",), ("0", "0"), ("0", "0", "0"),
+    )  # fmt: skip
+
+
 def test_the_chance_is_what_dice_say() -> None:
     """Two copies, drives that die often: every year is played, drive by drive."""
     plan = Plan(
@@ -124,7 +178,7 @@ def _year(dice: Random, shared: dict[tuple[int, ...], int], repair_s: float, dea
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("copies = 0", "copies"), ("colour = 1", "colour"), ("part_power = 40", "part_power"), ("drive_mb_s = []", "drive_mb_s"),
+        ("copies = 0", "copies"), ("colour = 1", "colour"), ("code = '4+5'", "code"), ("part_power = 40", "part_power"), ("drive_mb_s = []", "drive_mb_s"),
         ("[[groups]]\nregion = 'r'\nzones = 1\nhosts = 1\ndrives = 2", "2 drives"), ("= 1", "line 1"),
         ("[[groups]]\nregion = 'r'\nhosts = 60000", "drives"), ("part_power = 22\ncopies = 9", "copies"),
         ("part_power = 22\ncopies = 8\n[[groups]]\nregion = 'r'", "part_power"),

@@ -73,6 +73,7 @@ def report(simulation: Simulation, tiers: list[str]) -> dict[str, Any]:
             "drives": len(ring.drives),
             "partitions": ring.parts,
             "copies": ring.copies,
+            "needed": plan.needed,
             "room_bytes": room_bytes(plan),
             "partition_bytes": simulation.part_bytes,
             "fullest_above_its_share": balance(ring, plan.overload),
@@ -91,20 +92,37 @@ def _show(found: dict[str, Any]) -> None:
     rows = [
         ("drives", f"{ring['drives']:,}"),
         ("room", in_bytes(ring["room_bytes"])),
-        ("partitions", f"{ring['partitions']:,} of {in_bytes(ring['partition_bytes'])}, {ring['copies']} copies"),
+        ("partitions", f"{ring['partitions']:,} of {in_bytes(ring['partition_bytes'])}, {_kept(ring)}"),
         ("the fullest drive", f"{100 * ring['fullest_above_its_share']:.1f} % above its share"),
         ("two copies", together),
     ]
     show_table(("", ""), rows, header=False)
     rates = [f"at {rate:g} MB/s" for rate in found["drive_mb_s"]]
-    typer.echo("\nOne of these is lost for good: partitions by copies left, and what mending takes\n")
-    titles = ("lost", "drives", "none", "one", "two", "copies lost", "moved", "bytes", *rates, "narrowest")
+    coded = ring["needed"] > 1
+    by = "fragments left beyond those needed" if coded else "copies left"
+    typer.echo(f"\nOne of these is lost for good: partitions by {by}, and what mending takes\n")
+    left = ("too few", "none", "one") if coded else ("none", "one", "two")
+    titles = (
+        "lost",
+        "drives",
+        *left,
+        "fragments lost" if coded else "copies lost",
+        "moved",
+        "bytes",
+        *rates,
+        "narrowest",
+    )
     show_table(titles, [_loss(one) for one in found["losses"]])
     typer.echo("\nThe chance that something is lost in a year, by what goes first\n")
     lines = [(one["tier"], f"{one['events']:.3g}", *map(_chance, one["chance"])) for one in found["chances"]]
     if found["loss_in_a_year"]:
         lines.append(("in all", "", *(f"[bold]{_chance(one['chance'])}[/]" for one in found["loss_in_a_year"])))
     show_table(("first", "a year", *rates), lines)
+
+
+def _kept(ring: dict[str, Any]) -> str:
+    copies, needed = ring["copies"], ring["needed"]
+    return f"{copies} copies" if needed == 1 else f"{copies} fragments, any {needed} are enough"
 
 
 def _loss(one: dict[str, Any]) -> tuple[str, ...]:

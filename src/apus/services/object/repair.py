@@ -155,14 +155,14 @@ async def copy_version(
                 continue
             if data is not None:
                 if pace is not None:
-                    await pace.spend(head.size_bytes)
+                    await pace.spend(head.kept_bytes)
                 await target.copies.store(place, head, data)
             else:
                 await _stream(place, head, source, target, pace)
             if head.meta is not None:
                 await target.copies.describe(place, head.meta)
             if pace is not None:
-                pace.made(head.size_bytes)
+                pace.made(head.kept_bytes)
             return True
         except CorruptCopy as error:
             cluster.trouble(source, place.part, error)

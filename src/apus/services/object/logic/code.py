@@ -7,6 +7,7 @@ keeps.  An archive is written once, under a name of its own, so nothing ever tak
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -14,6 +15,8 @@ import msgspec
 from apus.services.object.logic.merge import fingerprint
 from apus.services.object.model import STRIDE_BYTES
 
+DATA_MIN: Final = 2
+"""One would be copies."""
 DATA_MAX: Final = 20
 PARITY_MAX: Final = 12
 """Together so many that a fragment's number turns 64 bits by itself."""
@@ -21,6 +24,7 @@ PARITY_MAX: Final = 12
 _PAGE_BYTES: Final = 4096
 _GRAIN_BYTES: Final = 16
 """Fragments are multiples of this."""
+_TEXT: Final = re.compile(r"([0-9]{1,3})\+([0-9]{1,3})")
 _DIGITS: Final = (1 << 64) - 1
 
 
@@ -55,6 +59,19 @@ class Code(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.data}+{self.parity}"
+
+
+def code_of(text: str) -> Code | None:
+    """`4+2`; None for what is none, or has more fragments than there can be."""
+    found = _TEXT.fullmatch(text)
+    if found is None:
+        return None
+    data, parity = int(found[1]), int(found[2])
+    allowed = DATA_MIN <= data <= DATA_MAX and 1 <= parity <= min(data, PARITY_MAX)
+    return Code(data, parity) if allowed else None
+
+
+ALLOWED: Final = f"'K+M' of K data ({DATA_MIN} to {DATA_MAX}) and M parity fragments (1 to {PARITY_MAX}, at most K)"
 
 
 def archive_hash(object_hash: str, nonce: int, index: int) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apus.kernel.errors import Invalid
+from apus.services.object.logic.code import ALLOWED, code_of
 from apus.services.object.logic.ring import DRIVES_MAX, PART_POWER_MAX, DriveSpec, Ring
 from apus.services.object.logic.ring_builder import rebalance
 from apus.services.object.logic.ring_shares import Ints, tiers_of
@@ -52,6 +53,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: tuple[Group, ...] = (Group("region1"), Group("region2"), Group("region3"))
     part_power: Annotated[int, msgspec.Meta(ge=1, le=PART_POWER_MAX)] = 20
     copies: Annotated[int, msgspec.Meta(ge=1, le=8)] = 3
+    code: str = ""
+    """An erasure code such as 4+2, in place of copies: what is said of copies is then of fragments."""
     overload: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     fill: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
     """The share of all room that copies take."""
@@ -68,15 +71,29 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notice_s: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     """From a loss to the first copy."""
 
+    @property
+    def needed(self) -> int:
+        """Where fewer are left, it is lost."""
+        code = code_of(self.code)
+        return 1 if code is None else code.data
+
+    @property
+    def places(self) -> int:
+        """Drives that keep something of a partition."""
+        code = code_of(self.code)
+        return self.copies if code is None else code.fragments
+
 
 def checked(plan: Plan) -> Plan:
     """Raise Invalid for what no ring can be made of."""
+    if plan.code and code_of(plan.code) is None:
+        raise Invalid("object.simulate_code", f"code: {plan.code[:100]!r}; allowed: {ALLOWED}.", field="code")
     count = sum(one.zones * one.hosts * one.drives for one in plan.groups)
-    if not plan.copies <= count <= DRIVES_MAX:
-        shown = f"groups: {count:,} drives; there can be {plan.copies} (the copies) to {DRIVES_MAX:,}."
+    if not plan.places <= count <= DRIVES_MAX:
+        shown = f"groups: {count:,} drives; there can be {plan.places} (the copies) to {DRIVES_MAX:,}."
         raise Invalid("object.simulate_drives", shown, field="groups")
-    if plan.copies << plan.part_power > COPIES_MAX:
-        shown = f"part_power: {plan.copies} copies of 2^{plan.part_power} partitions; at most {COPIES_MAX:,} in all."
+    if plan.places << plan.part_power > COPIES_MAX:
+        shown = f"part_power: {plan.places} copies of 2^{plan.part_power} partitions; at most {COPIES_MAX:,} in all."
         raise Invalid("object.simulate_parts", shown, field="part_power")
     if not plan.drive_mb_s:
         raise Invalid("object.simulate_rates", "drive_mb_s: at least one bandwidth is needed.", field="drive_mb_s")
@@ -106,7 +123,8 @@ class Loss:
     copies: int
     """That were on these drives."""
     left: tuple[int, ...]
-    """Partitions by how many copies are left: none, one, …"""
+    """Partitions by how many copies are left: none, one, …; of fragments, first those that are lost, then those that
+    have just enough, …"""
     moved: int
     """Copies that the ring without these drives puts elsewhere: those that were lost, and what evens out."""
     moved_bytes: float
@@ -130,7 +148,7 @@ class Chance:
 class Simulation:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.specs = plan, specs_of(plan)
-        self.ring = rebalance(self.specs, part_power=plan.part_power, replicas=plan.copies, overload=plan.overload)
+        self.ring = rebalance(self.specs, part_power=plan.part_power, replicas=plan.places, overload=plan.overload)
         self._table = _table_of(self.ring)
         self._nodes = dict(zip(TIERS, (tier.node_of for tier in tiers_of(self.specs)), strict=True))
         self._sets = _different(self._table)
@@ -145,6 +163,7 @@ class Simulation:
         gone = self._nodes[tier] == node
         lost = gone[self._table]
         left = np.bincount(np.sum(~lost, axis=0), minlength=self.ring.copies + 1)
+        left = np.concatenate([[left[: self.plan.needed].sum()], left[self.plan.needed :]])
         rest = [spec for spec, dead in zip(self.specs, gone, strict=True) if not dead]
         if not rest:
             return Loss(tier, int(gone.sum()), int(lost.sum()), tuple(map(int, left)), 0, 0.0, (), ())
@@ -155,7 +174,7 @@ class Simulation:
         targets = self._targets(after, gone)
         arrived = np.bincount(targets[targets >= 0], minlength=len(self.specs))
         afar = self._from_afar(targets, lost)
-        times = [self._repair_s(arrived, afar, drive_mb_s) for drive_mb_s in self.plan.drive_mb_s]
+        times = [self._repair_s(arrived, afar, len(rest), drive_mb_s) for drive_mb_s in self.plan.drive_mb_s]
         moved = int(arrived.sum())
         return Loss(
             tier, int(gone.sum()), int(lost.sum()), tuple(map(int, left)), moved, moved * self.part_bytes,
@@ -176,23 +195,27 @@ class Simulation:
             new &= table != row
         return np.where(new, table, -1)
 
-    def _repair_s(self, arrived: Ints, afar: Ints, drive_mb_s: float) -> tuple[float, Tier]:
+    def _repair_s(self, arrived: Ints, afar: NDArray[np.float64], alive: int, drive_mb_s: float) -> tuple[float, Tier]:
         """The time until the busiest drive, host or region has taken in its share."""
-        spent: dict[Tier, float] = {"drive": float(arrived.max()) * self.part_bytes / (drive_mb_s * MB)}
-        by_host = np.bincount(self._nodes["host"], arrived)
+        needed = self.plan.needed  # so many are read for each that is made: by all alike
+        busiest = max(float(arrived.max()), needed * float(arrived.sum()) / alive)
+        spent: dict[Tier, float] = {"drive": busiest * self.part_bytes / (drive_mb_s * MB)}
+        by_host = needed * np.bincount(self._nodes["host"], arrived)
         spent["host"] = float(by_host.max()) * self.part_bytes / (self.plan.host_mb_s * MB)
         spent["region"] = float(afar.max()) * self.part_bytes / (self.plan.region_mb_s * MB)
         where: Tier = max(spent, key=lambda tier: spent[tier])
         return self.plan.notice_s + spent[where], where
 
-    def _from_afar(self, targets: Ints, lost: NDArray[np.bool_]) -> Ints:
-        """By region: copies that come from another one, because none of that partition is left there."""
-        region = self._nodes["region"]
+    def _from_afar(self, targets: Ints, lost: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """By region: copies that come from another one, because too few of that partition are left there."""
+        region, found = self._nodes["region"], np.zeros(self.nodes("region"))
         held = np.where(lost, -1, region[self._table])
-        wanted, afar = region[targets], targets >= 0
-        for row in held:
-            afar &= wanted != row
-        return np.bincount(wanted[afar], minlength=self.nodes("region"))
+        for row in targets:
+            new = row >= 0
+            wanted = region[row[new]]
+            near = np.sum(held[:, new] == wanted, axis=0)
+            found += np.bincount(wanted, np.maximum(0, self.plan.needed - near), minlength=len(found))
+        return found
 
     def _chance(self, loss: Loss) -> Chance:
         plan = self.plan
@@ -222,15 +245,16 @@ class Simulation:
                 first &= other != row
             left = np.sum(inside != row, axis=0)[first]
             for count, sets in enumerate(np.bincount(left, minlength=self.ring.copies)):
-                if count and sets:
+                if count >= self.plan.needed and sets:
                     found[count] = found.get(count, 0) + int(sets)
         return found
 
     def _share_that_loses_at_once(self, tier: Tier) -> float:
-        """The share of the nodes that keep all copies of something."""
-        inside = self._nodes[tier][self._table]
-        alone = np.all(inside == inside[0], axis=0)
-        return int(np.unique(inside[0][alone]).size) / self.nodes(tier)
+        """The share of the nodes that keep so many copies of something that too few are elsewhere."""
+        inside = np.sort(self._nodes[tier][self._table], axis=0)
+        many = self.ring.copies - self.plan.needed + 1
+        alone = [first[first == last] for first, last in zip(inside, inside[many - 1 :], strict=False)]
+        return int(np.unique(np.concatenate(alone)).size) / self.nodes(tier)
 
     def _partners(self) -> float:
         """With how many others a drive shares partitions."""
@@ -240,7 +264,7 @@ class Simulation:
         return 2.0 * int(_different(pairs).shape[1]) / len(self.specs)
 
     def _all_die(self, left: int, repair_s: float, share: float) -> float:
-        """How often all of these drives die before what they alone hold was copied.
+        """How often so many of these drives die that too few are left, before what they hold was copied.
 
         A copy waits half of the repair in the mean, the last of k that a set shares k / (k + 1) of it.  What is down to
         fewer copies goes first, and is only the share that two drives have in common: its window is shorter by that
@@ -250,7 +274,7 @@ class Simulation:
         shared = self.ring.parts / self._sets.shape[1]
         waits = shared / (shared + 1)
         often = 1.0
-        for nth in range(left):
+        for nth in range(left - self.plan.needed + 1):
             window_s = self.plan.notice_s + max(repair_s - self.plan.notice_s, 0.0) * waits * math.pow(share, nth)
             often *= (left - nth) * rate_s * window_s
         return often

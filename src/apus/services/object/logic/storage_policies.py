@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from apus.kernel.errors import Invalid
-from apus.services.object.logic.code import DATA_MAX, PARITY_MAX, Code
+from apus.services.object.logic.code import ALLOWED, Code, code_of
 
 REPLICATED: Final = "replicated"
 """The first policy: as many copies as the setting `replicas` says."""
@@ -22,10 +22,6 @@ COPIES_MAX: Final = 16
 POLICIES_MAX: Final = 16
 """Each opens a log of its own on every drive."""
 
-DATA_MIN: Final = 2
-"""One would be copies."""
-
-_CODE: Final = re.compile(r"([0-9]{1,3})\+([0-9]{1,3})")
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
 """It is a part of the names of headers."""
 
@@ -88,13 +84,10 @@ def _policy(name: str, wish: int | str) -> StoragePolicy:
     if not _NAME.fullmatch(name) or name.lower() == REPLICATED:
         shown = f"storage_policies: {name[:100]!r}; a name is 1 to 64 letters, digits and -, and not {REPLICATED!r}."
         raise Invalid("object.policies", shown, field="storage_policies")
-    code = _CODE.fullmatch(wish) if isinstance(wish, str) else None
+    code = code_of(wish) if isinstance(wish, str) else None
     if code is not None:
-        data, parity = int(code[1]), int(code[2])
-        if DATA_MIN <= data <= DATA_MAX and 1 <= parity <= min(data, PARITY_MAX):
-            return StoragePolicy(name, 1 + parity, Code(data, parity))
-    elif isinstance(wish, int) and 1 <= wish <= COPIES_MAX:
+        return StoragePolicy(name, 1 + code.parity, code)
+    if isinstance(wish, int) and 1 <= wish <= COPIES_MAX:
         return StoragePolicy(name, wish)
-    shown = f"storage_policies: {name} = {str(wish)[:100]}; allowed: 1 to {COPIES_MAX} copies, or a code 'K+M' of"
-    shown = f"{shown} K data ({DATA_MIN} to {DATA_MAX}) and M parity fragments (1 to {PARITY_MAX}, no more than K)."
+    shown = f"storage_policies: {name} = {str(wish)[:100]}; allowed: 1 to {COPIES_MAX} copies, or a code {ALLOWED}."
     raise Invalid("object.policies", shown, field="storage_policies")
