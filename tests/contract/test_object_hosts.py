@@ -164,6 +164,26 @@ async def test_a_policy_that_one_proxy_brings_the_other_serves(tmp_path: Path) -
 
 
 @awaited
+async def test_fragments_are_on_hosts_of_their_own(tmp_path: Path) -> None:
+    """Any two of three: what one proxy wrote, the other reads while a host is silent."""
+    async with hosts(tmp_path) as made:
+        places = [made.place(number) for number in range(3)]
+        one = await made.proxy("p1", places, policies={"coded": "2+1"})
+        two = await made.proxy("p2")
+        await one.service.make_container("AUTH_a", "c", {}, policy="coded")
+        bodies = {str(size): bytes(range(256)) * (size // 256) for size in (256, 128 << 10, 3 << 20)}
+        for name, data in bodies.items():
+            await one.service.engine.put(intent(name), chunks(data))
+        await one.replicator.run_once()
+        assert [await read(two, name, Level.STRONG) for name in bodies] == list(bodies.values())
+        await made.stop(1)
+        assert [await read(two, name) for name in bodies] == list(bodies.values())
+        await made.start(1)
+        for store in (one, two):
+            await store.close()
+
+
+@awaited
 async def test_what_a_host_finds_bad_all_proxies_hear(tmp_path: Path) -> None:
     async with hosts(tmp_path) as made:
         one, two = await three(made)

@@ -13,6 +13,7 @@ from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.cluster import ask_each
 from apus.services.object.fragments import FRAGMENTS_FROM_BYTES
 from apus.services.object.logic.code import archive_hash
+from apus.services.object.logic.drive_places import parse_place
 from apus.services.object.logic.ring import DriveSpec
 from apus.services.object.logic.rings import archives_part
 from apus.services.object.model import STRIDE_BYTES, Head, Place
@@ -246,7 +247,7 @@ async def test_drives_join_are_drained_and_leave(tmp_path: Path) -> None:
         await store.membership.change("drive1", weight=0.0)
     for number in (7, 8):
         (tmp_path / f"d{number}").mkdir()
-        await store.membership.add(tmp_path / f"d{number}", DriveSpec("", host="host1"))
+        await store.membership.add(parse_place(f"{tmp_path}/d{number}"), DriveSpec("", host="host1"))
     await store.membership.change("drive1", weight=0.0)
     assert [await read(store, name) == body(name) for name in SIZES] == [True] * len(SIZES)
     for _ in range(3):
