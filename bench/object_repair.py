@@ -108,7 +108,7 @@ def _always_short(store: OurStore) -> Iterator[None]:
         while not stop.is_set():
             found = asked(store, "repair", "status")
             if found["state"] != "paused" and found["copies_at_risk"] == 0:
-                lost.mkdir()
+                lost.mkdir(exist_ok=True)  # what was under way may have made it again
                 asked(store, "drive", "adopt", "drive4")
                 shutil.rmtree(lost)
             stop.wait(1)
