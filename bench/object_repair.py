@@ -17,7 +17,7 @@ from bench.object_subjects import OurStore
 from bench.run import Table, median
 
 OBJECT_SIZE = "64K"
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 0.3
 """A look is a command that logs in: some 25 ms of the server's CPU, which is not repair's."""
 WITHIN_S = 600.0
 FOREGROUND = ("get", "put")
