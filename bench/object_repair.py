@@ -17,7 +17,7 @@ from bench.object_subjects import OurStore
 from bench.run import Table, median
 
 OBJECT_SIZE = "64K"
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 0.3
 """A look is a command that logs in: some 25 ms of the server's CPU, which is not repair's."""
 WITHIN_S = 600.0
 FOREGROUND = ("get", "put")
@@ -108,7 +108,7 @@ def _always_short(store: OurStore) -> Iterator[None]:
         while not stop.is_set():
             found = asked(store, "repair", "status")
             if found["state"] != "paused" and found["copies_at_risk"] == 0:
-                lost.mkdir()
+                lost.mkdir(exist_ok=True)  # what was under way may have made it again
                 asked(store, "drive", "adopt", "drive4")
                 shutil.rmtree(lost)
             stop.wait(1)

@@ -16,7 +16,7 @@ Chunk: TypeAlias = bytes | memoryview
 BUFFER_BYTES: Final = 1 << 20
 
 KEPT_MAX: Final = 16
-"""Free ones that keep their memory."""
+"""The last ones made keep their memory when they are free."""
 
 _FREE: Final = 2
 """References to a buffer that only `_buffers` has: its own, and that of asking."""
@@ -30,6 +30,7 @@ def take_buffer() -> memoryview:
         if sys.getrefcount(_buffers[place]) == _FREE:
             return memoryview(_buffers[place])
     buffer = mmap.mmap(-1, BUFFER_BYTES)
-    if len(_buffers) < KEPT_MAX:
-        _buffers.append(buffer)
+    _buffers.append(buffer)
+    if len(_buffers) > KEPT_MAX:
+        del _buffers[0]  # who holds it may do so for ever (a slow client, a cycle): it must not keep its place
     return memoryview(buffer)

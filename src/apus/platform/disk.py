@@ -14,8 +14,9 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from apus.kernel.buffers import BUFFER_BYTES, take_buffer
 from apus.kernel.world import Stat
@@ -135,14 +136,23 @@ class LocalOpenFile:
         if self._closing:
             raise ValueError("the file is closed")
         self._users += 1
-        running = asyncio.get_running_loop().run_in_executor(self._disk.threads, work)
-        running.add_done_callback(self._used)
-        return await asyncio.shield(running)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
 
-    def _used(self, running: asyncio.Future[Any]) -> None:
+        def run() -> None:
+            try:
+                tell = partial(done.set_result, work())
+            except BaseException as error:  # of whoever waits
+                tell = partial(done.set_exception, error)
+            loop.call_soon_threadsafe(self._used, done, tell)
+
+        self._disk.threads.submit(run)  # run_in_executor passes results on through five callbacks
+        return await done
+
+    def _used(self, done: asyncio.Future[T], tell: Callable[[], None]) -> None:
         self._users -= 1
-        if not running.cancelled():
-            running.exception()
+        if not done.cancelled():
+            tell()
         if self._closing:
             self._close_if_idle()
 

@@ -26,3 +26,12 @@ def test_a_buffer_begins_at_a_page() -> None:
     for view in [take_buffer() for _ in range(KEPT_MAX + 1)]:
         assert len(view) == BUFFER_BYTES
         assert ctypes.addressof(ctypes.c_char.from_buffer(view)) % 4096 == 0
+
+
+def test_who_never_gives_a_buffer_back_keeps_it_from_nobody_else() -> None:
+    held = [take_buffer() for _ in range(KEPT_MAX * 2)]
+    view = take_buffer()
+    view[:5] = b"again"
+    del view
+    assert take_buffer()[:5] == b"again"
+    assert len(held) == KEPT_MAX * 2
