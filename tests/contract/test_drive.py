@@ -38,6 +38,7 @@ from apus.services.object.model import (
     ReplacedCopy,
     Row,
     Subdir,
+    Totals,
 )
 from tests.object_store import all_of, awaited, chunks, intent, make_world
 
@@ -173,6 +174,13 @@ async def _indexes(drive: KeptDrive, root: Path) -> None:
     assert await indexes.digest("containers", PLACE) != 0
     assert list(await indexes.parts("containers")) == [PLACE.part]
     assert list(await indexes.places("containers", PLACE.part)) == [PLACE]
+    whole, behind = [await indexes.totals("containers", PLACE, after, "") for after in ("", "a/1")]
+    assert (whole.entries, whole.rows) == (len(rows), len(rows))
+    assert behind.rows == len(rows) - 1
+    assert await indexes.totals("containers", PLACE, "", "a/1") == Totals(1, 1, rows[0].size_bytes, 0)
+    await indexes.expel("containers", PLACE, [("a/1", rows[0].stamp, ""), (rows[1].name, "another", "")])
+    assert await indexes.rows("containers", PLACE, "", 10) == list(rows[1:])
+    await indexes.audit("containers", PLACE)
     await indexes.reclaim("containers", PLACE, stamp(1))
     await indexes.drop("containers", PLACE)
     assert await indexes.head("containers", PLACE) is None

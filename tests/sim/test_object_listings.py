@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from random import Random
 
@@ -11,7 +12,7 @@ import pytest
 from apus.kernel.errors import CloudError
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.drivers.volumes.journal import Put
-from apus.services.object.lister import EXPIRING, RELIST_AFTER_S
+from apus.services.object.lister import EXPIRING, GATHER_S, PARTS_FEW, RELIST_AFTER_S
 from apus.services.object.model import ListingAsk, Row
 from tests.object_store import awaited, chunks, drive_paths, intent, make_world
 from tests.sim.object_disk import FaultyDisk, PowerCut, sqlite_on
@@ -146,6 +147,22 @@ async def test_promises_are_taken_back_once_their_rows_are_durable() -> None:
     assert [await drive.copies.unlisted() for drive in store.drives] == [{}] * 4
     disk.power_cut()
     assert await names_in(await opened(disk, clock)) == {"a": "text/plain"}
+
+
+@awaited
+async def test_rows_of_many_indexes_are_gathered_for_a_while() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await open_store(
+        make_world(disk, clock), drives_in(drive_paths(ROOT)), ROOT / "layout.json", connect=sqlite_on(disk)
+    )
+    for number in range(2 * PARTS_FEW):
+        await store.service.make_container("AUTH_a", f"c{number}", {})
+        await store.service.put(dataclasses.replace(intent("o"), container=f"c{number}"), chunks(BODY))
+    await store.updater.run_once()
+    assert sum([len(await drive.copies.unlisted()) for drive in store.drives]) == 3 * 2 * PARTS_FEW
+    clock.time_s += GATHER_S
+    await store.updater.run_once()
+    assert [await drive.copies.unlisted() for drive in store.drives] == [{}] * 4
 
 
 @awaited

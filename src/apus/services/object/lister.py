@@ -24,6 +24,15 @@ EXPIRING: Final = ".expiring"
 
 FLUSH_TIMEOUT_S: Final = 60.0
 
+GATHER_S: Final = 5.0
+"""How long rows that are thinly spread over indexes are gathered: one alone costs ten times what one of many does."""
+
+THIN: Final = 16
+"""Rows for each partition that are worth a commit at once."""
+
+PARTS_FEW: Final = 32
+"""Partitions that are never too many to commit to at once."""
+
 RELIST_AFTER_S: Final = 10.0
 """A version that is unlisted for so long was forgotten: by a crash, or because its container's copies were away."""
 
@@ -44,6 +53,9 @@ class Lister:
     def __init__(self, cluster: Cluster, directory: Directory) -> None:
         self._cluster, self._directory = cluster, directory
         self._promises: list[_Promise] = []
+        self._parts: set[int] = set()
+        self._since_s = 0.0
+        """Of the rows in memory, the partitions of their indexes, and since when there are any."""
 
     async def follow(self, head: Head) -> None:
         """From now on listings show what this version says; it must be on stable storage."""
@@ -54,11 +66,22 @@ class Lister:
         except Unavailable:
             return  # it stays unlisted, and `relist` comes back to it
         place = self._cluster.place(head.account, head.container, head.name, policy=policy)
+        if not self._promises:
+            self._since_s = self._cluster.world.clock.monotonic_s()
         self._promises.append(_Promise(place, head.changed, noted))
+        self._parts.update(one.part for one in noted)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to flush."""
+        if len(self._parts) < PARTS_FEW or len(self._promises) >= THIN * len(self._parts):
+            return True
+        return self._cluster.world.clock.monotonic_s() - self._since_s >= GATHER_S
 
     async def flush(self) -> None:
         """Make all rows durable that were in memory when this began."""
         promises, self._promises = self._promises, []
+        self._parts.clear()
         if not promises:
             return
         drives = list(self._cluster.drives.values())

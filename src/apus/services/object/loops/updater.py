@@ -25,8 +25,9 @@ class Updater:
         self._began_s = 0.0
 
     async def keys(self) -> Iterable[str]:
-        await self._lister.flush()
-        await self._directory.report()
+        if self._lister.is_due:  # totals, too, make what they are read from durable first
+            await self._lister.flush()
+            await self._directory.report()
         if self._clear.issuperset(self.cluster.drives):
             self._directory.caught_up(self._began_s)
         self._clear.clear()
