@@ -1,6 +1,6 @@
 """`make bench-object`: the table of object storage, ours beside its peers, medians of `--rounds`.
 
-    python -m bench.objects [--quick] [--peers swift,ceph,seaweed,nginx] [--only load,disk,list,memory,size,repair]
+    python -m bench.objects [--quick] [--peers swift,ceph,seaweed,nginx] [--only load,disk,list,memory,size,growth,repair]
 
 Everybody is measured by the same client (object_store.py), in turns.  CPU seconds of the server per 1,000 operations
 (per GiB for large objects) is the ratio that counts; rates stand beside it.  Peers that are not measured are quoted
@@ -15,11 +15,13 @@ import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.object_growth import SIZES, growth
 from bench.object_peers import FIGURES, LIST_CPU_S, MEMORY_MIB, NGINX_MB_S, Known
 from bench.object_repair import repair
 from bench.object_subjects import OurStore, Subject, our_store, peer
@@ -27,7 +29,7 @@ from bench.object_work import fill_index, uploads_at_once
 from bench.run import Table, median
 
 PORT = 27300
-PARTS = ("load", "disk", "list", "memory", "size", "repair")
+PARTS = ("load", "disk", "list", "memory", "size", "growth", "repair")
 IDLE_S = 8.0
 
 
@@ -252,6 +254,9 @@ def main() -> None:
         with our_store(given.port, [drive / "repair" for drive in drives]) as store:
             store.up()
             repair(table, store, extent.repaired)
+    if "growth" in only:
+        with tempfile.TemporaryDirectory(prefix="apus-growth-") as root:
+            asyncio.run(growth(table, Path(root), SIZES[:2] if given.quick else SIZES))
     if given.out:
         given.out.write_text(json.dumps({"extent": extent._asdict(), "rows": table.rows, "figures": figures}, indent=1))
     missed = sum(not row["holds"] for row in table.rows)

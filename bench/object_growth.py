@@ -1,0 +1,261 @@
+"""What an operation costs at 10,000, a million and 100 million objects; of most of them only the indexes are there.
+
+    python -m bench.object_growth [--quick] [--root DIRECTORY]
+
+Simulated: the key index of each drive has as many entries as it would (runs as they come to be, of random hashes, one file
+for all drives), and the container has the shards that it would have.  Those of the largest have a twentieth of their names.
+No bodies.  Operations are asked of the service, not by HTTP, on objects that are there, by `CONC` at once, with the
+rows made durable as they are while it serves.  The sizes take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import numpy as np
+
+from apus.kernel.settings import Settings
+from apus.node.world import open_world
+from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.drivers.sqlite_index import IndexFile
+from apus.services.object.drivers.volumes.key_index import KeyIndex
+from apus.services.object.drivers.volumes.run import BLOOM_PROBES, ENTRY_BYTES, RunBuilder, open_run
+from apus.services.object.engine import Intent
+from apus.services.object.logic.shards import ShardMap
+from apus.services.object.model import Change, ListingAsk, Row
+from bench.run import Table, median
+
+ACCOUNT, CONTAINER = "AUTH_bench", "c"
+OWNER: Final = (ACCOUNT, CONTAINER)
+BODY: Final = bytes(4096)
+CONC: Final = 8
+OPS: Final = 4000
+ROUNDS: Final = 3
+SHARD: Final = 500_000
+SPARSE: Final = 10_000_000
+"""A container of more objects has a twentieth of its names."""
+SLICE: Final = 1 << 20
+SIZES: Final = (10_000, 1_000_000, 100_000_000)
+
+
+class Grown:
+    """One store, as large as that."""
+
+    def __init__(self, size: int, root: Path) -> None:
+        self.size, self.root, self.dice = size, root, Random(size)
+        self.store: ObjectStore
+        self.start_s = 0.0
+        self.runs_bytes = 0
+
+    async def open(self) -> None:
+        world = (await open_world(self.root, Settings(), with_store=False)).world
+        paths = [self.root / f"d{number}" for number in range(4)]
+        for path in paths:
+            path.mkdir()
+        self.store = await open_store(world, drives_in(paths), self.root / "layout.json")
+        await self.store.service.make_container(ACCOUNT, CONTAINER, {})
+        await self._fill_keys()
+        await self._fill_names()
+
+    async def _fill_keys(self) -> None:
+        """Three quarters of the objects are on each of four drives."""
+        left, number, files = self.size * 3 // 4, 0, list[Path]()
+        while left >= 4096:
+            count = max(min(left, 4096), left * 3 // 4)
+            number += 1
+            files.append(self.root / f"{number}.run")
+            await asyncio.to_thread(write_run, files[-1], count, number)
+            left -= count
+        began_s = time.perf_counter()
+        for drive in self.store.drives:
+            index = key_index(drive)
+            for at, path in enumerate(files):
+                linked = index._directory / f"{900_000_000 + at:010d}.run"
+                linked.parent.mkdir(exist_ok=True)
+                os.link(path, linked)
+                run = await open_run(self.store.world.disk, linked, index.nodes)
+                index.runs.insert(0, run)
+                self.runs_bytes += len(run._bloom) + 12 * len(run.first_keys)
+        self.start_s = (time.perf_counter() - began_s) / len(self.store.drives)
+
+    async def _fill_names(self) -> None:
+        shards, indexes = self.store.service.directory.shards, self.store.service.directory.indexes
+        step = 20 if self.size > SPARSE else 1
+        bounds = ["", *(name_of(first) for first in range(SHARD, self.size, SHARD))]
+        for number, bound in enumerate(bounds):
+            first = number * SHARD + bool(bound)
+            rows = range(first, min(self.size, (number + 1) * SHARD + 1), step)
+            account, container = shards.index_of(OWNER, bound)
+            if not bound:
+                for at in range(0, len(rows), 10_000):
+                    await indexes.apply(Change(account, container, row_of(rows[at : at + 10_000])))
+                continue
+            kind, place = indexes.place(account, container)
+            target, *others = [
+                drive for drive in self.store.drives if drive in self.store.cluster.primaries(place.part)
+            ]
+            path = target.indexes._places.path(kind, place.hash)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(write_index, path, account, container, rows)
+            for other in others:
+                copy = other.indexes._places.path(kind, place.hash)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+        if len(bounds) > 1:
+            await shards.store(OWNER, ShardMap(3, tuple(bounds)))
+            shards.changed(OWNER, bounds)
+            await shards.report()
+
+    async def measure(self, turn: int) -> dict[str, tuple[float, float]]:
+        """By operation: CPU seconds for 1,000, and operations per second."""
+        service = self.store.service
+        names = [f"{name_of(self.dice.randrange(self.size))}.{turn}.{number}" for number in range(OPS)]
+
+        async def put(name: str) -> None:
+            await service.put(Intent(ACCOUNT, CONTAINER, name, "text/plain", {}, len(BODY)), body())
+
+        async def get(name: str) -> None:
+            found = await service.find(ACCOUNT, CONTAINER, name)
+            assert found is not None
+            async for _ in service.stored(found, 0, len(BODY)):
+                pass
+
+        async def head(name: str) -> None:
+            assert await service.find(ACCOUNT, CONTAINER, name) is not None
+
+        async def delete(name: str) -> None:
+            await service.delete(ACCOUNT, CONTAINER, name)
+
+        async def page(name: str) -> None:
+            rows = await service.listing(ACCOUNT, CONTAINER, ListingAsk(limit=10_000, marker=name))
+            assert self.size <= 10_000 or len(rows) > 100
+
+        async def container(_name: str) -> None:
+            assert (await service.container(ACCOUNT, CONTAINER, fresh=True)).rows
+
+        found = {"put": await self._run(put, names)}
+        found["get"] = await self._run(get, names)
+        found["head"] = await self._run(head, names)
+        pages = [name_of(self.dice.randrange(max(1, self.size - 200_000))) for _ in range(20)]
+        found["page"] = await self._run(page, pages if self.size > 10_000 else [""] * 20)
+        found["head container"] = await self._run(container, names[:50])
+        found["delete"] = await self._run(delete, names)
+        return found
+
+    async def _run(self, act: Callable[[str], Awaitable[None]], names: Sequence[str]) -> tuple[float, float]:
+        left = iter(names)
+
+        async def client() -> None:
+            for name in left:
+                await act(name)
+
+        async def flushing() -> None:
+            while True:
+                await asyncio.sleep(1.0)
+                await self.store.updater.run_once()
+
+        beside = asyncio.create_task(flushing())
+        cpu_s, began_s = time.process_time(), time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(CONC if len(names) == OPS else 1)))
+        await self.store.service.shelf.lister.flush()
+        used_s, took_s = time.process_time() - cpu_s, time.perf_counter() - began_s
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
+        return 1000 * used_s / len(names), len(names) / took_s
+
+
+async def body() -> AsyncIterator[bytes]:
+    yield BODY
+
+
+def name_of(number: int) -> str:
+    return f"n-{number:010d}"
+
+
+def row_of(numbers: range) -> tuple[Row, ...]:
+    stamp = f"{1:016d}-n1"
+    return tuple(
+        Row(name_of(number), stamp, size_bytes=4096, etag="0" * 32, content_type="application/octet-stream")
+        for number in numbers
+    )
+
+
+def write_index(path: Path, account: str, container: str, numbers: range) -> None:
+    index = IndexFile(path)
+    for at in range(0, len(numbers), 10_000):
+        index.apply([Change(account, container, row_of(numbers[at : at + 10_000]))])
+    index.close()
+
+
+def key_index(drive: Any) -> KeyIndex:
+    index: KeyIndex = drive.copies.rooms[0]._journal.index
+    return index
+
+
+def write_run(path: Path, count: int, seed: int) -> None:
+    """Random hashes, as a merge of runs would leave them."""
+    dice, builder = np.random.default_rng(seed), RunBuilder(count)
+    bits = np.zeros(len(builder.bloom) * 8, np.bool_)
+    slices = -(-count // SLICE)
+    width = (1 << 64) // slices
+    with path.open("wb") as file:
+        for at in range(slices):
+            some = count * (at + 1) // slices - count * at // slices
+            high = np.sort(dice.integers(at * width, (at + 1) * width - 1, some, dtype=np.uint64))
+            low = dice.integers(0, (1 << 64) - 1, some, dtype=np.uint64)
+            entries = np.zeros((some, ENTRY_BYTES), np.uint8)
+            entries[:, :8] = high.astype(">u8").view(np.uint8).reshape(some, 8)
+            entries[:, 8:16] = low.astype(">u8").view(np.uint8).reshape(some, 8)
+            step = low | np.uint64(1)
+            for probe in range(BLOOM_PROBES):
+                bits[(high + np.uint64(probe) * step) % np.uint64(len(bits))] = True
+            file.write(builder.add(entries.tobytes()))
+        builder.bloom[:] = np.packbits(bits, bitorder="little").tobytes()
+        file.write(builder.end())
+
+
+async def growth(table: Table, root: Path, sizes: Sequence[int], rounds: int = ROUNDS) -> None:
+    """Whether operations per second, and CPU, are within a fifth of each other."""
+    grown = [Grown(size, root / str(size)) for size in sizes]
+    for one in grown:
+        one.root.mkdir(parents=True)
+        await one.open()
+    runs: list[list[dict[str, tuple[float, float]]]] = [[] for _ in grown]
+    for turn in range(rounds):
+        for one, seen in zip(grown, runs, strict=True):
+            seen.append(await one.measure(turn))
+    for op in runs[0][0]:
+        cpu = [median([run[op][0] for run in seen]) for seen in runs]
+        rate = [median([run[op][1] for run in seen]) for seen in runs]
+        told = " · ".join(f"{one.size:,}: {c:.3g} s, {r:.0f}/s" for one, c, r in zip(grown, cpu, rate, strict=True))
+        apart = 100 * (max(cpu) / min(cpu) - 1)
+        table.add(f"{op}, CPU for 1,000 at each size: apart", apart, "%", "<= 20", apart <= 20, told)
+    largest = grown[-1]
+    table.add(f"key index of {largest.size:,}, memory for each object and copy",
+              largest.runs_bytes / (3 * largest.size), "B", "<= 2", largest.runs_bytes <= 6 * largest.size)  # fmt: skip
+    table.add(f"key index of {largest.size:,}, start of a drive", largest.start_s, "s", "<= 5", largest.start_s <= 5)
+    for one in grown:
+        await one.store.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="without the largest")
+    parser.add_argument("--root", type=Path, help="where there are 10 GB; else the temporary directory")
+    given = parser.parse_args()
+    sizes = SIZES[:2] if given.quick else SIZES
+    with tempfile.TemporaryDirectory(prefix="apus-growth-", dir=given.root) as root:
+        asyncio.run(growth(Table(), Path(root), sizes, 3 if given.quick else ROUNDS))
+
+
+if __name__ == "__main__":
+    main()
