@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
@@ -159,17 +160,19 @@ class Grown:
                 await act(name)
 
         async def flushing() -> None:
-            while True:
-                await asyncio.sleep(1.0)
-                await self.store.updater.run_once()
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), 1.0)
+                await self.store.updater.run_once()  # to its end: what is cut off here is listed again, later
 
+        over = asyncio.Event()
         beside = asyncio.create_task(flushing())
         cpu_s, began_s = time.process_time(), time.perf_counter()
         await asyncio.gather(*(client() for _ in range(CONC if len(names) == OPS else 1)))
+        over.set()
+        await beside
         await self.store.service.shelf.lister.flush()
         used_s, took_s = time.process_time() - cpu_s, time.perf_counter() - began_s
-        beside.cancel()
-        await asyncio.gather(beside, return_exceptions=True)
         return 1000 * used_s / len(names), len(names) / took_s
 
 
