@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from apus.cli.places import Cloud
 from tests.host.cloud_process import CloudProcess, alive, apus, environment, kill, until
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("environment")]
@@ -420,6 +421,17 @@ def test_doctor_of_what_is_wrong(tmp_path: Path) -> None:
     assert said.code == 1
     assert "chmod 600" in said.out
     assert "the cloud is down" in said.out
+
+
+def test_a_cloud_whose_settings_somebody_wrote_gets_an_id(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    cloud.settings_path.write_text("port = 1\n")
+    first, second = cloud.first_settings(), cloud.first_settings()
+    assert first.port == 1
+    assert len(first.cloud_id) == 8
+    assert first.cloud_id != second.cloud_id
+    cloud.settings_path.write_text('cloud_id = "abcd"\n')
+    assert cloud.first_settings().cloud_id == "abcd"
 
 
 def test_status_and_logs_of_no_cloud(tmp_path: Path, shared: CloudProcess) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -20,7 +19,7 @@ import typer
 
 from apus.cli.places import Cloud, StateDir, cloud_at, silence_of
 from apus.kernel.errors import Conflict, Invalid, Unavailable
-from apus.kernel.settings import Settings, dump_settings, load_settings
+from apus.kernel.settings import Settings, dump_settings
 from apus.node.catalogue import s3_url
 from apus.node.secrets import write_private
 
@@ -98,8 +97,7 @@ def _settle(cloud: Cloud, **options: Any) -> Settings:
 
 def _given(cloud: Cloud, options: dict[str, Any]) -> Settings:
     """What the file says, and over it the options of the command line."""
-    fresh = Settings(cloud_id=secrets.token_hex(4))
-    settings = load_settings(cloud.settings_path) if cloud.settings_path.exists() else fresh
+    settings = cloud.first_settings()
     given = {key: value for key, value in options.items() if value is not None and key not in ("only", "drives")}
     if options["drives"]:
         given["drives"] = tuple(str(Path(drive).absolute()) for drive in options["drives"].split(",") if drive)

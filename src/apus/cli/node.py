@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,7 +11,7 @@ import typer
 
 from apus.cli.places import StateDir, cloud_at
 from apus.kernel.errors import Invalid
-from apus.kernel.settings import Settings, dump_settings, load_settings
+from apus.kernel.settings import Settings, dump_settings
 from apus.node.secrets import write_private
 
 ROLES: Final = ("control", "compute", "network", "object", "identity", "object-proxy", "object-disk")
@@ -66,12 +65,10 @@ def node(
         "public_url": public_url, "bind": bind, "port": port, "network": network, "sim_hosts": sim_hosts,
         "s3_port": s3_port, "disk_port": disk_port, "drives": tuple(drives.split(",")) if drives else None,
     }  # fmt: skip
-    if cloud.settings_path.exists():
-        settings = load_settings(cloud.settings_path)
-    else:
-        settings = Settings(cloud_id=secrets.token_hex(4), node=socket.gethostname())
+    settings = cloud.first_settings()
     settings = msgspec.structs.replace(
         settings,
+        node=settings.node if cloud.settings_path.exists() else socket.gethostname(),
         roles=tuple(role for role in roles.split(",") if role),
         **{key: value for key, value in given.items() if value is not None},
     )

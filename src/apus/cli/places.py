@@ -6,11 +6,13 @@ import dataclasses
 import fcntl
 import json
 import os
+import secrets
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from apus.kernel.errors import CloudError, Conflict, Invalid, NotFound, Unavailable
@@ -46,6 +48,11 @@ class Cloud:
         if not self.settings_path.exists():
             raise Invalid("cli.no_cloud", f"There is no cloud in {self.state_dir}; `apus up` makes one.")
         return load_settings(self.settings_path)
+
+    def first_settings(self) -> Settings:
+        """To start with: those of the file, if there is one.  A cloud that nobody has started yet gets its id."""
+        settings = self.settings() if self.settings_path.exists() else Settings()
+        return settings if settings.cloud_id else msgspec.structs.replace(settings, cloud_id=secrets.token_hex(4))
 
     def log_path(self, name: str) -> Path:
         return self.state_dir / "log" / f"{name}.log"
