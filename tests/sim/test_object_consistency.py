@@ -33,7 +33,7 @@ PAUSE_S: Final = 0.4
 class Client:
     """Each request is a task of its own, as at the doors."""
 
-    def __init__(self, one: RunningStore, number: int, dice: Random, history: list[Operation], size: int) -> None:
+    def __init__(self, one: RunningStore, number: int, dice: Random, history: list[Operation], size: int = 0) -> None:
         """`size`: of what it writes, at least."""
         self._one, self._number, self._dice, self._history, self._size = one, number, dice, history, size
         self._count = self.refused = self.answered = 0
@@ -211,7 +211,7 @@ async def story(seed: int, code: str = "", size: int = 0) -> tuple[int, int]:
     """(strong reads that were answered, and refused)"""
     dice = Random(f"consistency/{seed}")
     history: list[Operation] = []
-    async with running(4, SlowDisk(dice), code) as one:
+    async with running(4, SlowDisk(dice), code=code) as one:
         clients = [Client(one, number, Random(f"{seed}/{number}"), history, size) for number in range(CLIENTS)]
         await one.until(one.is_whole, 60)
         trouble = asyncio.create_task(Trouble(one, dice).run())
