@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from random import Random
 
@@ -9,8 +10,9 @@ import pytest
 
 from apus.services.object.drivers.fence import DriveIdentity, Fence, format_drive
 from apus.services.object.drivers.indexes import SqliteIndexes
+from apus.services.object.drivers.sqlite_index import connect_file
 from apus.services.object.logic.merge import make_stamp
-from apus.services.object.model import Change, CorruptCopy, ListingAsk, Place, Row
+from apus.services.object.model import Change, CorruptCopy, DriveFull, ListingAsk, Place, Row
 from tests.object_store import awaited, make_world
 
 PLACE = Place(3, "ab" * 16)
@@ -48,3 +50,29 @@ async def test_a_damaged_file_is_put_aside(tmp_path: Path, schema: bool) -> None
         await indexes.drop("containers", PLACE)
         await indexes.close()
     assert damaged > 3
+
+
+@awaited
+async def test_a_full_drive_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
+    """SQLite rolls back by itself there: that is no damage."""
+    world, identity = make_world(), DriveIdentity("d1", "c1")
+    await format_drive(world, tmp_path, identity)
+
+    def small(path: Path) -> sqlite3.Connection:
+        connection = connect_file(path)
+        connection.execute("PRAGMA max_page_count=12")
+        return connection
+
+    indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8, connect=small)
+    made = make_stamp(1, "n1")
+    await indexes.apply("containers", PLACE, Change("a", "c", ROWS, made))
+    large = tuple(Row("n" * 900 + str(number), make_stamp(9, "n1"), "", False, 5, 1, "e", "t") for number in range(90))
+    for _ in range(3):
+        with pytest.raises(DriveFull):
+            await indexes.apply("containers", PLACE, Change("a", "c", large))
+    head = await indexes.head("containers", PLACE)
+    assert head is not None
+    assert (head.made, head.rows) == (made, len(ROWS))
+    assert not (tmp_path / "quarantine").exists()
+    assert (await indexes.apply("containers", PLACE, Change("a", "c", gone=make_stamp(10, "n1")))).exists is False
+    await indexes.close()

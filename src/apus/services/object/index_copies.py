@@ -77,9 +77,9 @@ class IndexCopies:
                     self.cluster.failed(drive, error)
                     self.cluster.repairs.suspect(kind, place.part)
                     continue
-                if head is not None:
+                if head is not None and head.exists:
                     return head
-                break
+                break  # one copy is enough to say that it is there, and not that it is not
         return await self.newest(account, container)
 
     async def newest(self, account: str, container: str) -> IndexHead | None:
@@ -106,16 +106,7 @@ class IndexCopies:
         kind, place = self.place(account, container)
         if self.cluster.repairs.suspects(kind, place.part):
             await heal_index(self.cluster, kind, place)
-        for drive in self.cluster.candidates(place.part):
-            try:
-                async with asyncio.timeout(READ_TIMEOUT_S):
-                    rows = await drive.indexes.listing(kind, place, ask)
-                    if rows or await drive.indexes.head(kind, place) is not None:
-                        return rows
-            except OSError as error:
-                self.cluster.failed(drive, error)
-                self.cluster.repairs.suspect(kind, place.part)
-        return []
+        return await self._first(account, container, lambda drive: drive.indexes.listing(kind, place, ask), [])
 
     async def rows(self, account: str, container: str, after: str, limit: int) -> Sequence[Row]:
         """Rows behind a name, tombstones too."""
@@ -129,14 +120,27 @@ class IndexCopies:
         )
 
     async def _first(self, account: str, container: str, act: Callable[[Drive], Awaitable[T]], absent: T) -> T:
-        """The answer of the first drive that has it."""
+        """The answer of the first drive whose copy knows when the index was made.  One that does not has only what came
+        since the drive lost it, and answers where there is no better one."""
         kind, place = self.place(account, container)
+        young: list[Drive] = []
         for drive in self.cluster.candidates(place.part):
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    if await drive.indexes.head(kind, place) is not None:
+                    head = await drive.indexes.head(kind, place)
+                    if head is not None and head.made:
                         return await act(drive)
+                    young += [drive] if head is not None else []
             except OSError as error:
-                self.cluster.failed(drive, error)
-                self.cluster.repairs.suspect(kind, place.part)
+                self._not_from(drive, error, kind, place)
+        for drive in young:
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    return await act(drive)
+            except OSError as error:
+                self._not_from(drive, error, kind, place)
         return absent
+
+    def _not_from(self, drive: Drive, error: OSError, kind: IndexKind, place: Place) -> None:
+        self.cluster.failed(drive, error)
+        self.cluster.repairs.suspect(kind, place.part)

@@ -7,7 +7,8 @@ become equal by exchanging rows.  Totals and digest are kept row by row, in the 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -71,11 +72,23 @@ class IndexFile:
         said = fingerprint(f"{head.account}/{head.container}", (head.made, head.gone))
         return int(found[0]) ^ said ^ digest_of((name, pair) for name, pair in head.fields.items())
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing.  SQLite rolls back by itself where the drive is full or fails: to do it again would
+        be an error that hides the first one."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
     def apply(self, changes: Sequence[Change]) -> IndexHead:
         """Merge all of these in one transaction."""
         assert changes
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             head = self.head() or IndexHead(changes[0].account, changes[0].container)
             made, gone, fields = head.made, head.gone, head.fields
             for change in changes:
@@ -89,10 +102,6 @@ class IndexFile:
                         newest[row.name] = row
             head = msgspec.structs.replace(head, made=made, gone=gone, fields=fields)
             head = self._merge_rows(head, newest)
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
         return head
 
     def listing(self, ask: ListingAsk) -> list[Row | Subdir]:
@@ -114,8 +123,7 @@ class IndexFile:
     def expel(self, versions: Sequence[tuple[str, str, str]]) -> None:
         """Remove these names if they are of these versions still: (name, stamp, told)."""
         named = {name: (stamp, told) for name, stamp, told in versions}
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             found = [row for row in self._lookup(list(named)) if row.version == named[row.name]]
             self._db.executemany("DELETE FROM entry WHERE name = ?", [(row.name,) for row in found])
             live = [row for row in found if not row.gone]
@@ -125,23 +133,18 @@ class IndexFile:
             )
             if found:
                 self._set_digest(digest_of((row.name, row.version) for row in found))
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
 
     def reclaim(self, before: str) -> bool:
         """Forget tombstones older than the stamp; true when nothing worth keeping is left."""
-        self._db.execute("BEGIN IMMEDIATE")
-        old = self._db.execute(
-            "SELECT name, stamp, told FROM entry WHERE gone = 1 AND stamp < ? AND told < ? LIMIT 10000",
-            (before, before),
-        ).fetchall()
-        digest = digest_of((name, (stamp, told)) for name, stamp, told in old)
-        self._db.executemany("DELETE FROM entry WHERE name = ?", [(name,) for name, _, _ in old])
-        if old:
-            self._set_digest(digest)
-        self._db.execute("COMMIT")
+        with self._transaction():
+            old = self._db.execute(
+                "SELECT name, stamp, told FROM entry WHERE gone = 1 AND stamp < ? AND told < ? LIMIT 10000",
+                (before, before),
+            ).fetchall()
+            digest = digest_of((name, (stamp, told)) for name, stamp, told in old)
+            self._db.executemany("DELETE FROM entry WHERE name = ?", [(name,) for name, _, _ in old])
+            if old:
+                self._set_digest(digest)
         head = self.head()
         left = self._db.execute("SELECT 1 FROM entry LIMIT 1").fetchone()
         return left is None and head is not None and not head.exists and max(head.made, head.gone) < before
