@@ -141,6 +141,7 @@ targets = st.builds(
     project_id=st.sampled_from([None, "p", "q"]),
     user_ids=st.lists(st.sampled_from(["u", "v"]), max_size=1).map(tuple),
     role_name=st.sampled_from([None, "admin", "manager", "reader"]),
+    app_credential_id=st.sampled_from([None, "c", "e"]),
 )
 
 
@@ -150,9 +151,15 @@ def test_policy(caller: Caller, target: Target, action: str) -> None:
     if caller.is_admin and Way.ADMIN in ways:
         assert allowed
     if not caller.roles and not ways & {Way.PUBLIC, Way.ANYONE, Way.DOMAIN_USER, Way.PROJECT_USER}:
-        assert allowed == (caller.user_id in target.user_ids and bool(ways & {Way.OWNER, Way.OWNER_ALONE}))
+        assert allowed == (caller.user_id in target.user_ids and bool(ways & {Way.OWNER, Way.OWNER_ALONE, Way.HOLDER}))
     if ways == {Way.OWNER_ALONE}:
         assert allowed == (caller.user_id in target.user_ids)
+    # what was delegated to somebody is no way to the user's other secrets
+    if Way.HOLDER in ways and not caller.roles:
+        trustee = msgspec.structs.replace(caller, trust_id="t")
+        application = msgspec.structs.replace(caller, app_credential_id="c")
+        assert not may(trustee, action, target)
+        assert may(application, action, target) == (allowed and target.app_credential_id == "c")
     # more roles never mean fewer rights
     more: Any = msgspec.structs.replace(caller, roles=caller.roles | {"reader", "manager"})
     assert may(more, action, target) or not allowed

@@ -60,15 +60,15 @@ def node(
     """Run one node with these roles until told to stop.  What is given once is remembered in apus.toml."""
     cloud = cloud_at(state_dir)
     cloud.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    first_name = None if cloud.settings_path.exists() else socket.gethostname()
     given = {
-        "node": name, "store_url": store, "bus_url": join, "control_url": control_url, "object_url": object_url,
+        "node": name or first_name, "store_url": store, "bus_url": join, "control_url": control_url, "object_url": object_url,
         "public_url": public_url, "bind": bind, "port": port, "network": network, "sim_hosts": sim_hosts,
         "s3_port": s3_port, "disk_port": disk_port, "drives": tuple(drives.split(",")) if drives else None,
     }  # fmt: skip
     settings = cloud.first_settings()
     settings = msgspec.structs.replace(
         settings,
-        node=settings.node if cloud.settings_path.exists() else socket.gethostname(),
         roles=tuple(role for role in roles.split(",") if role),
         **{key: value for key, value in given.items() if value is not None},
     )
