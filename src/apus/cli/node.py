@@ -62,9 +62,10 @@ def node(
     cloud.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     first_name = None if cloud.settings_path.exists() else socket.gethostname()
     given = {
-        "node": name or first_name, "store_url": store, "bus_url": join, "control_url": control_url, "object_url": object_url,
-        "public_url": public_url, "bind": bind, "port": port, "network": network, "sim_hosts": sim_hosts,
-        "s3_port": s3_port, "disk_port": disk_port, "drives": tuple(drives.split(",")) if drives else None,
+        "node": name or first_name, "store_url": store, "bus_url": join, "control_url": control_url,
+        "object_url": object_url, "public_url": public_url, "bind": bind, "port": port, "network": network,
+        "sim_hosts": sim_hosts, "s3_port": s3_port, "disk_port": disk_port,
+        "drives": tuple(drives.split(",")) if drives else None,
     }  # fmt: skip
     settings = cloud.first_settings()
     settings = msgspec.structs.replace(
