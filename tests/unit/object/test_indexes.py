@@ -76,3 +76,22 @@ async def test_a_full_drive_says_so_and_keeps_what_it_has(tmp_path: Path) -> Non
     assert not (tmp_path / "quarantine").exists()
     assert (await indexes.apply("containers", PLACE, Change("a", "c", gone=make_stamp(10, "n1")))).exists is False
     await indexes.close()
+
+
+@awaited
+async def test_a_head_whose_text_cannot_be_read_is_put_aside(tmp_path: Path) -> None:
+    world, identity = make_world(), DriveIdentity("d1", "c1")
+    await format_drive(world, tmp_path, identity)
+    indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
+    await indexes.apply("containers", PLACE, Change("account", "c", ROWS, make_stamp(1, "n1")))
+    await indexes.close()
+    (path,) = tmp_path.glob("containers/*/*.db")
+    data = path.read_bytes()
+
+    at = data.rindex(b"account")
+    path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
+    with pytest.raises(CorruptCopy):
+        await indexes.head("containers", PLACE)
+    assert await indexes.head("containers", PLACE) is None
+    await indexes.close()

@@ -258,7 +258,8 @@ class SqliteIndexes:
         if code == sqlite3.SQLITE_FULL:
             return DriveFull(errno.ENOSPC, str(error))
         await self._forget(name)
-        if code in _CORRUPT or not isinstance(error, sqlite3.Error):
+        unreadable = not code and isinstance(error, sqlite3.OperationalError)  # Python's own: text that is no UTF-8
+        if code in _CORRUPT or unreadable or not isinstance(error, sqlite3.Error):
             path = self._path(name)
             aside = self._root / "quarantine" / f"{path.name}-{int(self._world.clock.now_s() * 1000)}"
             await self._world.disk.make_directory(aside.parent)
