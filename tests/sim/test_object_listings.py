@@ -11,9 +11,10 @@ import pytest
 
 from apus.kernel.errors import CloudError
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
+from apus.services.object.directory import Directory
 from apus.services.object.drivers.volumes.journal import Put
 from apus.services.object.lister import EXPIRING, GATHER_S, PARTS_FEW, RELIST_AFTER_S
-from apus.services.object.model import ListingAsk, Row
+from apus.services.object.model import Change, ListingAsk, Row
 from tests.object_store import awaited, chunks, drive_paths, intent, make_world
 from tests.sim.object_disk import FaultyDisk, PowerCut, sqlite_on
 from tests.sim.test_object_faults import ROOT, ManualClock
@@ -235,3 +236,26 @@ def test_the_simulated_index_forgets_what_was_not_committed() -> None:
     connection.execute("INSERT INTO t VALUES (2)")
     disk.power_cut()
     assert sqlite_on(disk)(path).execute("SELECT x FROM t").fetchall() == [(1,)]
+
+
+@awaited
+async def test_a_copy_that_lost_an_index_and_heard_of_one_name_since_is_not_believed() -> None:
+    clock = ManualClock()
+    store = await opened(FaultyDisk(), clock)
+    await store.service.make_container(*CONTAINER, {})
+    for name in "abc":
+        await store.service.put(intent(name), chunks(BODY))
+    await store.updater.run_once()
+    kind, place = store.service.directory.place(*CONTAINER)
+    first = store.cluster.primaries(place.part)[0]
+    await first.indexes.drop(kind, place)
+    await first.indexes.apply(kind, place, Change(*CONTAINER, (Row("d", store.cluster.stamp()),)))
+    directory = Directory(store.cluster)  # with nothing in memory
+    rows = await directory.listing(*CONTAINER, ListingAsk())
+    assert [row.name for row in rows][:3] == ["a", "b", "c"]
+    head = await directory.known(*CONTAINER)
+    assert head is not None
+    assert head.exists
+    healed = await first.indexes.head(kind, place)
+    assert healed is not None
+    assert healed.made, "who found it did not make it whole"

@@ -13,6 +13,7 @@ from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.engine import READ_TIMEOUT_S
+from apus.services.object.logic.shards import SHARDS
 from apus.services.object.model import Change, IndexHead, IndexKind, ListingAsk, Place, Row, Subdir, Totals
 from apus.services.object.repair import heal_index
 
@@ -77,7 +78,7 @@ class IndexCopies:
                     self.cluster.failed(drive, error)
                     self.cluster.repairs.suspect(kind, place.part)
                     continue
-                if head is not None and head.exists:
+                if head is not None and (head.exists or _is_never_made(head)):
                     return head
                 break  # one copy is enough to say that it is there, and not that it is not
         return await self.newest(account, container)
@@ -128,7 +129,7 @@ class IndexCopies:
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     head = await drive.indexes.head(kind, place)
-                    if head is not None and head.made:
+                    if head is not None and (head.made or _is_never_made(head)):
                         return await act(drive)
                     young += [drive] if head is not None else []
             except OSError as error:
@@ -144,3 +145,8 @@ class IndexCopies:
     def _not_from(self, drive: Drive, error: OSError, kind: IndexKind, place: Place) -> None:
         self.cluster.failed(drive, error)
         self.cluster.repairs.suspect(kind, place.part)
+
+
+def _is_never_made(head: IndexHead) -> bool:
+    """Shards begin with their first row: it is their owner that is made."""
+    return head.account == SHARDS
