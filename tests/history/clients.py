@@ -8,11 +8,11 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 
-from tests.history.checker import ABSENT, Operation
+from tests.history.checker import ABSENT, Operation, linearizable, never_written, survivors
 
 SIZES: Final = (64, 4096, 70_000, 1_500_000)
 """Each on another way through the engine: packed, packed, a file, several strides."""
@@ -157,6 +157,45 @@ class Clients:
         async with session.get(f"{at or self._url}?format=json") as reply:
             reply.raise_for_status()
             return {row["name"]: row["bytes"] for row in await reply.json()}
+
+
+class Trouble(Protocol):
+    """What befalls a store; between two faults it may heal."""
+
+    async def one(self) -> None: ...
+
+    async def heal(self) -> None: ...
+
+
+async def live(clients: Clients, trouble: Trouble, duration_s: float, *, count: int, pace_s: float) -> None:
+    """So many clients at once, beside one fault after the other; in the end all is healed."""
+    running = asyncio.create_task(clients.run(count, pace_s))
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < duration_s:
+        await trouble.one()
+        assert not running.done(), running
+    clients.stop()
+    await running
+    await trouble.heal()
+
+
+async def judge(clients: Clients, session: aiohttp.ClientSession, names: Sequence[str], at: str = "") -> dict[str, str]:
+    """Nothing acknowledged is lost, and strong reads and sessions were right.  Returns what there is now, by name."""
+    after = {name: await clients.read(session, name, at, x_newest="true") for name in names}
+    for name in names:
+        operations = [op for op in clients.history if op.name == name]
+        assert after[name] in survivors(operations), (name, after[name], operations[-20:])
+        assert not never_written(operations)
+        writes = [op for op in operations if not op.is_read]
+        strong = [op for op in clients.strong if op.name == name]
+        assert linearizable([*writes, *strong]), (name, writes, strong)
+    assert not clients.forgotten
+    return after
+
+
+def sizes_of(after: Mapping[str, str]) -> dict[str, int]:
+    """What a listing says of it."""
+    return {name: int(value.split("-")[-1]) for name, value in after.items() if value != ABSENT}
 
 
 def told(clients: Clients, counts: Mapping[str, int], slowest_heal_s: float) -> str:

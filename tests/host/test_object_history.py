@@ -20,8 +20,7 @@ from random import Random
 import aiohttp
 import pytest
 
-from tests.history.checker import ABSENT, linearizable, never_written, survivors
-from tests.history.clients import Clients, told
+from tests.history.clients import Clients, judge, live, sizes_of, told
 from tests.history.drives import NAMES, Drives
 from tests.host.cloud_process import CloudProcess, free_pair
 
@@ -149,30 +148,10 @@ def test_nothing_acknowledged_is_lost(
 
 
 async def story(clients: Clients, trouble: Trouble, drives: Drives, duration_s: float) -> None:
-    running = asyncio.create_task(clients.run(CLIENTS, PACE_S))
-    began_s = time.monotonic()
-    while time.monotonic() - began_s < duration_s:
-        await trouble.one()
-        assert not running.done(), running
-    clients.stop()
-    await running
-    await trouble.heal()
-    await judge(clients, drives)
-
-
-async def judge(clients: Clients, drives: Drives) -> None:
+    await live(clients, trouble, duration_s, count=CLIENTS, pace_s=PACE_S)
     async with aiohttp.ClientSession(headers=clients.headers) as session:
-        after = {name: await clients.read(session, name, x_newest="true") for name in OBJECTS}
-        for name in OBJECTS:
-            operations = [op for op in clients.history if op.name == name]
-            assert after[name] in survivors(operations), (name, after[name], operations[-20:])
-            assert not never_written(operations)
-            writes = [op for op in operations if not op.is_read]
-            strong = [op for op in clients.strong if op.name == name]
-            assert linearizable([*writes, *strong]), (name, writes, strong)
-        assert not clients.forgotten
-        listed = await clients.names(session)
-        assert listed == {name: int(value.split("-")[-1]) for name, value in after.items() if value != ABSENT}
+        after = await judge(clients, session, OBJECTS)
+        assert await clients.names(session) == sizes_of(after)
         for away in NAMES:  # whichever drive is away, the others say the same
             drives.go_away(away)
             try:

@@ -18,8 +18,7 @@ from random import Random
 import aiohttp
 import pytest
 
-from tests.history.checker import ABSENT, linearizable, never_written, survivors
-from tests.history.clients import Clients, told
+from tests.history.clients import Clients, judge, live, sizes_of, told
 from tests.host.machines import Way
 from tests.host.object_cluster import Host, ObjectCluster, object_cluster
 
@@ -128,31 +127,11 @@ async def story(c: ObjectCluster, clients: Clients, trouble: Trouble, urls: list
     async with aiohttp.ClientSession(headers=clients.headers, raise_for_status=True) as session:
         for container in (urls[0], f"{urls[0]}-own"):
             await session.put(container)
-    running = asyncio.create_task(clients.run(CLIENTS, PACE_S))
-    began_s = time.monotonic()
-    while time.monotonic() - began_s < duration_s:
-        await trouble.one()
-        assert not running.done(), running
-    clients.stop()
-    await running
-    await trouble.heal()
-    await judge(c, clients, urls)
-
-
-async def judge(c: ObjectCluster, clients: Clients, urls: list[str]) -> None:
+    await live(clients, trouble, duration_s, count=CLIENTS, pace_s=PACE_S)
     async with aiohttp.ClientSession(headers=clients.headers) as session:
-        after = {name: await clients.read(session, name, urls[0], x_newest="true") for name in OBJECTS}
-        for name in OBJECTS:
-            operations = [op for op in clients.history if op.name == name]
-            assert after[name] in survivors(operations), (name, after[name], operations[-20:])
-            assert not never_written(operations)
-            writes = [op for op in operations if not op.is_read]
-            strong = [op for op in clients.strong if op.name == name]
-            assert linearizable([*writes, *strong]), (name, writes, strong)
-        assert not clients.forgotten
-        sizes = {name: int(value.split("-")[-1]) for name, value in after.items() if value != ABSENT}
+        after = await judge(clients, session, OBJECTS, urls[0])
         for url in urls:
-            assert await clients.names(session, url) == sizes
+            assert await clients.names(session, url) == sizes_of(after)
         for host in c.hosts:  # whichever host is away, the others say the same, through either proxy
             host.machine.cut()
             try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from apus.kernel import loop as loops
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
@@ -97,3 +98,14 @@ async def running(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def live(stories: Iterable[Coroutine[Any, Any, None]], for_s: float) -> None:
+    """All at once for so long: clients, and what befalls the store.  What one of them raises ends it."""
+    tasks = [asyncio.create_task(story) for story in stories]
+    done, _ = await asyncio.wait(tasks, timeout=for_s, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

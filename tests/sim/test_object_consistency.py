@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final
 
@@ -20,7 +20,7 @@ from apus.services.object.logic.ring import DriveSpec
 from apus.sim.loop import run
 from tests.history.checker import ABSENT, Operation, linearizable
 from tests.object_store import all_of, chunks, drive_paths, intent
-from tests.sim.running_store import ROOT, RunningStore, running
+from tests.sim.running_store import ROOT, RunningStore, live, running
 from tests.sim.slow_disk import SlowDisk
 
 SEEDS: Final = int(os.environ.get("CONSISTENCY_SEEDS", "12"))
@@ -207,6 +207,12 @@ class Trouble:
         self._one.cluster.unclaimed.update(dict.fromkeys(self._one.cluster.unclaimed, 0.0))
 
 
+def judge(history: Sequence[Operation]) -> None:
+    for name in NAMES:
+        operations = [op for op in history if op.name == name]
+        assert linearizable(operations), sorted(operations, key=lambda op: op.began_s)
+
+
 async def story(seed: int, code: str = "", size: int = 0) -> tuple[int, int]:
     """(strong reads that were answered, and refused)"""
     dice = Random(f"consistency/{seed}")
@@ -214,17 +220,8 @@ async def story(seed: int, code: str = "", size: int = 0) -> tuple[int, int]:
     async with running(4, SlowDisk(dice), code=code) as one:
         clients = [Client(one, number, Random(f"{seed}/{number}"), history, size) for number in range(CLIENTS)]
         await one.until(one.is_whole, 60)
-        trouble = asyncio.create_task(Trouble(one, dice).run())
-        living = [asyncio.create_task(client.live()) for client in clients]
-        done, _ = await asyncio.wait([trouble, *living], timeout=STORY_S, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        for task in (trouble, *living):
-            task.cancel()
-        await asyncio.gather(trouble, *living, return_exceptions=True)
-    for name in NAMES:
-        operations = [op for op in history if op.name == name]
-        assert linearizable(operations), sorted(operations, key=lambda op: op.began_s)
+        await live([Trouble(one, dice).run(), *(client.live() for client in clients)], STORY_S)
+    judge(history)
     return sum(client.answered for client in clients), sum(client.refused for client in clients)
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final, cast
 import pytest
 
 from apus.sim.loop import run
-from tests.history.checker import Operation, linearizable
+from tests.history.checker import Operation
 from tests.sim.object_net import Net, proxies
-from tests.sim.running_store import RunningStore
-from tests.sim.test_object_consistency import NAMES, Client
+from tests.sim.running_store import RunningStore, live
+from tests.sim.test_object_consistency import NAMES, Client, judge
 
 SEEDS: Final = int(os.environ.get("HOSTS_SEEDS", "12"))
 CLIENTS: Final = 3
@@ -60,14 +60,7 @@ async def story(seed: int) -> tuple[int, int]:
             await one.until(one.is_whole, 60)
         either = cast(RunningStore, Either(made, dice))
         clients = [Client(either, number, Random(f"{seed}/{number}"), history) for number in range(CLIENTS)]
-        trouble = asyncio.create_task(cuts(net, dice))
-        living = [asyncio.create_task(client.live()) for client in clients]
-        done, _ = await asyncio.wait([trouble, *living], timeout=STORY_S, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        for task in (trouble, *living):
-            task.cancel()
-        await asyncio.gather(trouble, *living, return_exceptions=True)
+        await live([cuts(net, dice), *(client.live() for client in clients)], STORY_S)
         net.cut.clear()
         for one in made:
             await one.cluster.settle()  # what a client began that is over may still be on its way
@@ -75,9 +68,7 @@ async def story(seed: int) -> tuple[int, int]:
             await one.until(one.is_whole, 120)
         for name in NAMES:
             assert await made[0].read(name) == await made[1].read(name)
-    for name in NAMES:
-        operations = [op for op in history if op.name == name]
-        assert linearizable(operations), sorted(operations, key=lambda op: op.began_s)
+    judge(history)
     return sum(client.answered for client in clients), sum(client.refused for client in clients)
 
 

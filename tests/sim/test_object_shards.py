@@ -19,12 +19,12 @@ from apus.services.object.loops.sharder import SETTLE_S, Sharder
 from apus.services.object.model import Change, ListingAsk, Row
 from apus.services.object.service import Options
 from apus.sim.loop import run
-from tests.history.checker import Operation, linearizable
+from tests.history.checker import Operation
 from tests.object_store import awaited, chunks, drive_paths, intent, make_world
 from tests.sim.object_disk import FaultyDisk, PowerCut, sqlite_on
-from tests.sim.running_store import ROOT, RunningStore, running
+from tests.sim.running_store import ROOT, RunningStore, live, running
 from tests.sim.slow_disk import SlowDisk
-from tests.sim.test_object_consistency import NAMES, Client, Trouble
+from tests.sim.test_object_consistency import Client, Trouble, judge
 from tests.sim.test_object_faults import ManualClock
 
 SEEDS: Final = int(os.environ.get("SHARD_SEEDS", "2"))
@@ -274,14 +274,7 @@ async def story(seed: int) -> int:
         await one.store.service.make_container(*CONTAINER, {})
         keepers = [Keeper(one, number, Random(f"{seed}/{number}")) for number in range(3)]
         client = Client(one, 0, Random(f"{seed}/client"), history)
-        trouble = asyncio.create_task(Trouble(one, dice).run())
-        living = [asyncio.create_task(who.live()) for who in (*keepers, client)]
-        done, _ = await asyncio.wait([trouble, *living], timeout=STORY_S, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        for task in (trouble, *living):
-            task.cancel()
-        await asyncio.gather(trouble, *living, return_exceptions=True)
+        await live([Trouble(one, dice).run(), *(who.live() for who in (*keepers, client))], STORY_S)
         disk = one.disk
         disk.away.clear()
         disk.read_only.clear()
@@ -297,8 +290,7 @@ async def story(seed: int) -> int:
             assert keeper.listed - keeper.doubtful <= own <= keeper.listed | keeper.doubtful
         assert (await counted(one.store))[0] == len(await names_in(one.store))
         cuts = one.store.service.directory.shards.cuts
-    for name in NAMES:
-        assert linearizable([op for op in history if op.name == name])
+    judge(history)
     return cuts
 
 
