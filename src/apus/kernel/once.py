@@ -18,6 +18,7 @@ import dataclasses
 import io
 import pickle
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -181,9 +182,10 @@ _LOST: Final = b"!"
 
 def _pack(value: Any) -> bytes:
     try:
-        packed = pickle.dumps(value, protocol=5)
-        _unpack(packed)
-        return packed
+        packed = io.BytesIO()
+        _Values(packed, protocol=5).dump(value)
+        _unpack(packed.getvalue())
+        return packed.getvalue()
     except (pickle.PicklingError, pickle.UnpicklingError, TypeError, AttributeError):
         return _LOST
 
@@ -195,6 +197,12 @@ def _unpack(packed: bytes) -> Any:
             "The request with this Idempotency-Key was carried out, but its answer was lost: look for what it made.",
         )
     return _OurValues(io.BytesIO(packed)).load()
+
+
+class _Values(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        """An enumeration's member by its value: Python before 3.11.4 asks for `getattr`, which nobody may load."""
+        return (type(value), (value.value,)) if isinstance(value, Enum) else NotImplemented
 
 
 class _OurValues(pickle.Unpickler):
