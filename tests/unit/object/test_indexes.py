@@ -1,7 +1,9 @@
-"""The files of listings on a real disk: whatever byte of one is turned over, it is put aside or it serves."""
+"""The files of listings on a real disk: whatever byte of one is turned over, it is put aside or it serves what it was
+given."""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from random import Random
@@ -25,10 +27,10 @@ async def test_a_damaged_file_is_put_aside(tmp_path: Path, schema: bool) -> None
     world, dice = make_world(), Random(7)
     identity = DriveIdentity("d1", "c1")
     await format_drive(world, tmp_path, identity)
-    damaged = 0
-    for _ in range(40):
+    damaged, change = 0, Change("a", "c", ROWS, make_stamp(1, "n1"), fields={"acl": ("me", make_stamp(1, "n1"))})
+    for _ in range(80):
         indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
-        await indexes.apply("containers", PLACE, Change("a", "c", ROWS, make_stamp(1, "n1")))
+        made = await indexes.apply("containers", PLACE, change)
         await indexes.close()
         (path,) = tmp_path.glob("containers/*/*.db")
         data = bytearray(path.read_bytes())
@@ -37,19 +39,65 @@ async def test_a_damaged_file_is_put_aside(tmp_path: Path, schema: bool) -> None
         path.write_bytes(data)
         indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
         try:
-            await indexes.head("containers", PLACE)
-            await indexes.listing("containers", PLACE, ListingAsk())
+            head = await indexes.head("containers", PLACE)
+            listed = await indexes.listing("containers", PLACE, ListingAsk())
             await indexes.digest("containers", PLACE)
             await indexes.audit("containers", PLACE)
+            assert head == made
+            assert sorted(listed, key=lambda row: row.name) == sorted(ROWS, key=lambda row: row.name)
         except CorruptCopy:
             damaged += 1
             assert await indexes.head("containers", PLACE) is None
-        head = await indexes.apply("containers", PLACE, Change("a", "c", ROWS, make_stamp(1, "n1")))
-        assert head.rows == len(ROWS)
+        assert await indexes.apply("containers", PLACE, change) == made
         await indexes.audit("containers", PLACE)
         await indexes.drop("containers", PLACE)
         await indexes.close()
     assert damaged > 3
+
+
+@awaited
+@pytest.mark.parametrize(
+    ("what", "instead"), [(b"etag-of-one", b"etag-of-two"), (b"my-account", b"no-account"), (b'"readers"', b'"writers"')]
+)
+async def test_what_has_rotted_into_something_plausible_is_put_aside(
+    tmp_path: Path, what: bytes, instead: bytes
+) -> None:
+    """No version tells the two apart, so a copy that is right could be healed from one that is not."""
+    world, identity = make_world(), DriveIdentity("d1", "c1")
+    await format_drive(world, tmp_path, identity)
+    indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
+    row = Row("name", make_stamp(2, "n1"), "", False, 5, 1, "etag-of-one", "t")
+    change = Change("my-account", "c", (row,), make_stamp(1, "n1"), fields={"acl": ("readers", make_stamp(1, "n1"))})
+    await indexes.apply("containers", PLACE, change)
+    await indexes.close()
+    (path,) = tmp_path.glob("containers/*/*.db")
+    assert path.read_bytes().count(what) == 1
+    path.write_bytes(path.read_bytes().replace(what, instead))
+    indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
+    with pytest.raises(CorruptCopy):
+        await indexes.audit("containers", PLACE)
+    assert await indexes.head("containers", PLACE) is None
+    await indexes.close()
+
+
+@awaited
+async def test_a_file_from_before_there_were_checksums_serves_and_gets_them(tmp_path: Path) -> None:
+    world, identity = make_world(), DriveIdentity("d1", "c1")
+    await format_drive(world, tmp_path, identity)
+    indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
+    made = await indexes.apply("containers", PLACE, Change("account", "c", ROWS, make_stamp(1, "n1")))
+    await indexes.close()
+    (path,) = tmp_path.glob("containers/*/*.db")
+    with contextlib.closing(sqlite3.connect(path)) as before:
+        before.executescript("ALTER TABLE head DROP COLUMN crc; ALTER TABLE entry DROP COLUMN crc; VACUUM;")
+    indexes = SqliteIndexes(world, tmp_path, Fence(world, tmp_path, identity), part_power=8)
+    assert await indexes.head("containers", PLACE) == made
+    await indexes.apply("containers", PLACE, Change("account", "c", (Row("new", make_stamp(99, "n1")),)))
+    await indexes.audit("containers", PLACE)
+    await indexes.close()
+    with contextlib.closing(sqlite3.connect(path)) as after:
+        assert after.execute("SELECT count(crc) FROM entry").fetchone() == (1,)
+        assert after.execute("SELECT count(crc) FROM head").fetchone() == (1,)
 
 
 @awaited

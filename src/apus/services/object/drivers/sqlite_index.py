@@ -2,6 +2,9 @@
 
 Everything merges: the newest version of a row or a field wins, whatever the order of arrival, so copies of an index
 become equal by exchanging rows.  Totals and digest are kept row by row, in the transaction that changes them.
+
+Each row has a checksum of its own, and so has the head: SQLite has none, and of two values of one version it is not
+known which one has rotted.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from isal import isal_zlib as zlib  # the same CRC-32 in a fifth of the time
 
 from apus.services.object.logic.listing import Window, page
 from apus.services.object.logic.merge import digest_of, fingerprint, merge_fields
@@ -25,13 +29,15 @@ CREATE TABLE IF NOT EXISTS head (
     id INTEGER PRIMARY KEY CHECK (id = 1), account TEXT NOT NULL, container TEXT NOT NULL,
     made TEXT NOT NULL DEFAULT '', gone TEXT NOT NULL DEFAULT '', fields BLOB NOT NULL,
     rows INTEGER NOT NULL DEFAULT 0, size_bytes INTEGER NOT NULL DEFAULT 0, objects INTEGER NOT NULL DEFAULT 0,
-    digest TEXT NOT NULL DEFAULT '0');
+    digest TEXT NOT NULL DEFAULT '0', crc INTEGER);
 CREATE TABLE IF NOT EXISTS entry (
     name TEXT PRIMARY KEY, stamp TEXT NOT NULL, told TEXT NOT NULL, gone INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL, count INTEGER NOT NULL, etag TEXT NOT NULL, content_type TEXT NOT NULL
+    size_bytes INTEGER NOT NULL, count INTEGER NOT NULL, etag TEXT NOT NULL, content_type TEXT NOT NULL, crc INTEGER
 ) WITHOUT ROWID;
 """
-_COLUMNS: Final = "name, stamp, told, gone, size_bytes, count, etag, content_type"
+_HEAD: Final = "account, container, made, gone, fields, rows, size_bytes, objects, digest, crc"
+_COLUMNS: Final = "name, stamp, told, gone, size_bytes, count, etag, content_type, crc"
+_packed: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = msgspec.json.Decoder(dict[str, tuple[str, str]])
 LOOKUPS_AT_ONCE: Final = 500
 """Below SQLite's bound on variables of one statement."""
@@ -52,25 +58,27 @@ class IndexFile:
     def __init__(self, path: Path, connect: Connect = connect_file) -> None:
         self._db = connect(path)
         self._db.executescript(_SCHEMA)
+        for table in (
+            "head",
+            "entry",
+        ):  # files from before there were checksums: their rows get theirs when they change
+            if "crc" not in [column[1] for column in self._db.execute(f"PRAGMA table_info({table})")]:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
 
     def close(self) -> None:
         self._db.close()
 
     def head(self) -> IndexHead | None:
-        row = self._db.execute(
-            "SELECT account, container, made, gone, fields, rows, size_bytes, objects FROM head"
-        ).fetchone()
-        if row is None:
-            return None
-        return IndexHead(row[0], row[1], row[2], row[3], _FIELDS.decode(row[4]), *row[5:])
+        kept = self._kept()
+        return None if kept is None else kept[0]
 
     def digest(self) -> int:
-        found = self._db.execute("SELECT digest FROM head").fetchone()
-        head = self.head()
-        if found is None or head is None:
+        kept = self._kept()
+        if kept is None:
             return 0
+        head, digest = kept
         said = fingerprint(f"{head.account}/{head.container}", (head.made, head.gone))
-        return int(found[0]) ^ said ^ digest_of((name, pair) for name, pair in head.fields.items())
+        return digest ^ said ^ digest_of((name, pair) for name, pair in head.fields.items())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -89,7 +97,7 @@ class IndexFile:
         """Merge all of these in one transaction."""
         assert changes
         with self._transaction():
-            head = self.head() or IndexHead(changes[0].account, changes[0].container)
+            head, digest = self._kept() or (IndexHead(changes[0].account, changes[0].container), 0)
             made, gone, fields = head.made, head.gone, head.fields
             for change in changes:
                 made, gone = max(made, change.made), max(gone, change.gone)
@@ -101,7 +109,8 @@ class IndexFile:
                     if known is None or row.version > known.version:
                         newest[row.name] = row
             head = msgspec.structs.replace(head, made=made, gone=gone, fields=fields)
-            head = self._merge_rows(head, newest)
+            head, changed = self._merge_rows(head, newest)
+            self._keep(head, digest ^ changed)
         return head
 
     def listing(self, ask: ListingAsk) -> list[Row | Subdir]:
@@ -125,14 +134,19 @@ class IndexFile:
         named = {name: (stamp, told) for name, stamp, told in versions}
         with self._transaction():
             found = [row for row in self._lookup(list(named)) if row.version == named[row.name]]
+            kept = self._kept()
+            if kept is None or not found:
+                return
             self._db.executemany("DELETE FROM entry WHERE name = ?", [(row.name,) for row in found])
+            head, digest = kept
             live = [row for row in found if not row.gone]
-            self._db.execute(
-                "UPDATE head SET rows = rows - ?, size_bytes = size_bytes - ?, objects = objects - ?",
-                (len(live), sum(row.size_bytes for row in live), sum(row.count for row in live)),
+            head = msgspec.structs.replace(
+                head,
+                rows=head.rows - len(live),
+                size_bytes=head.size_bytes - sum(row.size_bytes for row in live),
+                objects=head.objects - sum(row.count for row in live),
             )
-            if found:
-                self._set_digest(digest_of((row.name, row.version) for row in found))
+            self._keep(head, digest ^ digest_of((row.name, row.version) for row in found))
 
     def reclaim(self, before: str) -> bool:
         """Forget tombstones older than the stamp; true when nothing worth keeping is left."""
@@ -141,10 +155,10 @@ class IndexFile:
                 "SELECT name, stamp, told FROM entry WHERE gone = 1 AND stamp < ? AND told < ? LIMIT 10000",
                 (before, before),
             ).fetchall()
-            digest = digest_of((name, (stamp, told)) for name, stamp, told in old)
             self._db.executemany("DELETE FROM entry WHERE name = ?", [(name,) for name, _, _ in old])
-            if old:
-                self._set_digest(digest)
+            kept = self._kept()
+            if old and kept is not None:
+                self._keep(kept[0], kept[1] ^ digest_of((name, (stamp, told)) for name, stamp, told in old))
         head = self.head()
         left = self._db.execute("SELECT 1 FROM entry LIMIT 1").fetchone()
         return left is None and head is not None and not head.exists and max(head.made, head.gone) < before
@@ -154,19 +168,38 @@ class IndexFile:
         found = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found[0] != "ok":
             raise CorruptCopy(f"the index is damaged: {found[0]}")
-        kept = self._db.execute("SELECT digest, rows, size_bytes FROM head").fetchone()
+        kept = self._kept()
         if kept is None:
             return
-        digest = rows = size = 0
+        head, said = kept
+        digest = rows = size = objects = 0
         for values in self._db.execute(f"SELECT {_COLUMNS} FROM entry"):  # noqa: S608  (names of our own columns)
             row = _row(values)
             digest ^= fingerprint(row.name, row.version)
             if not row.gone:
-                rows, size = rows + 1, size + row.size_bytes
-        if (str(digest), rows, size) != tuple(kept):
+                rows, size, objects = rows + 1, size + row.size_bytes, objects + row.count
+        if (digest, rows, size, objects) != (said, head.rows, head.size_bytes, head.objects):
             raise CorruptCopy("the index contradicts its totals")
 
-    def _merge_rows(self, head: IndexHead, newest: dict[str, Row]) -> IndexHead:
+    def _kept(self) -> tuple[IndexHead, int] | None:
+        """The head, and the digest of the rows."""
+        found = self._db.execute(f"SELECT {_HEAD} FROM head").fetchone()  # noqa: S608  (names of our own columns)
+        if found is None:
+            return None
+        account, container, made, gone, fields, rows, size_bytes, objects, digest = _checked(found)
+        head = IndexHead(account, container, made, gone, _FIELDS.decode(fields), rows, size_bytes, objects)
+        return head, int(digest)
+
+    def _keep(self, head: IndexHead, digest: int) -> None:
+        """SQLite's integers are signed and 64 bits wide: the digest is kept as text."""
+        fields = msgspec.json.encode(head.fields)
+        counted = head.rows, head.size_bytes, head.objects
+        values = head.account, head.container, head.made, head.gone, fields, *counted, str(digest)
+        marks = ", ".join("?" * (len(values) + 1))
+        self._db.execute(f"INSERT OR REPLACE INTO head (id, {_HEAD}) VALUES (1, {marks})", _sealed(values))  # noqa: S608  (names of our own columns)
+
+    def _merge_rows(self, head: IndexHead, newest: dict[str, Row]) -> tuple[IndexHead, int]:
+        """The head with these rows, and what changes in the digest."""
         known = {row.name: row for row in self._lookup(list(newest))}
         fresh: list[Row] = []
         digest, rows, size, objects = 0, head.rows, head.size_bytes, head.objects
@@ -183,25 +216,15 @@ class IndexFile:
             if not row.gone:
                 rows, size, objects = rows + 1, size + row.size_bytes, objects + row.count
         self._db.executemany(
-            f"INSERT OR REPLACE INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (names of our own columns)
-            [(r.name, r.stamp, r.told, int(r.gone), r.size_bytes, r.count, r.etag, r.content_type) for r in fresh],
+            f"INSERT OR REPLACE INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (names of our own columns)
+            [
+                _sealed((r.name, r.stamp, r.told, int(r.gone), r.size_bytes, r.count, r.etag, r.content_type))
+                for r in fresh
+            ],
         )
-        head = msgspec.structs.replace(head, rows=rows, size_bytes=size, objects=objects)
         if min(rows, size, objects) < 0:
             raise CorruptCopy("the index contradicts its totals")
-        self._db.execute(
-            "INSERT INTO head (id, account, container, made, gone, fields, rows, size_bytes, objects, digest)"
-            " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, '0') ON CONFLICT (id) DO UPDATE SET made = excluded.made,"
-            " gone = excluded.gone, fields = excluded.fields, rows = excluded.rows,"
-            " size_bytes = excluded.size_bytes, objects = excluded.objects",
-            (
-                head.account, head.container, head.made, head.gone,
-                msgspec.json.encode(head.fields), rows, size, objects,
-            ),
-        )  # fmt: skip
-        if digest:
-            self._set_digest(digest)
-        return head
+        return msgspec.structs.replace(head, rows=rows, size_bytes=size, objects=objects), digest
 
     def _lookup(self, names: list[str]) -> Iterable[Row]:
         for at in range(0, len(names), LOOKUPS_AT_ONCE):
@@ -209,11 +232,6 @@ class IndexFile:
             marks = ", ".join("?" * len(some))
             for values in self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE name IN ({marks})", some):  # noqa: S608  (names of our own columns)
                 yield _row(values)
-
-    def _set_digest(self, change: int) -> None:
-        """SQLite's integers are signed and 64 bits wide; the digest is kept as text."""
-        (now,) = self._db.execute("SELECT digest FROM head").fetchone()
-        self._db.execute("UPDATE head SET digest = ?", (str(int(now) ^ change),))
 
     def _scan(self, window: Window, limit: int) -> list[Row]:
         above = ">=" if window.inclusive else ">"
@@ -226,6 +244,19 @@ class IndexFile:
         return [_row(found) for found in self._db.execute(statement, [*values, limit])]
 
 
-def _row(values: Sequence[str | int]) -> Row:
-    name, stamp, told, gone, size, count, etag, content_type = values
-    return Row(str(name), str(stamp), str(told), bool(gone), int(size), int(count), str(etag), str(content_type))
+def _row(values: Sequence[Any]) -> Row:
+    name, stamp, told, gone, size, count, etag, content_type = _checked(values)
+    return Row(name, stamp, told, bool(gone), size, count, etag, content_type)
+
+
+def _sealed(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """With their checksum."""
+    return (*values, zlib.crc32(_packed(values)))
+
+
+def _checked(values: Sequence[Any]) -> Sequence[Any]:
+    """Without it.  Raise CorruptCopy."""
+    said, crc = values[:-1], values[-1]
+    if crc is not None and crc != zlib.crc32(_packed(said)):
+        raise CorruptCopy(f"what is said of {values[0]!r} does not match its checksum")
+    return said
