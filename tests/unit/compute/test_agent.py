@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Mapping, Sequence
 
 from apus.services.compute.agent.agent import Agent
@@ -79,5 +80,35 @@ def test_a_wish_older_than_what_was_accepted_is_refused() -> None:
         running.cancel()
         assert guests.states["one"].power is Power.PAUSED
         assert (await journal.load())["one"].wish.seq == 7
+
+    run_virtual(story())
+
+
+class HalfWrittenJournal(MemoryJournal):
+    """Each file is written, and what follows is refused, until it is mended."""
+
+    mended = False
+
+    async def keep(self, entry: Entry) -> None:
+        await super().keep(entry)
+        if not self.mended:
+            raise OSError(errno.EIO, "written, and not synced")
+
+
+def test_a_wish_that_was_written_and_not_accepted_leaves_no_file() -> None:
+    """The control plane knows already that the guest is over, and does not name it again."""
+
+    async def story() -> None:
+        world = await memory_world()
+        journal, control = HalfWrittenJournal(), Control(wish("over", 2, Power.GONE))
+        guests = SimGuests(world.clock, SimPlugs())
+        agent = Agent(world, lambda: host_report("h1"), work=control, placement=control, guests=guests, journal=journal)
+        running = asyncio.create_task(agent.run())
+        await asyncio.sleep(1)
+        assert list(await journal.ids()) == ["over"]
+        control.wishes, journal.mended = (), True
+        await asyncio.sleep(30)
+        running.cancel()
+        assert not await journal.ids()
 
     run_virtual(story())

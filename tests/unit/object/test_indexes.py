@@ -57,7 +57,8 @@ async def test_a_damaged_file_is_put_aside(tmp_path: Path, schema: bool) -> None
 
 @awaited
 @pytest.mark.parametrize(
-    ("what", "instead"), [(b"etag-of-one", b"etag-of-two"), (b"my-account", b"no-account"), (b'"readers"', b'"writers"')]
+    ("what", "instead"),
+    [(b"etag-of-one", b"etag-of-two"), (b"my-account", b"no-account"), (b'"readers"', b'"writers"')],
 )
 async def test_what_has_rotted_into_something_plausible_is_put_aside(
     tmp_path: Path, what: bytes, instead: bytes

@@ -124,6 +124,7 @@ class Agent:
                 wanted = await self._pull_pages(0 if everything else self._since)
                 if everything:
                     self._compare(wanted)
+                    await self._tidy_journal()
                 everything = False
             except (Unavailable, OSError) as error:  # OSError: of the journal, without which nothing is accepted
                 everything, pause_s = True, AWAY_S
@@ -176,6 +177,12 @@ class Agent:
             if wish.power is Power.GONE or now_s - since_s >= GRACE_S:
                 self._wishes[id] = msgspec.structs.replace(wish, power=Power.GONE, hard=True)
                 self._look_at(id)
+
+    async def _tidy_journal(self) -> None:
+        """A wish that could not be kept was not accepted, but its file may be there all the same."""
+        for id in await self._journal.ids():
+            if id not in self._wishes:
+                await self._journal.forget(id)
 
     def _stranger(self, id: str) -> Wish:
         """A guest of which neither the control plane nor our journal knows."""
