@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,23 @@ def test_conditions(swift: SwiftServer, base: str) -> None:
     assert swift.ask("GET", path, If_Modified_Since=modified)[0] == 304
     assert swift.ask("GET", path, If_Unmodified_Since="Thu, 01 Jan 1998 00:00:00 GMT")[0] == 412
     assert swift.ask("GET", path, If_Modified_Since="nonsense")[0] == 200
+
+
+def test_of_many_who_put_if_absent_one_does(swift: SwiftServer, base: str) -> None:
+    with ThreadPoolExecutor(6) as clients:
+        answers = clients.map(
+            lambda number: swift.ask("PUT", f"{base}/o", b"%d" % number * 100_000, If_None_Match="*"), range(6)
+        )
+        statuses = [status for status, _, _ in answers]
+    assert sorted(statuses) == [201, 412, 412, 412, 412, 412]
+    assert swift.ask("GET", f"{base}/o")[2] == b"%d" % statuses.index(201) * 100_000
+
+
+def test_a_delete_under_a_condition(swift: SwiftServer, base: str) -> None:
+    assert swift.ask("PUT", f"{base}/o", b"x")[0] == 201
+    status, _, body = swift.ask("DELETE", f"{base}/o", If_Match="other")
+    assert (status, b"<h1>Precondition Failed</h1>" in body) == (412, True)
+    assert swift.ask("DELETE", f"{base}/o", If_Match=hashlib.md5(b"x").hexdigest())[0] == 204
 
 
 def test_listings(swift: SwiftServer, base: str) -> None:

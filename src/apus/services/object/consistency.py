@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
@@ -61,6 +62,16 @@ class Reading:
 
 
 READING: Final[ContextVar[Reading | None]] = ContextVar("reading", default=None)
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """What is read in this block is linearizable, or refused, whatever the request asks for."""
+    before = READING.set(Reading(Level.STRONG))
+    try:
+        yield
+    finally:
+        READING.reset(before)
 
 
 def asked(headers: Mapping[str, str], *, of_object: bool) -> Reading:

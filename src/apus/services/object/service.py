@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections import ChainMap
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, cast
 from weakref import WeakValueDictionary
 
@@ -15,6 +16,7 @@ from apus.kernel.buffers import Chunk
 from apus.kernel.caller import Caller
 from apus.kernel.errors import CloudError, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
+from apus.services.object.consistency import strictly
 from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
 from apus.services.object.engine import Found, Intent
@@ -55,6 +57,7 @@ from apus.services.object.sealing import Sealing
 from apus.services.object.segmented import Segmented
 from apus.services.object.shards import SHARD_ROWS
 from apus.services.object.shelf import Shelf
+from apus.services.object.turns import Turns
 from apus.services.object.uploads import Uploads
 from apus.services.object.version_listing import list_versions
 from apus.services.object.versions import Deleted, Versions, versions_container
@@ -106,6 +109,7 @@ class Objects:
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.sealing = Sealing(options.keyring, always=options.encrypt)
+        self._turns = Turns(cluster)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory)
         self.policies = tuple(policies)
         self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
@@ -166,6 +170,17 @@ class Objects:
         if version is None and not newest:  # the link may have been an old copy
             return await self.find(account, container, name, newest=True)
         return version
+
+    @asynccontextmanager
+    async def alone(self, account: str, container: str, name: str) -> AsyncIterator[Found | None]:
+        """What is there now, for who writes only if it is what he expects: nobody else who asks so comes between.
+
+        Raise Unavailable when that cannot be said; Conflict in the end, if it was not kept.
+        """
+        async with self._turns.of(await self.engine.place(account, container, name)):
+            with strictly():
+                found = await self.find(account, container, name, newest=True)
+            yield found
 
     def expired(self, head: Head) -> bool:
         return self.shelf.expired(head)

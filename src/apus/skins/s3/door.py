@@ -16,12 +16,12 @@ from apus.kernel.errors import CloudError
 from apus.kernel.log import get_logger
 from apus.services.object import consistency
 from apus.services.object.consistency import READING
+from apus.services.object.key_locks import KeyLocks
 from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.service import Objects
 from apus.skins.s3 import cors, rights, website
 from apus.skins.s3.auth import Authority
 from apus.skins.s3.errors import S3Error, error_body, s3_error
-from apus.skins.s3.locks import KeyLocks
 from apus.skins.s3.names import BucketNames
 from apus.skins.s3.operations import Operation, find_operation
 from apus.skins.s3.request import BUCKET_BYTES_MAX, S3Request, joined_headers

@@ -109,6 +109,7 @@ class S3Error(Exception):
 
 _OF_CODES: Final = {
     "object.absent": "NoSuchKey",
+    "object.turn": "ConditionalRequestConflict",
     "object.container_not_empty": "BucketNotEmpty",
     "object.etag": "BadDigest",
     "object.full": "StorageFull",

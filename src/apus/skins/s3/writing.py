@@ -1,7 +1,7 @@
 """PutObject, CopyObject, DeleteObject and DeleteObjects.
 
 A condition of a write is looked at twice: before the body, so that a refusal comes early, and when the body is whole,
-under a lock of that key, so that of two writers that both ask for the key to be absent only one finds it so.
+in its turn, so that of two writers that both ask for the key to be absent only one finds it so (`turns.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import CloudError, NotFound
@@ -93,7 +93,7 @@ async def store(
 
 
 class Condition:
-    """`If-Match` and `If-None-Match` of a write.  Without them nothing is looked up and nothing locked."""
+    """`If-Match` and `If-None-Match` of a write.  Without them nothing is looked up, and nobody waits."""
 
     def __init__(self, request: S3Request) -> None:
         self._request = request
@@ -107,30 +107,30 @@ class Condition:
     async def __aenter__(self) -> Condition:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._held.aclose()
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._held.__aexit__(*raised)
 
     async def look(self) -> None:
         """Raise S3Error when it does not hold."""
-        if not self._headers:
-            return
+        if self._headers:
+            request = self._request
+            self._check(await request.door.objects.find(request.account, request.bucket, request.key, newest=True))
+
+    async def settle(self) -> None:
+        """Look once more, and let nobody who asks the same come between until this ends."""
+        if self._headers:
+            request = self._request
+            alone = request.door.objects.alone(request.account, request.bucket, request.key)
+            self._check(await self._held.enter_async_context(alone))
+
+    def _check(self, found: Found | None) -> None:
         request = self._request
-        found = await request.door.objects.find(request.account, request.bucket, request.key, newest=True)
         if found is None and "if-match" in self._headers:
             raise S3Error("NoSuchKey", fields={"Key": request.key})
         etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
         if check(self._headers, etag, changed_s, reading=False) is not None:
             named = "If-Match" if "if-match" in self._headers else "If-None-Match"
             raise S3Error("PreconditionFailed", fields={"Condition": named})
-
-    async def settle(self) -> None:
-        """Look once more, and let nobody who asks the same come between until this ends."""
-        if self._headers:
-            request = self._request
-            await self._held.enter_async_context(
-                request.door.key_locks.held(request.account, request.bucket, request.key)
-            )
-            await self.look()
 
 
 def written_headers(request: S3Request, head: Head) -> dict[str, str]:

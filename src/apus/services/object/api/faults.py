@@ -23,6 +23,7 @@ CODES: Final = {
     "object.quota": 413,
     "object.slow_down": 498,
     "object.no_archive": 412,
+    "object.condition": 412,
     "wire.nul": 412,
 }
 
@@ -70,8 +71,12 @@ TOLD: Final = {
 """Errors whose own words are shown in place of a page's: a client cannot guess them."""
 
 
+_PAGED: Final = {"object.condition"}
+"""And the other way round: a page's words, where others of that status have their own."""
+
+
 def render(status: int, error: CloudError) -> bytes:
-    if status in (400, 412, 413, 503, 507) or error.code in TOLD:
+    if (status in (400, 412, 413, 503, 507) or error.code in TOLD) and error.code not in _PAGED:
         return f"{error.shown}\n".encode()
     title, text = _REASONS.get(status, ("Error", error.shown))
     return f"<html><h1>{title}</h1><p>{text}</p></html>".encode()

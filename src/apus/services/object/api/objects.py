@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from apus.kernel.errors import Invalid, NotFound, TooLarge
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+from apus.kernel.buffers import Chunk
+from apus.kernel.errors import Conflict, Invalid, NotFound, TooLarge
 from apus.services.object.api import bulk, copying, large, links, signed, sync, views
 from apus.services.object.api.ask import DELETE, DELETE_VERSION, Ask
 from apus.services.object.api.bodies import (
@@ -15,7 +19,7 @@ from apus.services.object.api.bodies import (
     text_of,
 )
 from apus.services.object.api.faults import page
-from apus.services.object.engine import OBJECT_BYTES_MAX, Intent
+from apus.services.object.engine import OBJECT_BYTES_MAX, Found, Intent
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.symlink import target_of
@@ -41,16 +45,16 @@ async def put_object(ask: Ask) -> Reply:
     if size is not None and size > OBJECT_BYTES_MAX:
         raise TooLarge("object.too_large", "Your request is too large.")
     _check_etag(ask.headers.get("etag"))
-    refused = await _precondition(ask)
-    if refused is not None:
-        return refused
+    await _look(ask)
     etag = _etag(ask.headers.get("etag"))
     intent = Intent(*ask.place, _content_type(ask), _said(ask), size, etag, synced)
     if ask.query("multipart-manifest") == "put":
         return await large.put_manifest(ask, intent)
     if links.asked(ask.headers):
         intent = await links.intent_of(ask, intent)
-    head = await ask.service.put(intent, ask.request.stream())
+    async with AsyncExitStack() as turn:
+        stream = _settled(ask, turn) if _is_conditional(ask) else ask.request.stream()
+        head = await ask.service.put(intent, stream)
     return page(201, _kept(head, versioned=bool(state_of(container.metadata))))
 
 
@@ -84,10 +88,9 @@ async def delete_object(ask: Ask) -> Reply:
         return await large.delete_all(ask)
     if version_id is not None:
         return await _delete_version(ask, version_id)
-    refused = await _precondition(ask)
-    if refused is not None:
-        return refused
-    deleted = await ask.service.delete(*ask.place)
+    async with AsyncExitStack() as turn:
+        await _settle(ask, turn)
+        deleted = await ask.service.delete(*ask.place)
     if not deleted.existed:  # as Swift: what has expired is gone already, but now its row is too
         raise NotFound("object.absent", "The resource could not be found.")
     versioned = bool(state_of(container.metadata))
@@ -131,17 +134,35 @@ def _said(ask: Ask) -> dict[str, str]:
     return {**headers, DYNAMIC: dynamic} if dynamic else headers
 
 
-async def _precondition(ask: Ask) -> Reply | None:
-    """`If-*` of a write.  The object is looked up only if there is one."""
-    headers = ask.headers
-    if not headers.keys() & {"if-match", "if-none-match", "if-unmodified-since"}:
-        return None
-    if ask.method == "PUT" and headers.get("if-none-match", "*").strip() != "*":
+def _is_conditional(ask: Ask) -> bool:
+    return bool(ask.headers.keys() & {"if-match", "if-none-match", "if-unmodified-since"})
+
+
+async def _look(ask: Ask) -> None:
+    """`If-*` of a write, before its body: a refusal comes early.  Raise Conflict (412)."""
+    if _is_conditional(ask):
+        _check(ask, await ask.service.find(*ask.place, newest=True))
+
+
+async def _settle(ask: Ask, turn: AsyncExitStack) -> None:
+    """The same, alone until the turn ends."""
+    if _is_conditional(ask):
+        _check(ask, await turn.enter_async_context(ask.service.alone(*ask.place)))
+
+
+async def _settled(ask: Ask, turn: AsyncExitStack) -> AsyncIterator[Chunk]:
+    """The body; at its end the condition holds."""
+    async for piece in ask.request.stream():
+        yield piece
+    await _settle(ask, turn)
+
+
+def _check(ask: Ask, found: Found | None) -> None:
+    if ask.method == "PUT" and ask.headers.get("if-none-match", "*").strip() != "*":
         raise Invalid("object.if_none_match", "If-None-Match only supports *", field="If-None-Match")
-    found = await ask.service.find(*ask.place, newest=True)
     etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
-    refused = check(headers, etag, changed_s, reading=False)
-    return page(refused) if refused is not None else None
+    if check(ask.headers, etag, changed_s, reading=False) is not None:
+        raise Conflict("object.condition", "A precondition for this request was not met.")
 
 
 def _content_type(ask: Ask) -> str:

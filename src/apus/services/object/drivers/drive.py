@@ -165,6 +165,16 @@ class Pending(Protocol):
     async def remove(self, name: str) -> None: ...
 
 
+class Leases(Protocol):
+    """Names that are one proxy's for LEASE_S (`leases.py`), unless he gives them back before."""
+
+    async def take(self, name: str, owner: str) -> bool:
+        """Whether it is his now.  Not if it is anybody's already, or may be."""
+        ...
+
+    async def release(self, name: str, owner: str) -> None: ...
+
+
 class Drive(Protocol):
     @property
     def id(self) -> str: ...
@@ -177,6 +187,9 @@ class Drive(Protocol):
 
     @property
     def pending(self) -> Pending: ...
+
+    @property
+    def leases(self) -> Leases: ...
 
 
 class KeptDrive(Drive, Protocol):

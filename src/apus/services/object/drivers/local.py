@@ -12,6 +12,7 @@ import msgspec
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, Fence, format_drive, marked_as
 from apus.services.object.drivers.indexes import SqliteIndexes
+from apus.services.object.drivers.leases import MemoryLeases
 from apus.services.object.drivers.policy_copies import PolicyCopies
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.drivers.volumes.copies import VolumeCopies
@@ -51,6 +52,7 @@ class LocalDrive:
         self.copies = PolicyCopies(root, policies, open_copies)
         self.indexes = SqliteIndexes(world, root, fence, part_power=part_power, connect=connect)
         self.pending = FilePending(world, root, fence)
+        self.leases = MemoryLeases(world.clock)
         self.on_return: Callable[[], None] = lambda: None
         """Hears that the drive is in its place again, and may hold other things than it did."""
         self.comparing = False

@@ -49,6 +49,7 @@ class RemoteDrive:
         self.copies = RemoteCopies(self._link)
         self.indexes = RemoteIndexes(self._link, lambda: self._seen.opened)
         self.pending = RemotePending(self._link)
+        self.leases = RemoteLeases(self._link)
 
     @property
     def comparing(self) -> bool:
@@ -306,6 +307,18 @@ class RemotePending:
 
     async def remove(self, name: str) -> None:
         await self._link.call("pending.remove", name)
+
+
+class RemoteLeases:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def take(self, name: str, owner: str) -> bool:
+        taken: bool = await self._link.call("leases.take", name, owner)
+        return taken
+
+    async def release(self, name: str, owner: str) -> None:
+        await self._link.call("leases.release", name, owner)
 
 
 def _request(verb: str, *arguments: Any) -> bytes:

@@ -131,6 +131,9 @@ VERBS: Final[dict[str, Verb]] = {
     "pending.names": Verb(tuple[()], list[str], SHORT_S),
     "pending.get": Verb(tuple[str], Change | None, SHORT_S),
     "pending.remove": Verb(tuple[str], None, SHORT_S),
+    # of its leases
+    "leases.take": Verb(tuple[str, str], bool, SHORT_S),
+    "leases.release": Verb(tuple[str, str], None, SHORT_S),
     # where no drive is open
     "site.marked_as": Verb(tuple[str], DriveIdentity | None, SHORT_S),
     "site.mark": Verb(tuple[str, DriveIdentity], None, SYNC_S),
