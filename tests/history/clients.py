@@ -167,6 +167,16 @@ class Trouble(Protocol):
     async def heal(self) -> None: ...
 
 
+CHAPTER_S: Final = 900.0
+"""A long history is told in chapters, each in a container of its own and judged at its end.  A token lasts an hour."""
+
+
+def chapters(duration_s: float) -> list[float]:
+    """How long each is."""
+    count = max(1, round(duration_s / CHAPTER_S))
+    return [duration_s / count] * count
+
+
 async def live(clients: Clients, trouble: Trouble, duration_s: float, *, count: int, pace_s: float) -> None:
     """So many clients at once, beside one fault after the other; in the end all is healed."""
     running = asyncio.create_task(clients.run(count, pace_s))

@@ -20,7 +20,7 @@ from random import Random
 import aiohttp
 import pytest
 
-from tests.history.clients import Clients, judge, live, sizes_of, told
+from tests.history.clients import Clients, chapters, judge, live, sizes_of, told
 from tests.history.drives import NAMES, Drives
 from tests.host.cloud_process import CloudProcess, free_pair
 
@@ -134,15 +134,17 @@ def test_nothing_acknowledged_is_lost(
     store = CloudProcess(tmp_path / "state", free_pair())
     store.must_up("--only", "object", "--drives", drives.option, hosts=0)
     try:
-        token, project_id = store.login("demo")
-        path = f"/v1/AUTH_{project_id}/history"
-        for container in (path, f"{path}-own"):
-            assert store.ask("PUT", container, token=token).status == 201
-        clients = Clients([f"http://127.0.0.1:{store.port}{path}"], token, OBJECTS, Random(seed))
-        trouble = Trouble(store, drives, Random(seed))
-        asyncio.run(story(clients, trouble, drives, duration_s))
-        with capsys.disabled():
-            print(f"\n{told(clients, trouble.counts, trouble.slowest_heal_s)}", file=sys.stderr)
+        for number, chapter_s in enumerate(chapters(duration_s)):
+            token, project_id = store.login("demo")
+            path = f"/v1/AUTH_{project_id}/history{number}"
+            for container in (path, f"{path}-own"):
+                assert store.ask("PUT", container, token=token).status == 201
+            dice = Random(f"{seed}/{number}")
+            clients = Clients([f"http://127.0.0.1:{store.port}{path}"], token, OBJECTS, dice)
+            trouble = Trouble(store, drives, dice)
+            asyncio.run(story(clients, trouble, drives, chapter_s))
+            with capsys.disabled():
+                print(f"\n{told(clients, trouble.counts, trouble.slowest_heal_s)}", file=sys.stderr)
     finally:
         store.down()
 

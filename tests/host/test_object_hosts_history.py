@@ -18,7 +18,7 @@ from random import Random
 import aiohttp
 import pytest
 
-from tests.history.clients import Clients, judge, live, sizes_of, told
+from tests.history.clients import Clients, chapters, judge, live, sizes_of, told
 from tests.host.machines import Way
 from tests.host.object_cluster import Host, ObjectCluster, object_cluster
 
@@ -115,12 +115,13 @@ def test_nothing_acknowledged_is_lost_between_hosts(
 ) -> None:
     duration_s, seed = float(pytestconfig.getoption("--history-s")), int(pytestconfig.getoption("--history-seed"))
     with object_cluster(tmp_path, HOSTS, PROXIES) as c:
-        token = c.token("demo")
-        urls = [f"{c.url(number)}/v1/AUTH_{c.project('demo')}/history" for number in range(PROXIES)]
-        clients, trouble = Clients(urls, token, OBJECTS, Random(seed)), Trouble(c, Random(seed))
-        asyncio.run(story(c, clients, trouble, urls, duration_s))
-        with capsys.disabled():
-            print(f"\n{told(clients, trouble.counts, trouble.slowest_heal_s)}", file=sys.stderr)
+        for number, chapter_s in enumerate(chapters(duration_s)):
+            account, dice = f"AUTH_{c.project('demo')}", Random(f"{seed}/{number}")
+            urls = [f"{c.url(proxy)}/v1/{account}/history{number}" for proxy in range(PROXIES)]
+            clients, trouble = Clients(urls, c.token("demo"), OBJECTS, dice), Trouble(c, dice)
+            asyncio.run(story(c, clients, trouble, urls, chapter_s))
+            with capsys.disabled():
+                print(f"\n{told(clients, trouble.counts, trouble.slowest_heal_s)}", file=sys.stderr)
 
 
 async def story(c: ObjectCluster, clients: Clients, trouble: Trouble, urls: list[str], duration_s: float) -> None:
