@@ -6,8 +6,9 @@ import asyncio
 import http.client
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Unauthenticated
@@ -18,6 +19,8 @@ from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.service import DEFAULTS, Options
 from apus.wire.app import App
 from tests.object_store import drive_paths, make_world
+
+T = TypeVar("T")
 
 
 def caller(project: str, *roles: str) -> Caller:
@@ -57,8 +60,8 @@ class SwiftServer:
             self.loop.call_soon_threadsafe(server.stop)
         self._thread.join(20)
 
-    def run(self, work: object) -> object:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)  # type: ignore[arg-type]
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 
     def begin(self) -> list[HttpServer]:
         """Further doors to the same store."""
@@ -104,5 +107,5 @@ class SwiftServer:
     def uploads_left(self) -> list[str]:
         found = list[str]()
         for drive in self.store.drives:
-            found += [*drive.copies.rooms[0].large.uploading, *self.run(drive.copies.strays())]  # type: ignore[misc]
+            found += [*drive.copies.rooms[0].large.uploading, *self.run(drive.copies.strays())]
         return found

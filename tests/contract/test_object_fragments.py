@@ -34,7 +34,8 @@ def body(size: int, seed: int = 1) -> bytes:
 
 def is_coded(server: S3Server, container: str, name: str) -> bool:
     found = server.run(server.store.service.find("AUTH_a", container, name))
-    return found.head.coded is not None  # type: ignore[attr-defined,no-any-return]
+    assert found is not None
+    return found.head.coded is not None
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -28,7 +28,7 @@ def holders(swift: SwiftServer, container: str, name: str) -> int:
         heads = [await drive.copies.head(place) for drive in swift.store.drives]
         return sum(head is not None for head in heads)
 
-    return swift.run(count())  # type: ignore[return-value]
+    return swift.run(count())
 
 
 @pytest.mark.parametrize(("policy", "copies"), [(None, 3), ("replicated", 3), ("two", 2), ("TWO", 2), ("four", 4)])

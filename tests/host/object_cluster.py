@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class ObjectCluster:
         for _ in range(proxies):
             self.add_proxy()
         for number in range(proxies):
-            until(f"proxy {number}", lambda number=number: self.status(number), STARTED_S)  # type: ignore[misc]
+            until(f"proxy {number}", partial(self.status, number), STARTED_S)
 
     def add_host(self) -> Host:
         name, machine = f"disk{len(self.hosts) + 1}", self.machines.add()

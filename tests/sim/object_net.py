@@ -11,6 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -148,7 +149,7 @@ async def proxies(
             return SimSite(worlds[place.host], net, name, place.host, servers[place.host])
 
         world = make_world(SlowDisk(dice), SimClock())
-        shared = Shared(home, site, lambda leads=number == 1: leads)  # type: ignore[misc]
+        shared = Shared(home, site, partial(bool, number == 1))
         drives = drives_in(places if number == 1 else [])
         store = await open_store(world, drives, Path("/unused"), node=name, part_power=4, shared=shared)
         tasks.append(asyncio.create_task(store.replicator.run()))

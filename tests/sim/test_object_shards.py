@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Final
 
+import msgspec
 import pytest
 
 from apus.kernel.errors import CloudError, Conflict, NotFound
@@ -52,7 +53,7 @@ async def sharded(store: ObjectStore, clock: ManualClock, rounds: int = 12) -> N
 
 
 async def names_in(store: ObjectStore, **ask: object) -> list[str]:
-    found = await store.service.listing(*CONTAINER, ListingAsk(**ask))  # type: ignore[arg-type]
+    found = await store.service.listing(*CONTAINER, msgspec.convert(ask, ListingAsk))
     return [row.name for row in found]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster
@@ -19,9 +18,6 @@ from apus.services.object.logic.listed import listed_text
 from apus.services.object.logic.shards import SHARDS, Walk, owner_text
 from apus.services.object.model import Change, Head, IndexHead, IndexKind, ListingAsk, Place, Row, Subdir
 from apus.services.object.shards import CACHE_MAX, CACHE_S, SHARD_ROWS, Shards
-
-REPORTS_MAX: Final = 10_000
-"""Containers whose totals changed and are not yet in their account; past it, the scan finds them."""
 
 
 class Directory:
