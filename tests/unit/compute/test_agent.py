@@ -105,10 +105,10 @@ def test_a_wish_that_was_written_and_not_accepted_leaves_no_file() -> None:
         agent = Agent(world, lambda: host_report("h1"), work=control, placement=control, guests=guests, journal=journal)
         running = asyncio.create_task(agent.run())
         await asyncio.sleep(1)
-        assert list(await journal.ids()) == ["over"]
+        assert list(await journal.load()) == ["over"]
         control.wishes, journal.mended = (), True
         await asyncio.sleep(30)
         running.cancel()
-        assert not await journal.ids()
+        assert not await journal.load()
 
     run_virtual(story())

@@ -74,6 +74,8 @@ class Agent:
         """Being settled; the event is set when there is something newer."""
         self._put_off: set[str] = set()
         """Failed for what may pass, or must end: tried again with every scan."""
+        self._unkept: set[str] = set()
+        """Wishes that were not accepted, as the journal could not keep them."""
         self._unsent: dict[str, Found] = {}
         self._unwanted_since_s: dict[str, float] = {}
         self._hinted = asyncio.Event()
@@ -150,7 +152,9 @@ class Agent:
     async def _accept(self, wish: Wish) -> None:
         known = self._wishes.get(wish.id)
         if known is None or wish.seq > known.seq:
+            self._unkept.add(wish.id)
             await self._journal.keep(Entry(wish=wish, found=self._found.get(wish.id)))
+            self._unkept.discard(wish.id)
             self._wishes[wish.id] = wish
         self._since = max(self._since, wish.seq)
         if known is None or wish.seq > known.seq:
@@ -180,9 +184,10 @@ class Agent:
 
     async def _tidy_journal(self) -> None:
         """A wish that could not be kept was not accepted, but its file may be there all the same."""
-        for id in await self._journal.ids():
+        for id in list(self._unkept):
             if id not in self._wishes:
                 await self._journal.forget(id)
+            self._unkept.discard(id)
 
     def _stranger(self, id: str) -> Wish:
         """A guest of which neither the control plane nor our journal knows."""

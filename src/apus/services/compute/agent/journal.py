@@ -5,7 +5,7 @@ A wish older than the journal's is refused: the newest generation that this host
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -24,10 +24,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class Journal(Protocol):
     async def load(self) -> Mapping[str, Entry]: ...
 
-    async def ids(self) -> Sequence[str]:
-        """Of all that is kept, and of what a write left that failed."""
-        ...
-
     async def keep(self, entry: Entry) -> None: ...
 
     async def forget(self, incarnation_id: str) -> None: ...
@@ -41,9 +37,6 @@ class MemoryJournal:
 
     async def load(self) -> Mapping[str, Entry]:
         return dict(self.entries)
-
-    async def ids(self) -> Sequence[str]:
-        return list(self.entries)
 
     async def keep(self, entry: Entry) -> None:
         self.entries[entry.wish.id] = entry
@@ -60,23 +53,17 @@ class DiskJournal:
 
     async def load(self) -> Mapping[str, Entry]:
         found = {}
-        for id in await self.ids():
-            try:
-                entry = msgspec.json.decode(await self._disk.read(self._path(id)), type=Entry)
-            except (FileNotFoundError, msgspec.DecodeError):
-                continue  # torn by a crash: the control plane tells us again what is wanted
-            found[entry.wish.id] = entry
+        for name in await self._disk.names(self._directory):
+            if name.endswith(".json"):
+                try:
+                    entry = msgspec.json.decode(await self._disk.read(self._directory / name), type=Entry)
+                except (FileNotFoundError, msgspec.DecodeError):
+                    continue  # torn by a crash: the control plane tells us again what is wanted
+                found[entry.wish.id] = entry
         return found
 
-    async def ids(self) -> Sequence[str]:
-        names = await self._disk.names(self._directory)
-        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
-
     async def keep(self, entry: Entry) -> None:
-        await self._disk.write_synced(self._path(entry.wish.id), encode(entry))
+        await self._disk.write_synced(self._directory / f"{entry.wish.id}.json", encode(entry))
 
     async def forget(self, incarnation_id: str) -> None:
-        await self._disk.remove(self._path(incarnation_id))
-
-    def _path(self, id: str) -> Path:
-        return self._directory / f"{id}.json"
+        await self._disk.remove(self._directory / f"{incarnation_id}.json")
