@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 ABSENT: Final = ""
 """The value of a name that is not there: a delete writes it."""
@@ -35,31 +35,74 @@ class Operation:
         return self.ended_s != math.inf
 
 
-def linearizable(operations: Sequence[Operation], first: str = ABSENT) -> bool:
-    """Of one name.  Exponential in how many overlap, so keep that small.
+class _State(NamedTuple):
+    """Where a search stands: what has had its place among the operations whose outcome is known, in the order in which
+    they began, and what is read now."""
 
-    A write of unknown outcome that nobody saw need not have happened, so it is left out.
+    low: int
+    """All before this one have."""
+    done: int
+    """Those at and behind it that have, as bits."""
+    used: tuple[str, ...]
+    """Values of the writes of unknown outcome that have happened."""
+    value: str
+
+
+def linearizable(operations: Sequence[Operation], first: str = ABSENT) -> bool:
+    """Of one name.  Exponential in how many known ones overlap, so keep that small.
+
+    Three things keep the search narrow.  A read that fits is taken at once: it changes nothing.  A write of unknown
+    outcome happens only for a read that saw it, right before it.  Of such deletes, of which no end ever comes, it
+    does not matter which one happens, only how many have.
     """
-    seen_values = {op.value for op in operations if op.is_read} | {ABSENT}
-    ops = sorted((op for op in operations if op.known or op.value in seen_values), key=lambda op: op.began_s)
-    needed = sum(1 << at for at, op in enumerate(ops) if op.known)
-    seen = set[tuple[int, str]]()
-    open_: list[tuple[int, str]] = [(0, first)]
+    known = sorted((op for op in operations if op.known), key=lambda op: op.began_s)
+    unknown: dict[str, list[float]] = {}
+    for op in operations:
+        if not op.known:
+            unknown.setdefault(op.value, []).append(op.began_s)
+    seen = set[_State]()
+    open_ = [_State(0, 0, (), first)]
     while open_:
-        done, value = open_.pop()
-        if done & needed == needed:
-            return True
-        if (done, value) in seen:
+        state = open_.pop()
+        if state in seen:
             continue
-        seen.add((done, value))
-        earliest_end_s = min(op.ended_s for at, op in enumerate(ops) if not done >> at & 1)
-        for at, op in enumerate(ops):
-            if op.began_s > earliest_end_s:
-                break  # what began later comes after the one that ended first
-            if done >> at & 1 or (op.is_read and op.value != value):
-                continue
-            open_.append((done | 1 << at, value if op.is_read else op.value))
+        seen.add(state)
+        ready, end_s = _ready(known, state)
+        if not ready:
+            return True
+        fitting = [at for at in ready if known[at].is_read and known[at].value == state.value]
+        if fitting:
+            open_.append(_with(state, fitting, state.value))
+            continue
+        open_ += [_with(state, [at], known[at].value) for at in ready if not known[at].is_read]
+        for value in {known[at].value for at in ready if known[at].is_read}:
+            begun = sum(began_s <= end_s for began_s in unknown.get(value, ()))
+            if begun > state.used.count(value):
+                open_.append(state._replace(used=tuple(sorted((*state.used, value))), value=value))
     return False
+
+
+def _ready(known: Sequence[Operation], state: _State) -> tuple[list[int], float]:
+    """Those that may be next, and when the first of those that are left ended: what began later comes after it."""
+    ready, end_s, done = list[int](), math.inf, state.done
+    for at in range(state.low, len(known)):
+        if known[at].began_s > end_s:
+            break
+        if not done & 1:
+            ready.append(at)
+            end_s = min(end_s, known[at].ended_s)
+        done >>= 1
+    return ready, end_s
+
+
+def _with(state: _State, places: Sequence[int], value: str) -> _State:
+    """These have had their place too."""
+    low, done = state.low, state.done
+    for at in places:
+        done |= 1 << at - low
+    while done & 1:
+        low, done = low + 1, done >> 1
+    return _State(low, done, state.used, value)
 
 
 def survivors(operations: Sequence[Operation], first: str = ABSENT) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,22 @@ def last(order: Sequence[Operation]) -> str:
 @given(histories())
 def test_a_history_is_linearizable_when_some_order_explains_it(ops: list[Operation]) -> None:
     assert linearizable(ops) == any(explains(order) for order in orders(ops))
+
+
+def test_a_long_history_with_many_unknown_outcomes_is_judged() -> None:
+    """As a quarter of an hour of faults leaves it: what is never known to have ended overlaps with all that follows."""
+    dice, ops, value = Random(1), list[Operation](), ABSENT
+    for number in range(3_000):
+        if dice.random() < 0.3:
+            ops.append(Operation("n", False, dice.choice([ABSENT, f"u{number}"]), number, math.inf))
+            value = dice.choice([value, ops[-1].value])
+        elif dice.random() < 0.5:
+            value = dice.choice([ABSENT, f"v{number}"])
+            ops.append(Operation("n", False, value, number - dice.random(), number + dice.random()))
+        else:
+            ops.append(Operation("n", True, value, number - dice.random(), number + dice.random()))
+    assert linearizable(ops)
+    assert not linearizable([*ops, Operation("n", True, "never", 3_000, 3_001)])
 
 
 @given(histories())
