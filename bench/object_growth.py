@@ -3,8 +3,8 @@
     python -m bench.object_growth [--quick] [--root DIRECTORY]
 
 Simulated: the key index of each drive has as many entries as it would (runs as they come to be, of random hashes, one file
-for all drives), and the container has the shards that it would have.  Those of the largest have a twentieth of their names.
-No bodies.  Operations are asked of the service, not by HTTP, on objects that are there, by `CONC` at once, with the
+for all drives), and the container has the shards that it would have.  Most shards of the largest have a twentieth of their
+names.  No bodies.  Operations are asked of the service, not by HTTP, on objects that are there, by `CONC` at once, with the
 rows made durable as they are while it serves.  The sizes take turns.
 """
 
@@ -39,11 +39,14 @@ ACCOUNT, CONTAINER = "AUTH_bench", "c"
 OWNER: Final = (ACCOUNT, CONTAINER)
 BODY: Final = bytes(4096)
 CONC: Final = 8
-OPS: Final = 4000
+OPS: Final = 12_000
+"""Enough that rows are made durable as they are all the time, and not by the end of it alone."""
+PAGES: Final = 40
 ROUNDS: Final = 3
 SHARD: Final = 500_000
 SPARSE: Final = 10_000_000
-"""A container of more objects has a twentieth of its names."""
+"""Of a container of more objects, one shard in `DENSE` has all of its names, and is listed; others have a twentieth."""
+DENSE: Final = 40
 SLICE: Final = 1 << 20
 SIZES: Final = (10_000, 1_000_000, 100_000_000)
 
@@ -56,6 +59,8 @@ class Grown:
         self.store: ObjectStore
         self.start_s = 0.0
         self.runs_bytes = 0
+        self.names = [f"{name_of(self.dice.randrange(size))}.{number}" for number in range(OPS)]
+        """The same in each turn: what is listed then has no tombstones of the turn before."""
 
     async def open(self) -> None:
         world = (await open_world(self.root, Settings(), with_store=False)).world
@@ -63,6 +68,7 @@ class Grown:
         for path in paths:
             path.mkdir()
         self.store = await open_store(world, drives_in(paths), self.root / "layout.json")
+        await self.store.replicator.run_once()  # after a start every copy is doubted, and readers ask all of them
         await self.store.service.make_container(ACCOUNT, CONTAINER, {})
         await self._fill_keys()
         await self._fill_names()
@@ -90,10 +96,10 @@ class Grown:
 
     async def _fill_names(self) -> None:
         shards, indexes = self.store.service.directory.shards, self.store.service.directory.indexes
-        step = 20 if self.size > SPARSE else 1
         bounds = ["", *(name_of(first) for first in range(SHARD, self.size, SHARD))]
         for number, bound in enumerate(bounds):
             first = number * SHARD + bool(bound)
+            step = 20 if self.size > SPARSE and number % DENSE else 1
             rows = range(first, min(self.size, (number + 1) * SHARD + 1), step)
             account, container = shards.index_of(OWNER, bound)
             if not bound:
@@ -116,10 +122,9 @@ class Grown:
             shards.changed(OWNER, bounds)
             await shards.report()
 
-    async def measure(self, turn: int) -> dict[str, tuple[float, float]]:
+    async def measure(self) -> dict[str, tuple[float, float]]:
         """By operation: CPU seconds for 1,000, and operations per second."""
-        service = self.store.service
-        names = [f"{name_of(self.dice.randrange(self.size))}.{turn}.{number}" for number in range(OPS)]
+        service, names = self.store.service, self.names
 
         async def put(name: str) -> None:
             await service.put(Intent(ACCOUNT, CONTAINER, name, "text/plain", {}, len(BODY)), body())
@@ -146,9 +151,10 @@ class Grown:
         found = {"put": await self._run(put, names)}
         found["get"] = await self._run(get, names)
         found["head"] = await self._run(head, names)
-        pages = [name_of(self.dice.randrange(max(1, self.size - 200_000))) for _ in range(20)]
-        found["page"] = await self._run(page, pages if self.size > 10_000 else [""] * 20)
-        found["head container"] = await self._run(container, names[:50])
+        dense = range(0, self.size, SHARD * (DENSE if self.size > SPARSE else 1))
+        pages = [name_of(self.dice.choice(dense) + self.dice.randrange(SHARD - 10_000)) for _ in range(PAGES)]
+        found["page"] = await self._run(page, pages if self.size > 10_000 else [""] * PAGES)
+        found["head container"] = await self._run(container, names[:PAGES])
         found["delete"] = await self._run(delete, names)
         return found
 
@@ -233,9 +239,9 @@ async def growth(table: Table, root: Path, sizes: Sequence[int], rounds: int = R
         one.root.mkdir(parents=True)
         await one.open()
     runs: list[list[dict[str, tuple[float, float]]]] = [[] for _ in grown]
-    for turn in range(rounds):
+    for _ in range(rounds):
         for one, seen in zip(grown, runs, strict=True):
-            seen.append(await one.measure(turn))
+            seen.append(await one.measure())
     for op in runs[0][0]:
         cpu = [median([run[op][0] for run in seen]) for seen in runs]
         rate = [median([run[op][1] for run in seen]) for seen in runs]

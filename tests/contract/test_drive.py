@@ -167,6 +167,7 @@ async def _indexes(drive: KeptDrive, root: Path) -> None:
     if wait is not None:
         await wait
     assert await indexes.rows("containers", PLACE, "a/1", 10) == list(rows[1:])
+    assert list(await indexes.versions("containers", PLACE, "", 2)) == [(row.name, *row.version) for row in rows[:2]]
     found = await indexes.listing("containers", PLACE, ListingAsk(delimiter="/"))
     assert list(found) == [Subdir("a/"), rows[2]]
     await indexes.flush()

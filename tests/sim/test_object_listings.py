@@ -15,6 +15,7 @@ from apus.services.object.directory import Directory
 from apus.services.object.drivers.volumes.journal import Put
 from apus.services.object.lister import EXPIRING, GATHER_S, PARTS_FEW, RELIST_AFTER_S
 from apus.services.object.model import Change, ListingAsk, Row
+from apus.services.object.repair import COMPARED_AT_ONCE, heal_index
 from tests.object_store import awaited, chunks, drive_paths, intent, make_world
 from tests.sim.object_disk import FaultyDisk, PowerCut, sqlite_on
 from tests.sim.test_object_faults import ROOT, ManualClock
@@ -259,3 +260,25 @@ async def test_a_copy_that_lost_an_index_and_heard_of_one_name_since_is_not_beli
     healed = await first.indexes.head(kind, place)
     assert healed is not None
     assert healed.made, "who found it did not make it whole"
+
+
+@awaited
+async def test_copies_of_an_index_become_equal_whatever_each_of_them_lacks() -> None:
+    """Compared in windows, of which one copy may have more names than the other."""
+    dice, store = Random(1), await opened(FaultyDisk(), ManualClock())
+    await store.service.make_container(*CONTAINER, {})
+    await store.replicator.run_once()
+    kind, place = store.service.directory.place(*CONTAINER)
+    for _ in range(4):
+        newest: dict[str, Row] = {}
+        for drive in store.cluster.primaries(place.part):
+            names = sorted(dice.sample(range(3 * COMPARED_AT_ONCE), dice.choice((0, 1, 2000, COMPARED_AT_ONCE))))
+            rows = tuple(Row(f"{name:05d}", store.cluster.stamp(), gone=dice.random() < 0.2) for name in names)
+            await drive.indexes.apply(kind, place, Change(*CONTAINER, rows))
+            newest.update({row.name: row for row in rows})
+        outcome = await heal_index(store.cluster, kind, place)
+        assert outcome.whole
+        copies = [await drive.indexes.rows(kind, place, "", 10**6) for drive in store.cluster.primaries(place.part)]
+        assert copies[0] == copies[1] == copies[2]
+        assert newest.items() <= {row.name: row for row in copies[0]}.items()
+        assert (await heal_index(store.cluster, kind, place)).copied == 0

@@ -15,7 +15,9 @@ import pytest
 from apus.kernel.errors import CloudError, Conflict, Unavailable
 from apus.services.object.drivers.leases import LEASE_S, MemoryLeases
 from apus.services.object.engine import Found
+from apus.services.object.model import Place
 from apus.services.object.service import Objects
+from apus.services.object.turns import ASK_TIMEOUT_S, Turns
 from apus.sim.loop import run
 from tests.object_store import FixedClock, all_of, awaited, chunks, intent
 from tests.sim.object_net import proxies
@@ -123,6 +125,47 @@ def test_who_cannot_have_a_turn_is_refused(away: tuple[str, ...], error: type[Cl
             with pytest.raises(error) if error is not None else contextlib.nullcontext():
                 async with one.store.service.alone("AUTH_a", "c", "name") as found:
                     assert found is None
+
+    run(story())
+
+
+def test_a_host_that_does_not_answer_keeps_nobody_waiting() -> None:
+    async def story() -> None:
+        async with proxies(Random("dumb"), len(HOSTS), 1) as (net, [one]):
+            await one.until(one.is_whole, 60)
+            await asyncio.sleep(LEASE_S)
+            net.cut.add(("proxy1", HOSTS[0]))
+            clock, turns = one.cluster.world.clock, Turns(one.cluster)
+            began_s = clock.monotonic_s()
+            for number in range(10):
+                async with turns.of(one.cluster.place("AUTH_a", "c", f"name{number}")):
+                    pass
+            assert clock.monotonic_s() - began_s < ASK_TIMEOUT_S
+
+    run(story())
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.001, 0.1])
+def test_who_goes_away_keeps_nobody_waiting(after_s: float) -> None:
+    """While he asks for a turn, or in the middle of it."""
+
+    async def story() -> None:
+        async with proxies(Random("gone"), len(HOSTS), 2) as (_, made):
+            for one in made:
+                await one.until(one.is_whole, 60)
+            await asyncio.sleep(LEASE_S)
+            first, second = (Turns(one.cluster) for one in made)
+            clock, place = made[1].cluster.world.clock, made[1].cluster.place("AUTH_a", "c", "name")
+            gone = asyncio.create_task(forever(first, place))
+            await asyncio.sleep(after_s)
+            gone.cancel()
+            began_s = clock.monotonic_s()
+            async with second.of(place):
+                assert clock.monotonic_s() - began_s < ASK_TIMEOUT_S
+
+    async def forever(turns: Turns, place: Place) -> None:
+        async with turns.of(place):
+            await asyncio.sleep(LEASE_S)
 
     run(story())
 

@@ -424,6 +424,22 @@ async def test_dead_bytes_are_given_back() -> None:
 
 
 @awaited
+async def test_who_comes_a_few_turns_of_the_loop_later_shares_the_sync() -> None:
+    disk = FaultyDisk()
+    copies = await opened(disk, ManualClock(), volume_bytes=1 << 20)
+
+    async def store(number: int) -> None:
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await copies.store(place_of(f"n{number}"), head_of(f"n{number}", 1, b"x"), b"x")
+
+    await store(0)
+    before = disk.writes
+    await asyncio.gather(*(store(number) for number in range(1, 9)))
+    assert disk.writes - before < 4
+
+
+@awaited
 async def test_large_data_begin_at_a_page_and_are_found_again_without_the_index() -> None:
     disk, clock = FaultyDisk(), ManualClock()
     copies = await opened(disk, clock, volume_bytes=1 << 30)

@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Containers that one account may make and delete a second; 0: any number."""
     container_writes_per_s: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
     """Objects that may be written and deleted a second in one container; 0: any number."""
+    shard_rows: Annotated[int, msgspec.Meta(ge=1_000, le=100_000_000)] = 1_000_000
+    """The listing of a container of more names than this is cut into shards of half as many, on drives of their own."""
     store_url: str = ""
     """postgresql://… in a cluster; empty: SQLite in the state directory."""
     bus_url: str = ""

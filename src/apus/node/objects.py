@@ -137,6 +137,7 @@ async def open_objects(
         encrypt=settings.encrypt_objects,
         realms=_sync_realms(state_dir / "container-sync-realms.conf"),
         region=settings.region,
+        shard_rows=settings.shard_rows,
         webhook_networks=parse_networks(settings.webhook_networks),
     )
     store = await _opened(state_dir, settings, world, options, events, shared)

@@ -24,17 +24,21 @@ EXPIRING: Final = ".expiring"
 
 FLUSH_TIMEOUT_S: Final = 60.0
 
-GATHER_S: Final = 5.0
-"""How long rows that are thinly spread over indexes are gathered: one alone costs ten times what one of many does."""
+GATHER_S: Final = 20.0
+"""How long rows that are thinly spread over indexes are gathered: one alone costs ten times what one of many does.
+Who reads them makes them durable first."""
 
-THIN: Final = 16
+THIN: Final = 128
 """Rows for each partition that are worth a commit at once."""
 
 PARTS_FEW: Final = 32
 """Partitions that are never too many to commit to at once."""
 
-RELIST_AFTER_S: Final = 10.0
+RELIST_AFTER_S: Final = 2 * GATHER_S
 """A version that is unlisted for so long was forgotten: by a crash, or because its container's copies were away."""
+
+RELIST_EVERY_S: Final = 5.0
+"""How often that is looked at: all that is unlisted is gone through for it."""
 
 RELISTED_AT_ONCE: Final = 1_000
 

@@ -170,6 +170,10 @@ class Row(msgspec.Struct, frozen=True):
         return self.stamp, self.told
 
 
+RowVersion = tuple[str, str, str]
+"""Of a row: its name, stamp, and when it was told."""
+
+
 class IndexHead(msgspec.Struct, frozen=True):
     """What an account or container says about itself."""
 

@@ -32,6 +32,10 @@ from apus.services.object.pace import Pace
 
 ASK_TIMEOUT_S: Final = 60.0
 ROWS_AT_ONCE: Final = 1_000
+COMPARED_AT_ONCE: Final = 10_000
+
+NEVER: Final = ("", "")
+"""Older than any version."""
 AT_ONCE: Final = 8
 """Objects of a partition that are copied side by side: their syncs are shared."""
 
@@ -261,18 +265,26 @@ async def _merge_index(cluster: Cluster, kind: IndexKind, place: Place, source: 
         raise DriveTrouble("the index went away")
     await target.indexes.apply(kind, place, said(head))
     after, copied = "", 0
-    while True:
-        rows = await source.indexes.rows(kind, place, after, ROWS_AT_ONCE)
-        if not rows:
-            if copied:
-                cluster.on_index_healed(head)
-            return copied
-        theirs = {row.name: row for row in await target.indexes.rows(kind, place, after, ROWS_AT_ONCE)}
-        fresh = tuple(row for row in rows if row.name not in theirs or theirs[row.name].version < row.version)
-        if fresh:
-            await target.indexes.apply(kind, place, Change(head.account, head.container, fresh))
-        copied += len(fresh)
-        after = rows[-1].name
+    while ours := await source.indexes.versions(kind, place, after, COMPARED_AT_ONCE):
+        theirs = await target.indexes.versions(kind, place, after, COMPARED_AT_ONCE)
+        end = ours[-1][0] if len(theirs) < COMPARED_AT_ONCE else min(ours[-1][0], theirs[-1][0])
+        known = {name: (stamp, told) for name, stamp, told in theirs}
+        behind = after
+        for name, stamp, told in ours:
+            if name > end:
+                break
+            if name > after and known.get(name, NEVER) < (stamp, told):
+                rows = await source.indexes.rows(kind, place, behind, ROWS_AT_ONCE)
+                fresh = tuple(row for row in rows if row.name <= end and known.get(row.name, NEVER) < row.version)
+                if fresh:
+                    await target.indexes.apply(kind, place, Change(head.account, head.container, fresh))
+                copied += len(fresh)
+                after = rows[-1].name if rows else name
+            behind = name
+        after = end
+    if copied:
+        cluster.on_index_healed(head)
+    return copied
 
 
 def said(head: IndexHead) -> Change:

@@ -8,14 +8,13 @@ knows.  Writes without a condition take no turns: they come before or after, as 
 
 from __future__ import annotations
 
-import math
-from asyncio import sleep
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from apus.kernel.errors import Conflict, Unavailable
-from apus.services.object.cluster import Cluster, ask_each
+from apus.services.object.cluster import Cluster
 from apus.services.object.drivers.drive import Drive
 from apus.services.object.drivers.leases import LEASE_S
 from apus.services.object.key_locks import KeyLocks
@@ -31,6 +30,59 @@ AGAIN_S: Final = 0.05
 """At most, by chance: who got a part each must not meet again."""
 
 
+class _Lease:
+    """One, as it was asked for.  Who answers late is not waited for, and gets it back all the same."""
+
+    def __init__(self, cluster: Cluster, drives: Sequence[Drive], place: Place) -> None:
+        world = cluster.world
+        self._cluster, self._place = cluster, place
+        # Another name each time: a late word of an earlier try must not give this one back.
+        self._owner = f"{cluster.node}/{world.dice.getrandbits(64):016x}"
+        self.until_s = world.clock.monotonic_s() + SURE_S
+        self._asked = {drive: asyncio.ensure_future(self._ask(drive)) for drive in drives}
+
+    async def is_ours(self, rings: Sequence[Rings]) -> bool:
+        """Whether a quorum in each gave it.  Raise Unavailable when fewer answer."""
+        heard: dict[str, bool] = {}
+        for answer in asyncio.as_completed(self._asked.values()):
+            heard.update(await answer)
+            gave = [self._gave(ring, heard) for ring in rings]
+            if False in gave or all(gave):
+                return all(gave)
+        quorum = self._cluster.quorum(self._place.part)
+        few = min(sum(name in heard for name in ring.primaries(self._place.part)) for ring in rings)
+        if few < quorum:
+            raise Unavailable("object.no_turn", f"{few} of its drives answer, and a condition needs {quorum}.")
+        return False
+
+    def give_back(self) -> None:
+        """Where this is not heard, it runs out."""
+        for drive, asked in self._asked.items():
+            self._cluster.late(asyncio.ensure_future(self._give_back(drive, asked)))
+
+    def _gave(self, ring: Rings, heard: Mapping[str, bool]) -> bool | None:
+        """Whether a quorum did; None when that is not known yet."""
+        primaries = ring.primaries(self._place.part)
+        said = [heard[name] for name in primaries if name in heard]
+        quorum = self._cluster.quorum(self._place.part)
+        if sum(said) >= quorum:
+            return True
+        return False if said.count(False) > len(primaries) - quorum else None
+
+    async def _ask(self, drive: Drive) -> Mapping[str, bool]:
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return {drive.id: await drive.leases.take(self._place.hash, self._owner)}
+        except OSError:
+            return {}
+
+    async def _give_back(self, drive: Drive, asked: asyncio.Future[Mapping[str, bool]]) -> None:
+        await asked
+        with suppress(OSError):
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await drive.leases.release(self._place.hash, self._owner)
+
+
 class Turns:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self._locks = cluster, KeyLocks()
@@ -39,57 +91,39 @@ class Turns:
     async def of(self, place: Place) -> AsyncIterator[None]:
         """Raise Unavailable when too few drives answer; Conflict when others had it for too long or, in the end, when
         it had run out."""
-        clock = self._cluster.world.clock
         async with self._locks.held(place.hash):
-            drives, owner, until_s = await self._taken(place)
+            if not self._cluster.shared:
+                yield
+                return
+            lease = await self._taken(place)
             try:
                 yield
             finally:
-                await self._release(drives, place, owner)
-            if clock.monotonic_s() >= until_s:
+                lease.give_back()
+            if self._cluster.world.clock.monotonic_s() >= lease.until_s:
                 raise Conflict(
                     "object.turn", "It took so long that another write may have come first; look at it again."
                 )
 
-    async def _taken(self, place: Place) -> tuple[list[Drive], str, float]:
-        """From whom, under which name, and until when by our own clock."""
-        if not self._cluster.shared:
-            return [], "", math.inf
+    async def _taken(self, place: Place) -> _Lease:
         world = self._cluster.world
         patience_s = world.clock.monotonic_s() + PATIENCE_S
         while True:
-            # Another name each time: a late word of an earlier try must not give this one back.
-            asked_s, owner = world.clock.monotonic_s(), f"{self._cluster.node}/{world.dice.getrandbits(64):016x}"
-            drives = self._asked(place)
-            if await self._take(drives, place, owner):
-                return drives, owner, asked_s + SURE_S
-            await self._release(drives, place, owner)
+            # A quorum of each is needed: other proxies may not have heard yet that drives changed.
+            rings = self._cluster.ring, *self._cluster.former
+            lease = _Lease(self._cluster, self._asked(place, rings), place)
+            is_ours = False
+            try:
+                is_ours = await lease.is_ours(rings)
+            finally:
+                if not is_ours:
+                    lease.give_back()
+            if is_ours:
+                return lease
             if world.clock.monotonic_s() >= patience_s:
                 raise Conflict("object.turn", "Others write it all the time; try again.")
-            await sleep(world.dice.uniform(0, AGAIN_S))
+            await asyncio.sleep(world.dice.uniform(0, AGAIN_S))
 
-    def _rings(self) -> Sequence[Rings]:
-        """A quorum of each is needed: other proxies may not have heard yet that drives changed."""
-        return self._cluster.ring, *self._cluster.former
-
-    def _asked(self, place: Place) -> list[Drive]:
-        names = dict.fromkeys(name for ring in self._rings() for name in ring.primaries(place.part))
+    def _asked(self, place: Place, rings: Sequence[Rings]) -> list[Drive]:
+        names = dict.fromkeys(name for ring in rings for name in ring.primaries(place.part))
         return [self._cluster.drives[name] for name in names if name in self._cluster.drives]
-
-    async def _take(self, drives: Sequence[Drive], place: Place, owner: str) -> bool:
-        """Whether a quorum gave it.  Raise Unavailable when fewer answer."""
-        answers = await ask_each(drives, lambda drive: drive.leases.take(place.hash, owner), ASK_TIMEOUT_S)
-        heard = {drive.id: answer for drive, answer in zip(drives, answers, strict=True) if isinstance(answer, bool)}
-        quorum, gave = self._cluster.quorum(place.part), True
-        for ring in self._rings():
-            said = [heard[name] for name in ring.primaries(place.part) if name in heard]
-            if len(said) < quorum:
-                raise Unavailable(
-                    "object.no_turn", f"{len(said)} of its drives answer, and a condition needs {quorum}."
-                )
-            gave = gave and sum(said) >= quorum
-        return gave
-
-    async def _release(self, drives: Sequence[Drive], place: Place, owner: str) -> None:
-        """Where this is not heard, the lease runs out."""
-        await ask_each(drives, lambda drive: drive.leases.release(place.hash, owner), ASK_TIMEOUT_S)

@@ -16,6 +16,7 @@ from apus.services.object.model import (
     Meta,
     Place,
     Row,
+    RowVersion,
     Subdir,
     Totals,
 )
@@ -126,12 +127,16 @@ class Indexes(Protocol):
         """All rows past a name, tombstones too: for repair."""
         ...
 
+    async def versions(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[RowVersion]:
+        """Of the same rows, for comparing: a tenth of the cost, and their checksums are not looked at."""
+        ...
+
     async def totals(self, kind: IndexKind, place: Place, after: str, upto: str) -> Totals:
         """Of the names behind `after` up to `upto`, which is no bound when empty."""
         ...
 
-    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[tuple[str, str, str]]) -> None:
-        """Remove names that are of these versions: (name, stamp, told).  They are kept in another index."""
+    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[RowVersion]) -> None:
+        """Remove names that are of these versions.  They are kept in another index."""
         ...
 
     async def digest(self, kind: IndexKind, place: Place) -> int:

@@ -32,6 +32,7 @@ from apus.services.object.model import (
     ListingAsk,
     Place,
     Row,
+    RowVersion,
     Subdir,
     Totals,
     trouble_of,
@@ -43,6 +44,11 @@ KINDS: Final[tuple[IndexKind, ...]] = ("accounts", "containers")
 
 NOTED_MAX: Final = 1 << 14
 """Changes that are noted for one index; past it, who brings one waits until it is committed."""
+
+SLICE: Final = 64
+"""Changes that a flush merges at once, in a millisecond or two."""
+PAUSE_S: Final = 0.005
+"""Between two of them: the interpreter's own switches let whoever waits for it go on every five milliseconds only."""
 
 OPEN_MAX: Final = 32
 """Index files of a drive that are open at once: three handles and up to half a MiB of cache each."""
@@ -99,12 +105,21 @@ class SqliteIndexes:
         failure: DriveTrouble | None = None
         for name in list(self._noted):
             try:
-                async with self._alone(name):
-                    await self._fold(name)
+                await self._flush(name)
             except DriveTrouble as error:  # of one index, or of all that follow too
                 failure = error
         if failure is not None:
             raise failure
+
+    async def _flush(self, name: str) -> None:
+        """What is noted now, slice by slice: who merges keeps the interpreter, and requests wait for it."""
+        for first in range(0, len(self._noted.get(name, ())), SLICE):
+            if first:
+                await self._world.clock.sleep(PAUSE_S)
+            async with self._alone(name):
+                if name not in self._noted:  # somebody read it, and merged all
+                    return
+                await self._merge(name, [], SLICE)
 
     async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
         return await self._ask(kind, place, lambda index: index.head(), None)
@@ -115,10 +130,13 @@ class SqliteIndexes:
     async def rows(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[Row]:
         return await self._ask(kind, place, lambda index: index.rows(after, limit), [])
 
+    async def versions(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[RowVersion]:
+        return await self._ask(kind, place, lambda index: index.versions(after, limit), [])
+
     async def totals(self, kind: IndexKind, place: Place, after: str, upto: str) -> Totals:
         return await self._ask(kind, place, lambda index: index.totals(after, upto), Totals())
 
-    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[tuple[str, str, str]]) -> None:
+    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[RowVersion]) -> None:
         await self._ask(kind, place, lambda index: index.expel(versions), None)
 
     async def digest(self, kind: IndexKind, place: Place) -> int:
@@ -218,10 +236,10 @@ class SqliteIndexes:
         if name in self._noted:
             await self._merge(name, [])
 
-    async def _merge(self, name: str, changes: Sequence[Change]) -> IndexHead:
+    async def _merge(self, name: str, changes: Sequence[Change], at_most: int = NOTED_MAX) -> IndexHead:
         """Commit these and what is noted, which stays noted when that fails."""
         noted = self._noted.get(name, [])
-        merged = [*noted, *changes]
+        merged = [*noted[:at_most], *changes]
         head = await self._on(name, lambda index: index.apply(merged), make=True)
         assert head is not None
         del noted[: len(merged) - len(changes)]
@@ -235,10 +253,10 @@ class SqliteIndexes:
         try:
             if index is None:
                 there = await self._world.disk.stat(path) is not None or await self._settle(path)
-                if make:
+                if not there:
+                    if not make:
+                        return None
                     await self._world.disk.make_directory(path.parent)
-                elif not there:
-                    return None
                 index = self._open[name] = await unbroken(
                     self._world.run.in_thread(lambda: IndexFile(path, self._connect))
                 )

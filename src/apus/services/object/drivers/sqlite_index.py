@@ -20,7 +20,7 @@ from isal import isal_zlib as zlib  # the same CRC-32 in a fifth of the time
 
 from apus.services.object.logic.listing import Window, page
 from apus.services.object.logic.merge import digest_of, fingerprint, merge_fields
-from apus.services.object.model import Change, CorruptCopy, IndexHead, ListingAsk, Row, Subdir, Totals
+from apus.services.object.model import Change, CorruptCopy, IndexHead, ListingAsk, Row, RowVersion, Subdir, Totals
 
 Connect = Callable[[Path], sqlite3.Connection]
 
@@ -120,6 +120,10 @@ class IndexFile:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM entry WHERE name > ? ORDER BY name LIMIT ?", (after, limit))  # noqa: S608  (names of our own columns)
         return [_row(values) for values in found]
 
+    def versions(self, after: str, limit: int) -> list[RowVersion]:
+        asked = "SELECT name, stamp, told FROM entry WHERE name > ? ORDER BY name LIMIT ?"
+        return self._db.execute(asked, (after, limit)).fetchall()
+
     def totals(self, after: str, upto: str) -> Totals:
         bound = " AND name <= ?" if upto else ""
         found = self._db.execute(
@@ -129,8 +133,8 @@ class IndexFile:
         ).fetchone()
         return Totals(*found)
 
-    def expel(self, versions: Sequence[tuple[str, str, str]]) -> None:
-        """Remove these names if they are of these versions still: (name, stamp, told)."""
+    def expel(self, versions: Sequence[RowVersion]) -> None:
+        """Remove these names if they are of these versions still."""
         named = {name: (stamp, told) for name, stamp, told in versions}
         with self._transaction():
             found = [row for row in self._lookup(list(named)) if row.version == named[row.name]]

@@ -3,13 +3,14 @@ accounts the totals of their containers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster
 from apus.services.object.directory import Directory
-from apus.services.object.lister import RELIST_AFTER_S, Lister
+from apus.services.object.lister import RELIST_AFTER_S, RELIST_EVERY_S, Lister
 
 PASS_EVERY_S: Final = 1.0
 
@@ -23,6 +24,7 @@ class Updater:
         self._clear: set[str] = set()
         """Drives that kept no change, in the pass that began then."""
         self._began_s = 0.0
+        self._relisted_s = -math.inf
 
     async def keys(self) -> Iterable[str]:
         if self._lister.is_due:  # totals, too, make what they are read from durable first
@@ -32,17 +34,19 @@ class Updater:
             self._directory.caught_up(self._began_s)
         self._clear.clear()
         self._began_s = self.cluster.world.clock.monotonic_s()
+        if self._began_s - self._relisted_s >= RELIST_EVERY_S:
+            self._relisted_s = self._began_s
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
-        await self._settle(key, RELIST_AFTER_S)
+        await self._settle(key, RELIST_AFTER_S if self._relisted_s == self._began_s else None)
 
     async def catch_up(self) -> None:
         """Before the first request: list all that a crash left unlisted, so that listings are whole."""
         for key in list(self.cluster.drives):
             await self._settle(key, 0.0)
 
-    async def _settle(self, key: str, after_s: float) -> None:
+    async def _settle(self, key: str, after_s: float | None) -> None:
         drive = self.cluster.drives.get(key)
         if drive is None or self.cluster.resting(drive):
             return
@@ -55,7 +59,8 @@ class Updater:
                 if change is not None:
                     await self._directory.apply(change)
                 await drive.pending.remove(name)
-            await self._lister.relist(drive, after_s)
+            if after_s is not None:
+                await self._lister.relist(drive, after_s)
         except Unavailable:
             return  # the next pass tries again
         except OSError as error:

@@ -25,6 +25,7 @@ from apus.services.object.model import (
     Meta,
     Place,
     Row,
+    RowVersion,
     Subdir,
     Totals,
 )
@@ -262,11 +263,15 @@ class RemoteIndexes:
         rows: list[Row] = await self._link.call("indexes.rows", kind, place, after, limit)
         return rows
 
+    async def versions(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[RowVersion]:
+        versions: list[RowVersion] = await self._link.call("indexes.versions", kind, place, after, limit)
+        return versions
+
     async def totals(self, kind: IndexKind, place: Place, after: str, upto: str) -> Totals:
         totals: Totals = await self._link.call("indexes.totals", kind, place, after, upto)
         return totals
 
-    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[tuple[str, str, str]]) -> None:
+    async def expel(self, kind: IndexKind, place: Place, versions: Sequence[RowVersion]) -> None:
         await self._link.call("indexes.expel", kind, place, versions)
 
     async def digest(self, kind: IndexKind, place: Place) -> int:

@@ -21,6 +21,7 @@ from apus.services.object.model import (
     Place,
     ReplacedCopy,
     Row,
+    RowVersion,
     Totals,
 )
 
@@ -118,8 +119,9 @@ VERBS: Final[dict[str, Verb]] = {
     "indexes.head": Verb(_At, IndexHead | None, SHORT_S),
     "indexes.listing": Verb(tuple[IndexKind, Place, ListingAsk], list[Row | str], SYNC_S),
     "indexes.rows": Verb(tuple[IndexKind, Place, str, int], list[Row], SYNC_S),
+    "indexes.versions": Verb(tuple[IndexKind, Place, str, int], list[RowVersion], SYNC_S),
     "indexes.totals": Verb(tuple[IndexKind, Place, str, str], Totals, SYNC_S),
-    "indexes.expel": Verb(tuple[IndexKind, Place, list[tuple[str, str, str]]], None, SYNC_S),
+    "indexes.expel": Verb(tuple[IndexKind, Place, list[RowVersion]], None, SYNC_S),
     "indexes.digest": Verb(_At, str, SYNC_S),
     "indexes.audit": Verb(_At, None, LONG_S),
     "indexes.reclaim": Verb(tuple[IndexKind, Place, str], None, LONG_S),
