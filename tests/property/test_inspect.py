@@ -60,6 +60,8 @@ def inspect(data: bytes, step: int = 1 << 20) -> Finding:
 
 def says_the_oracle(data: bytes) -> str:
     """The format's name, or 'refused'."""
+    if data[:8] == b"QFI\xfb\0\0\0\2":  # it has no features: the oracle reads them nevertheless, and QEMU does not
+        data = data[:72] + bytes(32) + data[104:]
     try:
         wrapper = oracle.InspectWrapper(io.BytesIO(data))
         while wrapper.read(1 << 16):

@@ -423,6 +423,23 @@ async def test_dead_bytes_are_given_back() -> None:
         copies = await opened(disk, clock)
 
 
+def test_a_run_that_is_made_again_is_not_taken_for_the_lost_one() -> None:
+    """The power goes between the new run and the manifest that knows of it: the old one has the lost run's name."""
+    story = Volumes()
+    story.delete("o0")
+    story.close_and_open()
+    story.lose_index(".run")
+    story.crash()
+    story.delete("o0")
+    for after in range(1, 13):
+        story.cut_soon(after)
+        story.close_and_open()
+        story.all_is_there()
+        story.lose_index(".run")
+        story.crash()
+    story.teardown()
+
+
 @awaited
 async def test_who_comes_a_few_turns_of_the_loop_later_shares_the_sync() -> None:
     disk = FaultyDisk()

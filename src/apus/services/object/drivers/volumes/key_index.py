@@ -6,7 +6,7 @@ so that there are few; both go on beside readers and the journal.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +47,12 @@ class KeyIndex:
         self._world, self._directory, self._mark = world, directory, mark
         self._last_run = 0
 
-    async def open(self, runs: list[str]) -> None:
-        """Raise IndexDamaged or FileNotFoundError unless all of these are there and whole."""
+    async def open(self, runs: Sequence[str], lost: Sequence[str] = ()) -> None:
+        """Raise IndexDamaged or FileNotFoundError unless all of these are there and whole.
+
+        `lost`: names that the last manifest has.  Until the next one is saved no other run may be called so.
+        """
+        self._last_run = max((int(name[:10]) for name in lost), default=0)
         for name in runs:
             self.runs.append(await open_run(self._world.disk, self._directory / name, self.nodes))
         for name in await self._world.disk.names(self._directory):

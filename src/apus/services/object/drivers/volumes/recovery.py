@@ -93,15 +93,17 @@ async def recover(
 ) -> Journal:
     """The journal of this directory, with the index up to date."""
 
+    saved = await load_manifest(world, directory)
+
     async def recovered(manifest: Manifest | None) -> Journal:
         index = KeyIndex(world, directory, part_power, Nodes(manifest.nodes if manifest else ()), mark)
         volumes = Volumes(world.disk, world.dice, directory, volume_bytes)
+        await index.open(manifest.runs if manifest else (), saved.runs if saved else ())
         return await _recover(Journal(volumes, index, fence), manifest)
 
-    manifest = await load_manifest(world, directory) if trust_index else None
-    if manifest is not None:
+    if saved is not None and trust_index:
         try:
-            return await recovered(manifest)
+            return await recovered(saved)
         except (IndexDamaged, FileNotFoundError) as error:
             _log.warning("index damaged", directory=str(directory), error=str(error))
     return await recovered(None)
@@ -109,7 +111,6 @@ async def recover(
 
 async def _recover(journal: Journal, manifest: Manifest | None) -> Journal:
     index, volumes = journal.index, journal.volumes
-    await index.open(manifest.runs if manifest else [])
     if manifest is not None:
         volumes.usage.update(manifest.volumes)
         journal.unlisted.update(manifest.unlisted)
