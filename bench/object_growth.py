@@ -263,7 +263,7 @@ def main() -> None:
     given = parser.parse_args()
     sizes = SIZES[:2] if given.quick else SIZES
     with tempfile.TemporaryDirectory(prefix="apus-growth-", dir=given.root) as root:
-        asyncio.run(growth(Table(), Path(root), sizes, 3 if given.quick else ROUNDS))
+        asyncio.run(growth(Table(), Path(root), sizes))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,19 @@ def test_the_shards_of_a_container_are_shown(store: Store) -> None:
     assert store.run("object", "shards", account, "none").code != 0
 
 
+def test_a_container_of_more_names_than_the_operator_said_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "apus.toml").write_text("shard_rows = 1000\n")
+    store = Store(tmp_path)
+    try:
+        store.fill(1_001)
+        end_s = time.monotonic() + 60
+        while len(store.object("shards", store.path.split("/")[2], "box")["shards"]) < 2:
+            assert time.monotonic() < end_s
+    finally:
+        store.down()
+
+
 def test_repair_is_shown_told_paused_resumed_and_capped(store: Store) -> None:
     store.fill(30)
     store.until(lambda found: found["state"] == "idle")

@@ -128,7 +128,7 @@ class Indexes(Protocol):
         ...
 
     async def versions(self, kind: IndexKind, place: Place, after: str, limit: int) -> Sequence[RowVersion]:
-        """Of the same rows, for comparing: a tenth of the cost, and their checksums are not looked at."""
+        """Of the same rows, for comparing: a third of the cost, and their checksums are not looked at."""
         ...
 
     async def totals(self, kind: IndexKind, place: Place, after: str, upto: str) -> Totals:

@@ -25,6 +25,8 @@ class Updater:
         """Drives that kept no change, in the pass that began then."""
         self._began_s = 0.0
         self._relisted_s = -math.inf
+        self._relists = False
+        """In this pass."""
 
     async def keys(self) -> Iterable[str]:
         if self._lister.is_due:  # totals, too, make what they are read from durable first
@@ -34,12 +36,13 @@ class Updater:
             self._directory.caught_up(self._began_s)
         self._clear.clear()
         self._began_s = self.cluster.world.clock.monotonic_s()
-        if self._began_s - self._relisted_s >= RELIST_EVERY_S:
+        self._relists = self._began_s - self._relisted_s >= RELIST_EVERY_S
+        if self._relists:
             self._relisted_s = self._began_s
         return list(self.cluster.drives)
 
     async def settle(self, key: str) -> None:
-        await self._settle(key, RELIST_AFTER_S if self._relisted_s == self._began_s else None)
+        await self._settle(key, RELIST_AFTER_S if self._relists else None)
 
     async def catch_up(self) -> None:
         """Before the first request: list all that a crash left unlisted, so that listings are whole."""

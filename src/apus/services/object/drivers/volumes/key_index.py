@@ -47,12 +47,12 @@ class KeyIndex:
         self._world, self._directory, self._mark = world, directory, mark
         self._last_run = 0
 
-    async def open(self, runs: Sequence[str], lost: Sequence[str] = ()) -> None:
+    async def open(self, runs: Sequence[str], named: Sequence[str] = ()) -> None:
         """Raise IndexDamaged or FileNotFoundError unless all of these are there and whole.
 
-        `lost`: names that the last manifest has.  Until the next one is saved no other run may be called so.
+        `named`: what the last manifest names, trusted or not.  Until the next is saved no other run may be called so.
         """
-        self._last_run = max((int(name[:10]) for name in lost), default=0)
+        self._last_run = max((int(name[:10]) for name in named), default=0)
         for name in runs:
             self.runs.append(await open_run(self._world.disk, self._directory / name, self.nodes))
         for name in await self._world.disk.names(self._directory):
