@@ -117,7 +117,7 @@ class FaultyDisk:
         if path not in self.files:
             if not make:
                 raise FileNotFoundError(errno.ENOENT, str(path))
-            self._change(path, grows=True)
+            self._change(path)  # a full disk still has room for a name
             self.files[path] = self.synced[path] = b""
         self.open_files.add(path)
         return FaultyOpenFile(self, path)

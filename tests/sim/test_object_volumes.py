@@ -365,6 +365,23 @@ async def test_a_full_drive_says_so_and_takes_deletions() -> None:
 
 
 @awaited
+async def test_a_volume_that_a_full_drive_could_not_begin_is_not_left_behind() -> None:
+    """Its first write fails before anybody has looked how full it is."""
+    disk, clock = FaultyDisk(), ManualClock()
+    copies = await opened(disk, clock, volume_bytes=1)
+    await copies.store(place_of("o1"), head_of("o1", 1, b"x"), b"x")
+    before = set(disk.files)
+    disk.full.add(ROOT)
+    with pytest.raises(DriveTrouble):
+        await copies.store(place_of("o2"), head_of("o2", 2, b"x"), b"x")
+    assert set(disk.files) == before
+    disk.full.clear()
+    clock.time_s += 10
+    await copies.store(place_of("o2"), head_of("o2", 3, b"y"), b"y")
+    assert (await read_all(copies, "o2")) == (head_of("o2", 3, b"y"), b"y")
+
+
+@awaited
 async def test_an_unmounted_drive_has_lost_nothing() -> None:
     """Its log is still open: to write down that the files are lost would be true once it is back."""
     disk, clock = FaultyDisk(), ManualClock()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -26,6 +27,8 @@ _ORPHAN_LOOK_S = 1.0
 _COLLECT_AFTER = 50_000
 """Containers made before the cycle collector looks at the young ones.  At Python's 700 a long list of servers spends
 half its time in collections that find nothing: our records are frozen trees."""
+_HANDLES = 1 << 16
+"""Connections, volumes, index files.  A login's soft limit is 1,024, for programs that call select(2): we do not."""
 
 
 def main(state_dir: Path, roles: str, name: str, parent: int = 0) -> int:
@@ -37,12 +40,21 @@ def main(state_dir: Path, roles: str, name: str, parent: int = 0) -> int:
         settings = load_settings(state_dir / "apus.toml")
         set_level(settings.log_level)
         gc.set_threshold(_COLLECT_AFTER, 20, 20)
+        allow_handles(_HANDLES)
         with asyncio.Runner(loop_factory=_loop) as runner:
             return runner.run(_run(state_dir, frozenset(roles.split(",")), parent, stages))
     except CloudError as error:
         _log.error("cannot start", code=error.code, why=error.shown)
         print(f"apus: {error.shown}", file=sys.stderr, flush=True)
         return 1
+
+
+def allow_handles(count: int) -> None:
+    """Raise the soft limit of open files to this, as far as the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop() -> asyncio.AbstractEventLoop:

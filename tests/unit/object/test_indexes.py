@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from apus.services.object.drivers.fence import DriveIdentity, Fence, format_drive
-from apus.services.object.drivers.indexes import SLICE, SqliteIndexes
+from apus.services.object.drivers.indexes import SLICE, WARM_MAX, OpenFiles, SqliteIndexes
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
 from apus.services.object.logic.merge import make_stamp
 from apus.services.object.model import Change, CorruptCopy, DriveFull, ListingAsk, Place, Row
@@ -25,12 +25,15 @@ IDENTITY = DriveIdentity("d1", "c1")
 
 
 @contextlib.asynccontextmanager
-async def opened(root: Path, connect: Connect = connect_file) -> AsyncIterator[SqliteIndexes]:
+async def opened(
+    root: Path, connect: Connect = connect_file, files: OpenFiles | None = None
+) -> AsyncIterator[SqliteIndexes]:
     """Of a drive, which is marked when it is new."""
     world = make_world()
     if not any(root.iterdir()):
         await format_drive(world, root, IDENTITY)
-    indexes = SqliteIndexes(world, root, Fence(world, root, IDENTITY), part_power=8, connect=connect)
+    fence = Fence(world, root, IDENTITY)
+    indexes = SqliteIndexes(world, root, fence, part_power=8, connect=connect, files=files)
     try:
         yield indexes
     finally:
@@ -160,3 +163,71 @@ async def test_a_head_whose_text_cannot_be_read_is_put_aside(tmp_path: Path) -> 
         with pytest.raises(CorruptCopy):
             await indexes.head("containers", PLACE)
         assert await indexes.head("containers", PLACE) is None
+
+
+def places(count: int) -> list[Place]:
+    return [Place(number % 256, f"{number:032x}") for number in range(count)]
+
+
+async def fill(indexes: SqliteIndexes, count: int) -> None:
+    for number, place in enumerate(places(count)):
+        await indexes.apply("containers", place, Change("a", f"c{number}", ROWS[: number % 7], make_stamp(1, "n1")))
+
+
+async def right(indexes: SqliteIndexes, count: int) -> None:
+    for number, place in enumerate(places(count)):
+        head = await indexes.head("containers", place)
+        assert head is not None
+        assert (head.container, head.rows) == (f"c{number}", number % 7)
+
+
+@awaited
+async def test_drives_share_how_many_files_are_open_and_each_keeps_a_few(tmp_path: Path) -> None:
+    files, many = OpenFiles(WARM_MAX + 20), WARM_MAX + 40
+    roots = [tmp_path / name for name in ("one", "two")]
+    for root in roots:
+        root.mkdir()
+    async with opened(roots[0], files=files) as one, opened(roots[1], files=files) as two:
+        await fill(one, many)
+        assert files.count == files.most
+        await fill(two, WARM_MAX)
+        assert files.count == files.most + WARM_MAX
+        await fill(one, many)  # closes its own, down to the few
+        assert files.count == 2 * WARM_MAX
+        for indexes in (one, two):
+            await right(indexes, WARM_MAX)
+        await right(one, many)
+    assert files.count == 0
+
+
+@awaited
+async def test_files_that_nobody_uses_are_closed(tmp_path: Path) -> None:
+    files = OpenFiles(100)
+    async with opened(tmp_path, files=files) as indexes:
+        await fill(indexes, 6)
+        await indexes.rest()
+        assert files.count == 6
+        await indexes.head("containers", places(6)[2])
+        await indexes.rest()
+        assert files.count == 1
+        await indexes.rest()
+        assert files.count == 0
+        await right(indexes, 6)
+
+
+@awaited
+async def test_partitions_are_cut_in_two_while_one_file_more_is_opened_than_may_be(tmp_path: Path) -> None:
+    """Who opens it closes another, and does not wait for whoever waits for him."""
+    last, cutting = places(WARM_MAX + 1)[-1], list[asyncio.Task[None]]()
+
+    def meanwhile(path: Path) -> sqlite3.Connection:
+        if path.stem == last.hash:
+            cutting.append(asyncio.get_running_loop().create_task(indexes.repartition(9)))
+        return connect_file(path)
+
+    async with opened(tmp_path, meanwhile, OpenFiles(WARM_MAX)) as indexes:
+        await fill(indexes, WARM_MAX)
+        async with asyncio.timeout(10):
+            await indexes.apply("containers", last, Change("a", "c", made=make_stamp(1, "n1")))
+            await cutting[0]
+        await right(indexes, WARM_MAX)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -50,8 +51,13 @@ SLICE: Final = 64
 PAUSE_S: Final = 0.005
 """Between two of them: the interpreter's own switches let whoever waits for it go on every five milliseconds only."""
 
-OPEN_MAX: Final = 32
-"""Index files of a drive that are open at once: three handles and up to half a MiB of cache each."""
+WARM_MAX: Final = 32
+"""Index files of a drive that stay open whatever other drives do, and keep what they have read: 640 KiB each."""
+
+OPEN_MAX: Final = 1024
+"""Those of all drives of a machine that are open at once: three handles each, and 160 KiB where they keep nothing."""
+HANDLES_PART: Final = 4
+"""The part of all handles of the process that they may take."""
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """Our statements are right: where one is refused, the names or the bounds in the file are not."""
@@ -64,13 +70,33 @@ _log: Final = get_logger("apus.object.indexes")
 _Ticket = tuple[Change, "asyncio.Future[IndexHead]"]
 
 
+class OpenFiles:
+    """How many index files the drives of a machine have open: beyond `most`, a drive closes one for each it opens."""
+
+    def __init__(self, most: int | None = None) -> None:
+        handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most = min(OPEN_MAX, handles // (3 * HANDLES_PART)) if most is None else most
+        self.count = 0
+
+
 class SqliteIndexes:
     def __init__(
-        self, world: World, root: Path, fence: Fence, *, part_power: int, connect: Connect = connect_file
+        self,
+        world: World,
+        root: Path,
+        fence: Fence,
+        *,
+        part_power: int,
+        connect: Connect = connect_file,
+        files: OpenFiles | None = None,
     ) -> None:
         self._world, self._root, self._fence, self._connect = world, root, fence, connect
         self._places = IndexPlaces(world.disk, root, part_power)
+        self._files = files or OpenFiles()
         self._open: OrderedDict[str, IndexFile] = OrderedDict()
+        """The one that was used last at the end."""
+        self._used: set[str] = set()
+        """Of these, since files were last put to rest."""
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._waiting: dict[str, list[_Ticket]] = {}
         self._noted: dict[str, list[Change]] = {}
@@ -192,6 +218,14 @@ class SqliteIndexes:
                     await self._settle(self._places.path(kind, path_hash))
         self._places.settled = power == self._places.part_power
 
+    async def rest(self) -> None:
+        """Close the files that nobody has used since this was last asked."""
+        unused = [name for name in self._open if name not in self._used]
+        self._used.clear()
+        for name in unused:
+            async with self._alone(name):
+                await self._forget(name)
+
     async def forget(self) -> None:
         """The drive may hold other files than it did.  What is noted is merged into whatever is there."""
         self._places.settled = False
@@ -260,10 +294,12 @@ class SqliteIndexes:
                 index = self._open[name] = await unbroken(
                     self._world.run.in_thread(lambda: IndexFile(path, self._connect))
                 )
+                self._files.count += 1
             self._open.move_to_end(name)
+            self._used.add(name)
             await self._close_some(name)
-            ready = index
-            return await unbroken(self._world.run.in_thread(lambda: work(ready)))
+            ready, keeps = index, len(self._open) <= WARM_MAX
+            return await unbroken(self._world.run.in_thread(lambda: _done(work, ready, keeps)))
         except _DAMAGE as error:
             raise await self._trouble(name, error) from error
         except OSError as error:
@@ -290,12 +326,11 @@ class SqliteIndexes:
 
     async def _close_some(self, keep: str) -> None:
         for name in list(self._open):
-            if len(self._open) <= OPEN_MAX:
+            if len(self._open) <= WARM_MAX or self._files.count <= self._files.most:
                 return
             if name != keep and name not in self._locks:
-                index = self._open.pop(name)
-                async with self._alone(name):
-                    await self._world.run.in_thread(index.close)
+                async with self._held(name):
+                    await self._forget(name)
 
     async def _drop(self, name: str) -> None:
         if name in self._noted:
@@ -309,6 +344,7 @@ class SqliteIndexes:
     async def _forget(self, name: str) -> None:
         index = self._open.pop(name, None)
         if index is not None:
+            self._files.count -= 1
             try:
                 await self._world.run.in_thread(index.close)
             except sqlite3.Error:
@@ -333,6 +369,12 @@ class SqliteIndexes:
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
         await self._gate.wait()
+        async with self._held(name):
+            yield
+
+    @asynccontextmanager
+    async def _held(self, name: str) -> AsyncIterator[None]:
+        """Also while partitions are cut in two, which waits for whoever is inside."""
         lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
         self._locks[name] = lock, users + 1
         try:
@@ -344,6 +386,14 @@ class SqliteIndexes:
                 del self._locks[name]
             else:
                 self._locks[name] = lock, users - 1
+
+
+def _done(work: Callable[[IndexFile], T], index: IndexFile, keeps: bool) -> T:
+    """Of many files that are open, each for a few rows now and then, none keeps what it has read."""
+    answer = work(index)
+    if not keeps:
+        index.shrink()
+    return answer
 
 
 def _name(kind: IndexKind, place: Place) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import RESERVE_BYTES, DriveIdentity, Fence, format_drive, marked_as
-from apus.services.object.drivers.indexes import SqliteIndexes
+from apus.services.object.drivers.indexes import OpenFiles, SqliteIndexes
 from apus.services.object.drivers.leases import MemoryLeases
 from apus.services.object.drivers.policy_copies import PolicyCopies
 from apus.services.object.drivers.sqlite_index import Connect, connect_file
@@ -41,6 +41,7 @@ class LocalDrive:
         policies: int = 1,
         volume_bytes: int = VOLUME_BYTES,
         connect: Connect = connect_file,
+        files: OpenFiles | None = None,
         reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         self.id, self.root = identity.drive, root
@@ -50,7 +51,7 @@ class LocalDrive:
             return VolumeCopies(world, at, fence, part_power=part_power, volume_bytes=volume_bytes, mark=mark)
 
         self.copies = PolicyCopies(root, policies, open_copies)
-        self.indexes = SqliteIndexes(world, root, fence, part_power=part_power, connect=connect)
+        self.indexes = SqliteIndexes(world, root, fence, part_power=part_power, connect=connect, files=files)
         self.pending = FilePending(world, root, fence)
         self.leases = MemoryLeases(world.clock)
         self.on_return: Callable[[], None] = lambda: None
@@ -90,6 +91,7 @@ class LocalDrive:
     async def tidy(self) -> int:
         """Give back what overwritten and deleted objects still take; returns how many bytes were moved."""
         await self.indexes.settle()
+        await self.indexes.rest()
         return await self.copies.tidy()
 
     async def repartition(self, part_power: int) -> None:
@@ -138,6 +140,7 @@ class LocalSite:
     ) -> None:
         self._world, self._volume_bytes = world, volume_bytes
         self._connect, self._reserve_bytes = connect, reserve_bytes
+        self._files = OpenFiles()
 
     async def marked_as(self, path: Path) -> DriveIdentity | None:
         return await marked_as(self._world, path)
@@ -151,7 +154,8 @@ class LocalSite:
     def open(self, path: Path, identity: DriveIdentity, part_power: int, policies: int, turn: int = 0) -> LocalDrive:
         return LocalDrive(
             self._world, path, identity, part_power=part_power, policies=policies,
-            volume_bytes=self._volume_bytes, connect=self._connect, reserve_bytes=self._reserve_bytes,
+            volume_bytes=self._volume_bytes, connect=self._connect, files=self._files,
+            reserve_bytes=self._reserve_bytes,
         )  # fmt: skip
 
 

@@ -68,6 +68,10 @@ class IndexFile:
     def close(self) -> None:
         self._db.close()
 
+    def shrink(self) -> None:
+        """Give back the memory of what was read."""
+        self._db.execute("PRAGMA shrink_memory")
+
     def head(self) -> IndexHead | None:
         kept = self._kept()
         return None if kept is None else kept[0]

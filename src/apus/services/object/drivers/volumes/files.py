@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,7 +76,12 @@ class Volumes:
             marker = self._dice.randbytes(MARKER_BYTES)
             file = await self._disk.open(self.path(self.last), make=True)
             self._keep(self.last, file)
-            await file.write_synced(0, [volume_header(self.last, marker)])
+            try:
+                await file.write_synced(0, [volume_header(self.last, marker)])
+            except OSError:
+                with contextlib.suppress(OSError):
+                    await self.remove(self.last)  # each try on a full drive would leave one
+                raise
             self.usage[self.last] = Usage(marker, VOLUME_HEADER_BYTES)
             self.active = self.last
         usage = self.usage[self.active]
