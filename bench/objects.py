@@ -113,24 +113,30 @@ def median_of(runs: Sequence[Known]) -> Known:
 
 
 def load(table: Table, store: OurStore, others: Mapping[str, Subject], extent: Extent) -> dict[str, Any]:
-    """The small and large operations, each store in turn."""
+    """The small and large operations, each store in turn.  Of a peer that fails at one, its kept figures stand there."""
     subjects = {"apus": store.subject(), **others}
     for subject in subjects.values():
         populate(subject, extent)
     found: dict[str, dict[tuple[str, str, int], Known]] = {name: {} for name in subjects}
     for work in WORKS:
-        runs: dict[str, list[Known]] = {name: [] for name in subjects}
+        runs: dict[str, list[Known]] = {
+            name: [] for name in subjects if name != "nginx" or (work.op == "get" and work.large)
+        }
         for turn in range(extent.rounds):
-            for name, subject in subjects.items():
-                if name != "nginx" or (work.op == "get" and work.large):
-                    runs[name].append(measure(subject, work, extent, turn))
+            for name in list(runs):
+                try:
+                    runs[name].append(measure(subjects[name], work, extent, turn))
+                except SystemExit as failure:
+                    if name == "apus":
+                        raise
+                    print(f"{name} failed at {work.key}: {failure}", file=sys.stderr, flush=True)
+                    del runs[name]
         for name, seen in runs.items():
-            if seen:
-                found[name][work.key] = median_of(seen)
-        against = {name: found[name][work.key] if name in found else FIGURES[name][work.key] for name in FIGURES}
+            found[name][work.key] = median_of(seen)
+        against = {name: found.get(name, {}).get(work.key, FIGURES[name][work.key]) for name in FIGURES}
         show(table, work, found["apus"][work.key], against)
         if work.op == "get" and work.large:
-            nginx = found["nginx"][work.key].rate if "nginx" in found else NGINX_MB_S[work.size]
+            nginx = found["nginx"][work.key].rate if "nginx" in runs else NGINX_MB_S[work.size]
             share = 100 * found["apus"][work.key].rate / nginx
             table.add(
                 f"GET {work.size} c8, share of nginx", share, "%", ">= 50", share >= 50, f"nginx {nginx:.0f} MB/s"
