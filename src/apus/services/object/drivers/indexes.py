@@ -57,7 +57,7 @@ WARM_MAX: Final = 32
 OPEN_MAX: Final = 1024
 """Those of all drives of a machine that are open at once: three handles each, and 160 KiB where they keep nothing."""
 HANDLES_PART: Final = 4
-"""The part of all handles of the process that they may take."""
+"""One in so many of the handles of the process may be theirs."""
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
 """Our statements are right: where one is refused, the names or the bounds in the file are not."""
