@@ -113,6 +113,28 @@ def test_both_doors(s3: Any, server: S3Server, receiver: Receiver, bucket: str) 
     assert told() == []
 
 
+def test_tags_and_acls(s3: Any, server: S3Server, receiver: Receiver, bucket: str) -> None:
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    version = s3.put_object(Bucket=bucket, Key="k", Body=b"xyz")["VersionId"]
+    s3.put_object(Bucket=bucket, Key="k", Body=b"newer")
+    say(s3, bucket, TopicConfigurations=[
+        {"Id": "tags", "TopicArn": receiver.url, "Events": ["s3:ObjectTagging:*"]},
+        {"Id": "acls", "TopicArn": receiver.url, "Events": ["s3:ObjectAcl:Put"]},
+    ])  # fmt: skip
+    tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
+    s3.put_object_tagging(Bucket=bucket, Key="k", Tagging=tags)
+    s3.put_object_tagging(Bucket=bucket, Key="k", Tagging=tags, VersionId=version)
+    s3.delete_object_tagging(Bucket=bucket, Key="k")
+    s3.put_object_acl(Bucket=bucket, Key="k", ACL="private")
+    server.run(server.store.notifier.run_once())
+    records = [record for message in receiver.got for record in message["Records"]]
+    assert [record["eventName"] for record in records] == [
+        "ObjectTagging:Put", "ObjectTagging:Put", "ObjectTagging:Delete", "ObjectAcl:Put",
+    ]  # fmt: skip
+    assert records[1]["s3"]["object"]["versionId"] == version
+    assert records[1]["s3"]["object"]["size"] == 3
+
+
 def test_what_is_told(s3: Any, server: S3Server, receiver: Receiver, bucket: str) -> None:
     say(
         s3,

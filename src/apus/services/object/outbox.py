@@ -24,7 +24,8 @@ class Outbox:
         self.waiting: dict[str, None] = {}
         """`ACCOUNT/CONTAINER` of what was put in since the notifier last looked."""
 
-    async def created(self, head: Head, cause: str, metadata: Mapping[str, str]) -> None:
+    async def happened(self, head: Head, cause: str, metadata: Mapping[str, str]) -> None:
+        """To this version, which is there."""
         if not rules_of(metadata):
             return
         event = ObjectEvent(

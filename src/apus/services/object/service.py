@@ -210,7 +210,7 @@ class Objects:
             intent = dataclasses.replace(intent, headers=headers)
         head = await self._put(intent, data, metadata)
         self.uploads.went(intent.account, intent.container, intent.name, metadata)
-        await self.outbox.created(head, cause, metadata)
+        await self.outbox.happened(head, cause, metadata)
         return head
 
     async def _put(self, intent: Intent, data: AsyncIterator[Chunk], metadata: Mapping[str, str]) -> Head:
@@ -266,10 +266,12 @@ class Objects:
         headers: Mapping[str, str],
         *,
         version_id: str | None = None,
+        cause: str = "",
     ) -> Head:
-        """Replace the metadata of the object, or of one version.  Raise NotFound."""
+        """Replace the metadata of the object, or of one version.  Raise NotFound.  `cause`: the event."""
         await self.rates.of_container(account, container)
-        check_no_expiry(headers, await self._metadata(account, container))
+        metadata = await self._metadata(account, container)
+        check_no_expiry(headers, metadata)
         found = await self.shelf.find(account, container, name, newest=True)
         if version_id == NULL:
             version_id = await self.versions.entry_of_null(account, container, name)
@@ -277,8 +279,12 @@ class Objects:
                 raise NotFound("object.version", "The resource could not be found.")
         if version_id is not None or (found is not None and LINK in found.head.headers):
             place = account, container, name
-            return await self.versions.describe(place, found, version_id, content_type, headers)
-        return await self.shelf.describe(account, container, name, content_type, headers)
+            head = await self.versions.describe(place, found, version_id, content_type, headers)
+        else:
+            head = await self.shelf.describe(account, container, name, content_type, headers)
+        if cause:
+            await self.outbox.happened(head, cause, metadata)
+        return head
 
     async def delete(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apus.services.object.logic.grants import acl_of, acl_text, canned_acl
+from apus.services.object.logic.notices import ACL_PUT
 from apus.services.object.logic.rights import OBJECT_ACL
 from apus.skins.s3 import rights
 from apus.skins.s3.acls import check_settable, document_acl, owner_of, shown_acl
@@ -24,5 +25,5 @@ async def put_object_acl(request: S3Request) -> Reply:
     rights.require(request, acting(request, "s3:PutObjectAcl"), "WRITE_ACP", existing=found.head, on_object=True)
     acl = await document_acl(request, owner_of(found.head, request.head))
     check_settable(request, acl)
-    await describe(request, found.head, {OBJECT_ACL: acl_text(acl)})
+    await describe(request, found.head, {OBJECT_ACL: acl_text(acl)}, ACL_PUT)
     return Reply(headers=version_headers(request, found.head))

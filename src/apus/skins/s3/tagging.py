@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
+from apus.services.object.logic.notices import TAGGED, UNTAGGED
 from apus.services.object.logic.tags import TAGS
 from apus.services.object.model import Head
 from apus.skins.s3 import rights
@@ -48,23 +49,23 @@ async def get_object_tagging(request: S3Request) -> Reply:
 async def put_object_tagging(request: S3Request) -> Reply:
     found = await found_version(request)
     rights.require(request, acting(request, "s3:PutObjectTagging"), "", existing=found.head, on_object=True)
-    await describe(request, found.head, {TAGS: await _read_tags(request, TAGS_MAX)})
+    await describe(request, found.head, {TAGS: await _read_tags(request, TAGS_MAX)}, TAGGED)
     return Reply(headers=version_headers(request, found.head))
 
 
 async def delete_object_tagging(request: S3Request) -> Reply:
     found = await found_version(request)
     rights.require(request, acting(request, "s3:DeleteObjectTagging"), "", existing=found.head, on_object=True)
-    await describe(request, found.head, {TAGS: ""})
+    await describe(request, found.head, {TAGS: ""}, UNTAGGED)
     return Reply(status=204, headers=version_headers(request, found.head))
 
 
-async def describe(request: S3Request, head: Head, changes: dict[str, str]) -> None:
-    """Change headers of the system's own on an object; what is empty is removed, all else stays."""
+async def describe(request: S3Request, head: Head, changes: dict[str, str], cause: str = "") -> None:
+    """Change headers of the system's own on an object; the empty are removed, all else stays.  `cause`: the event."""
     shown = {name: value for name, value in head.shown_headers.items() if name not in changes}
     version_id = wanted_version(request.param("versionId"))
     place = request.account, request.bucket, request.key
-    await request.door.objects.describe(*place, None, {**shown, **changes}, version_id=version_id)
+    await request.door.objects.describe(*place, None, {**shown, **changes}, version_id=version_id, cause=cause)
 
 
 async def get_bucket_tagging(request: S3Request) -> Reply:

@@ -27,7 +27,12 @@ REMOVED: Final = "ObjectRemoved"
 EXPIRED: Final = "LifecycleExpiration"
 DELETED: Final = "Delete"
 MARKED: Final = "DeleteMarkerCreated"
-EVENTS: Final = (*CREATED, *(f"{cause}:{what}" for cause in (REMOVED, EXPIRED) for what in (DELETED, MARKED)))
+TAGGED, UNTAGGED, ACL_PUT = DESCRIBED = ("ObjectTagging:Put", "ObjectTagging:Delete", "ObjectAcl:Put")
+EVENTS: Final = (
+    *CREATED,
+    *(f"{cause}:{what}" for cause in (REMOVED, EXPIRED) for what in (DELETED, MARKED)),
+    *DESCRIBED,
+)
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
