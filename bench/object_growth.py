@@ -4,8 +4,8 @@
 
 Simulated: the key index of each drive has as many entries as it would (runs as they come to be, of random hashes, one file
 for all drives), and the container has the shards that it would have.  Most shards of the largest have a twentieth of their
-names.  No bodies.  Operations are asked of the service, not by HTTP, on objects that are there, by `CONC` at once, with the
-rows made durable as they are while it serves.  The sizes take turns.
+names.  No bodies.  Operations are asked by HTTP, by object_store.py with `CONC` connections, on names all over the container,
+with the rows made durable as they are while it serves; the CPU is this process's, which serves.  The sizes take turns.
 """
 
 from __future__ import annotations
@@ -13,31 +13,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import numpy as np
 
+from apus.kernel.caller import Caller
 from apus.kernel.settings import Settings
+from apus.node.http import HttpServer, listen_on
+from apus.node.main import node_runner
 from apus.node.world import open_world
+from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.drivers.sqlite_index import IndexFile
 from apus.services.object.drivers.volumes.key_index import KeyIndex
 from apus.services.object.drivers.volumes.run import BLOOM_PROBES, ENTRY_BYTES, RunBuilder, open_run
-from apus.services.object.engine import Intent
 from apus.services.object.logic.shards import ShardMap
 from apus.services.object.model import Change, ListingAsk, Row
+from apus.wire.app import App
 from bench.run import Table, median
 
 ACCOUNT, CONTAINER = "AUTH_bench", "c"
 OWNER: Final = (ACCOUNT, CONTAINER)
-BODY: Final = bytes(4096)
+BODY_BYTES: Final = 4096
+LOAD: Final = Path(__file__).parent / "object_store.py"
 CONC: Final = 8
 OPS: Final = 12_000
 """Enough that rows are made durable as they are all the time, and not by the end of it alone."""
@@ -51,6 +59,16 @@ SLICE: Final = 1 << 20
 SIZES: Final = (10_000, 1_000_000, 100_000_000)
 
 
+class Anybody:
+    """Whoever asks is whose account it is."""
+
+    def verify(self, token: str) -> Caller:
+        project = ACCOUNT.removeprefix("AUTH_")
+        return Caller(
+            user_id="u", user_name="u", project_id=project, project_name=project, roles=frozenset(("member", "reader"))
+        )
+
+
 class Grown:
     """One store, as large as that."""
 
@@ -59,11 +77,10 @@ class Grown:
         self.store: ObjectStore
         self.start_s = 0.0
         self.runs_bytes = 0
-        self.names = [f"{name_of(self.dice.randrange(size))}.{number}" for number in range(OPS)]
-        """The same in each turn: what is listed then has no tombstones of the turn before."""
 
     async def open(self) -> None:
-        world = (await open_world(self.root, Settings(), with_store=False)).world
+        self.opened = await open_world(self.root, Settings(), with_store=False)
+        world = self.opened.world
         paths = [self.root / f"d{number}" for number in range(4)]
         for path in paths:
             path.mkdir()
@@ -72,6 +89,17 @@ class Grown:
         await self.store.service.make_container(ACCOUNT, CONTAINER, {})
         await self._fill_keys()
         await self._fill_names()
+        app = App(swift_apis(self.store.service), Anybody(), dice=self.dice)
+        self.listening = listen_on("127.0.0.1", 0)
+        self.server = HttpServer(app, self.listening)
+        self.serving = asyncio.create_task(self.server.run())
+
+    async def close(self) -> None:
+        self.server.stop()
+        await self.serving
+        self.listening.close()
+        await self.store.close()
+        await self.opened.close()
 
     async def _fill_keys(self) -> None:
         """Three quarters of the objects are on each of four drives."""
@@ -124,47 +152,48 @@ class Grown:
 
     async def measure(self) -> dict[str, tuple[float, float]]:
         """By operation: CPU seconds for 1,000, and operations per second."""
-        service, names = self.store.service, self.names
-
-        async def put(name: str) -> None:
-            await service.put(Intent(ACCOUNT, CONTAINER, name, "text/plain", {}, len(BODY)), body())
-
-        async def get(name: str) -> None:
-            found = await service.find(ACCOUNT, CONTAINER, name)
-            assert found is not None
-            async for _ in service.stored(found, 0, len(BODY)):
-                pass
-
-        async def head(name: str) -> None:
-            assert await service.find(ACCOUNT, CONTAINER, name) is not None
-
-        async def delete(name: str) -> None:
-            await service.delete(ACCOUNT, CONTAINER, name)
-
-        async def page(name: str) -> None:
-            rows = await service.listing(ACCOUNT, CONTAINER, ListingAsk(limit=10_000, marker=name))
-            assert self.size <= 10_000 or len(rows) > 100
-
-        async def container(_name: str) -> None:
-            assert (await service.container(ACCOUNT, CONTAINER, fresh=True)).rows
-
-        found = {"put": await self._run(put, names)}
-        found["get"] = await self._run(get, names)
-        found["head"] = await self._run(head, names)
+        found = {op: await self._run(partial(self._load, op), OPS) for op in ("put", "get", "head")}
         dense = range(0, self.size, SHARD * (DENSE if self.size > SPARSE else 1))
         pages = [name_of(self.dice.choice(dense) + self.dice.randrange(SHARD - 10_000)) for _ in range(PAGES)]
-        found["page"] = await self._run(page, pages if self.size > 10_000 else [""] * PAGES)
-        found["head container"] = await self._run(container, names[:PAGES])
-        found["delete"] = await self._run(delete, names)
+        found["page"] = await self._run(partial(self._list, pages if self.size > 10_000 else [""] * PAGES), PAGES)
+        found["head container"] = await self._run(self._count, PAGES)
+        found["delete"] = await self._run(
+            partial(self._load, "delete"), OPS
+        )  # so the next turn finds no more than this
         return found
 
-    async def _run(self, act: Callable[[str], Awaitable[None]], names: Sequence[str]) -> tuple[float, float]:
-        left = iter(names)
+    async def _load(self, op: str) -> float:
+        """By HTTP, on the same names each time; returns the seconds it took."""
+        out = self.root / "load.json"
+        words = {
+            "url": f"http://127.0.0.1:{self.listening.getsockname()[1]}", "token": "any", "storage-path": f"/v1/{ACCOUNT}",
+            "container": CONTAINER, "op": op, "size": BODY_BYTES, "count": OPS, "conc": CONC, "prefix": "n-", "span": self.size,
+            "out": out,
+        }  # fmt: skip
+        argv = [str(LOAD), "run", *(word for name, value in words.items() for word in (f"--{name}", str(value)))]
+        client = await asyncio.create_subprocess_exec(sys.executable, *argv, stderr=asyncio.subprocess.PIPE)
+        _, told = await client.communicate()
+        if client.returncode:
+            raise SystemExit(told.decode())
+        run = json.loads(out.read_bytes())["runs"][0]
+        if run["errors"] or run["bad"] or run["n"] != OPS:
+            raise SystemExit(f"{op}: {run}")
+        return float(run["wall_s"])
 
-        async def client() -> None:
-            for name in left:
-                await act(name)
+    async def _list(self, markers: Sequence[str]) -> float:
+        began_s = time.perf_counter()
+        for marker in markers:
+            rows = await self.store.service.listing(ACCOUNT, CONTAINER, ListingAsk(limit=10_000, marker=marker))
+            assert self.size <= 10_000 or len(rows) > 100
+        return time.perf_counter() - began_s
 
+    async def _count(self) -> float:
+        began_s = time.perf_counter()
+        for _ in range(PAGES):
+            assert (await self.store.service.container(ACCOUNT, CONTAINER, fresh=True)).rows
+        return time.perf_counter() - began_s
+
+    async def _run(self, load: Callable[[], Awaitable[float]], operations: int) -> tuple[float, float]:
         async def flushing() -> None:
             while not over.is_set():
                 with contextlib.suppress(TimeoutError):
@@ -173,18 +202,14 @@ class Grown:
 
         over = asyncio.Event()
         beside = asyncio.create_task(flushing())
-        cpu_s, began_s = time.process_time(), time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(CONC if len(names) == OPS else 1)))
+        cpu_s, took_s = time.process_time(), await load()
         over.set()
         await beside
+        began_s = time.perf_counter()
         await self.store.service.shelf.lister.flush()
         await self.store.service.directory.report()  # else who reads next pays for it
-        used_s, took_s = time.process_time() - cpu_s, time.perf_counter() - began_s
-        return 1000 * used_s / len(names), len(names) / took_s
-
-
-async def body() -> AsyncIterator[bytes]:
-    yield BODY
+        used_s, took_s = time.process_time() - cpu_s, took_s + time.perf_counter() - began_s
+        return 1000 * used_s / operations, operations / took_s
 
 
 def name_of(number: int) -> str:
@@ -233,6 +258,12 @@ def write_run(path: Path, count: int, seed: int) -> None:
         file.write(builder.end())
 
 
+def grow(table: Table, root: Path, sizes: Sequence[int]) -> None:
+    """Served as a node serves."""
+    with node_runner() as runner:
+        runner.run(growth(table, root, sizes))
+
+
 async def growth(table: Table, root: Path, sizes: Sequence[int], rounds: int = ROUNDS) -> None:
     """Whether operations per second, and CPU, are within a fifth of each other."""
     grown = [Grown(size, root / str(size)) for size in sizes]
@@ -254,7 +285,7 @@ async def growth(table: Table, root: Path, sizes: Sequence[int], rounds: int = R
               largest.runs_bytes / (3 * largest.size), "B", "<= 2", largest.runs_bytes <= 6 * largest.size)  # fmt: skip
     table.add(f"key index of {largest.size:,}, start of a drive", largest.start_s, "s", "<= 5", largest.start_s <= 5)
     for one in grown:
-        await one.store.close()
+        await one.close()
 
 
 def main() -> None:
@@ -264,7 +295,7 @@ def main() -> None:
     given = parser.parse_args()
     sizes = SIZES[:2] if given.quick else SIZES
     with tempfile.TemporaryDirectory(prefix="apus-growth-", dir=given.root) as root:
-        asyncio.run(growth(Table(), Path(root), sizes))
+        grow(Table(), Path(root), sizes)
 
 
 if __name__ == "__main__":

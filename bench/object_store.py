@@ -361,6 +361,8 @@ class Worker:
         return p
 
     def key(self, i):
+        if self.a.span:  # the same for the same i, and all over: the step is odd and as good as any
+            return f"{self.a.prefix}{(i + 1) * 0x9E3779B97F4A7C15 % (1 << 64) * self.a.span >> 64:010d}.{i}"
         return f"{self.a.prefix}{i:08d}"
 
     def pick(self):
@@ -742,6 +744,7 @@ def main():
     g("--sign-payload", action="store_true", help="S3: SHA-256 of the body in the signature (else UNSIGNED-PAYLOAD)")
     g("--container", default="bench")
     g("--prefix", default="o-")
+    g("--span", type=int, default=0, help="names have a number below this in front, spread over all of them")
     g("--start", type=int, default=0)
     g("--op", default="put", help="put get head delete mix")
     g("--mix", default="get=70,put=20,head=10")

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.object_growth import SIZES, growth
+from bench.object_growth import SIZES, grow
 from bench.object_peers import FIGURES, LIST_CPU_S, MEMORY_MIB, NGINX_MB_S, Known
 from bench.object_repair import repair
 from bench.object_subjects import OurStore, Subject, our_store, peer
@@ -262,7 +262,7 @@ def main() -> None:
             repair(table, store, extent.repaired)
     if "growth" in only:
         with tempfile.TemporaryDirectory(prefix="apus-growth-") as root:
-            asyncio.run(growth(table, Path(root), SIZES[:2] if given.quick else SIZES))
+            grow(table, Path(root), SIZES[:2] if given.quick else SIZES)
     if given.out:
         given.out.write_text(json.dumps({"extent": extent._asdict(), "rows": table.rows, "figures": figures}, indent=1))
     missed = sum(not row["holds"] for row in table.rows)

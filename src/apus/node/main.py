@@ -39,14 +39,19 @@ def main(state_dir: Path, roles: str, name: str, parent: int = 0) -> int:
     try:
         settings = load_settings(state_dir / "apus.toml")
         set_level(settings.log_level)
-        gc.set_threshold(_COLLECT_AFTER, 20, 20)
-        allow_handles(_HANDLES)
-        with asyncio.Runner(loop_factory=_loop) as runner:
+        with node_runner() as runner:
             return runner.run(_run(state_dir, frozenset(roles.split(",")), parent, stages))
     except CloudError as error:
         _log.error("cannot start", code=error.code, why=error.shown)
         print(f"apus: {error.shown}", file=sys.stderr, flush=True)
         return 1
+
+
+def node_runner() -> asyncio.Runner:
+    """What a node runs in; the process is tuned for it."""
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
+    allow_handles(_HANDLES)
+    return asyncio.Runner(loop_factory=_loop)
 
 
 def allow_handles(count: int) -> None:

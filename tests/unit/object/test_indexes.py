@@ -165,6 +165,34 @@ async def test_a_head_whose_text_cannot_be_read_is_put_aside(tmp_path: Path) -> 
         assert await indexes.head("containers", PLACE) is None
 
 
+@awaited
+async def test_a_head_that_is_known_is_told_from_memory(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    def traced(path: Path) -> sqlite3.Connection:
+        connection = connect_file(path)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    async with opened(tmp_path, traced) as indexes:
+        made = await indexes.apply("containers", PLACE, Change("a", "c", ROWS[:3], make_stamp(1, "n1")))
+        statements.clear()
+        assert await indexes.head("containers", PLACE) == made
+        assert statements == []
+        assert indexes.note("containers", PLACE, Change("a", "c", ROWS[3:5])) is None
+        head = await indexes.head("containers", PLACE)  # of what is noted the file has to hear first
+        assert head is not None
+        assert head.rows == 5
+        await indexes.expel("containers", PLACE, [(row.name, *row.version) for row in ROWS[:2]])
+        statements.clear()
+        head = await indexes.head("containers", PLACE)
+        assert head is not None
+        assert (head.rows, statements) == (3, [])
+    async with opened(tmp_path) as indexes:
+        assert await indexes.head("containers", PLACE) == head
+        await indexes.audit("containers", PLACE)
+
+
 def places(count: int) -> list[Place]:
     return [Place(number % 256, f"{number:032x}") for number in range(count)]
 

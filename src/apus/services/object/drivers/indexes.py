@@ -148,6 +148,11 @@ class SqliteIndexes:
                 await self._merge(name, [], SLICE)
 
     async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
+        name = _name(kind, place)
+        index = self._open.get(name)
+        if index is not None and index.known is not None and name not in self._noted and self._fence.lets_in():
+            self._used.add(name)
+            return index.known[0]
         return await self._ask(kind, place, lambda index: index.head(), None)
 
     async def listing(self, kind: IndexKind, place: Place, ask: ListingAsk) -> Sequence[Row | Subdir]:
@@ -324,9 +329,12 @@ class SqliteIndexes:
             return CorruptCopy(errno.EIO, str(error))
         return DriveTrouble(errno.EIO, str(error))
 
+    def _is_crowded(self) -> bool:
+        return len(self._open) > WARM_MAX and self._files.count > self._files.most
+
     async def _close_some(self, keep: str) -> None:
-        for name in list(self._open):
-            if len(self._open) <= WARM_MAX or self._files.count <= self._files.most:
+        for name in list(self._open) if self._is_crowded() else ():
+            if not self._is_crowded():
                 return
             if name != keep and name not in self._locks:
                 async with self._held(name):

@@ -56,6 +56,10 @@ class IndexFile:
     """Blocking; used by one thread at a time."""
 
     def __init__(self, path: Path, connect: Connect = connect_file) -> None:
+        self.known: tuple[IndexHead, int] | None = None
+        """The head and the digest of the rows, as they were last committed or read."""
+        self._coming: tuple[IndexHead, int] | None = None
+        """What they will be when the transaction is committed."""
         self._db = connect(path)
         self._db.executescript(_SCHEMA)
         for table in (
@@ -89,9 +93,11 @@ class IndexFile:
         """All of it or nothing.  SQLite rolls back by itself where the drive is full or fails: to do it again would
         be an error that hides the first one."""
         self._db.execute("BEGIN IMMEDIATE")
+        self._coming = None
         try:
             yield
             self._db.execute("COMMIT")
+            self.known = self._coming or self.known
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -176,7 +182,7 @@ class IndexFile:
         found = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found[0] != "ok":
             raise CorruptCopy(f"the index is damaged: {found[0]}")
-        kept = self._kept()
+        kept = self._read()
         if kept is None:
             return
         head, said = kept
@@ -191,6 +197,11 @@ class IndexFile:
 
     def _kept(self) -> tuple[IndexHead, int] | None:
         """The head, and the digest of the rows."""
+        if self.known is None:
+            self.known = self._read()
+        return self.known
+
+    def _read(self) -> tuple[IndexHead, int] | None:
         found = self._db.execute(f"SELECT {_HEAD} FROM head").fetchone()  # noqa: S608  (names of our own columns)
         if found is None:
             return None
@@ -200,6 +211,7 @@ class IndexFile:
 
     def _keep(self, head: IndexHead, digest: int) -> None:
         """SQLite's integers are signed and 64 bits wide: the digest is kept as text."""
+        self._coming = head, digest
         fields = msgspec.json.encode(head.fields)
         counted = head.rows, head.size_bytes, head.objects
         values = head.account, head.container, head.made, head.gone, fields, *counted, str(digest)

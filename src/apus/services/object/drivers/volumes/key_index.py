@@ -6,7 +6,8 @@ so that there are few; both go on beside readers and the journal.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from apus.services.object.drivers.volumes.run import (
     Entry,
     Nodes,
     Run,
-    build,
+    RunBuilder,
     open_run,
     unpack_entry,
 )
@@ -28,6 +29,9 @@ from apus.services.object.logic.ring import part_of
 
 MERGE_RUNS: Final = 4
 """So many runs of like size become one."""
+
+SLICE: Final = 256
+"""Entries that are packed at once, in a millisecond: who packs keeps the interpreter, and requests wait for it."""
 
 _UNKNOWN: Final = Entry(0, 0, 0, 0, "", "")
 
@@ -140,14 +144,21 @@ class KeyIndex:
         """Write what is frozen; when that fails, all is as before."""
         try:
             if self._flushing:
-                data = await self._world.run.in_thread(lambda: build(self.nodes, self._flushing))
                 path = self._next_path()
-                await self._world.disk.write_synced(path, data)
+                await self._world.disk.write_synced(path, await self._built(self._flushing))
                 run = await open_run(self._world.disk, path, self.nodes)
                 self.runs, self._flushing = [run, *self.runs], {}
         finally:
             if self._flushing:
                 self.recent, self._flushing = {**self._flushing, **self.recent}, {}
+
+    async def _built(self, entries: Mapping[bytes, Entry | None]) -> bytes:
+        """A run of these."""
+        builder, hashes, parts = RunBuilder(len(entries)), sorted(entries), []
+        for first in range(0, len(hashes), SLICE):
+            some = [(path_hash, entries[path_hash]) for path_hash in hashes[first : first + SLICE]]
+            parts.append(await self._world.run.in_thread(partial(builder.take, self.nodes, some)))
+        return b"".join([*parts, builder.end()])
 
     async def merge(self) -> list[Run]:
         """Join the newest runs when there are many of like size; returns those that are no longer needed."""

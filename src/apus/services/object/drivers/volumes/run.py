@@ -12,7 +12,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -138,7 +138,7 @@ class Run:
         """Whether this may have an entry of the hash: nearly always right."""
         bloom, bits = self._bloom, len(self._bloom) * 8
         at, step = int.from_bytes(path_hash[:8], "big"), int.from_bytes(path_hash[8:], "big") | 1
-        for _ in range(BLOOM_PROBES):  # as `probes`, which takes three times as long
+        for _ in range(BLOOM_PROBES):
             place = at % bits
             if not bloom[place >> 3] & (1 << (place & 7)):
                 return False
@@ -211,7 +211,7 @@ def pages_of(count: int) -> int:
 
 
 class RunBuilder:
-    """Takes sorted entries piece by piece and makes a run of them.  Whoever adds also marks the filter."""
+    """Takes sorted entries piece by piece and makes a run of them."""
 
     def __init__(self, count_max: int) -> None:
         self.bloom = bytearray(max(8, -(-count_max * _BLOOM_BITS // 8)))
@@ -219,8 +219,20 @@ class RunBuilder:
         self._rest = b""
         self._count = 0
 
+    def take(self, nodes: Nodes, entries: Iterable[tuple[bytes, Entry | None]]) -> bytes:
+        """What is to be written for these, of which the filter says that they may be there."""
+        bloom, bits, packed = self.bloom, len(self.bloom) * 8, []
+        for path_hash, entry in entries:
+            at, step = int.from_bytes(path_hash[:8], "big"), int.from_bytes(path_hash[8:], "big") | 1
+            for _ in range(BLOOM_PROBES):  # as `Run.says`
+                place = at % bits
+                bloom[place >> 3] |= 1 << (place & 7)
+                at = (at + step) & _MASK
+            packed.append(pack_entry(nodes, path_hash, entry))
+        return self.add(b"".join(packed))
+
     def add(self, entries: bytes) -> bytes:
-        """What is to be written for these: whole pages."""
+        """What is to be written for these: whole pages.  Whoever calls this marks the filter."""
         self._count += len(entries) // ENTRY_BYTES
         data = self._rest + entries
         whole = len(data) - len(data) % PAGE_BYTES
@@ -239,23 +251,6 @@ class RunBuilder:
     def _page(self, page: bytes) -> None:
         self._first_keys.append(int.from_bytes(page[:8], "big"))
         self._crcs.append(zlib.crc32(page))
-
-
-def build(nodes: Nodes, entries: Mapping[bytes, Entry | None]) -> bytes:
-    """A whole run of what is in memory."""
-    builder = RunBuilder(len(entries))
-    for path_hash in entries:
-        for place in probes(path_hash, len(builder.bloom) * 8):
-            builder.bloom[place >> 3] |= 1 << (place & 7)
-    packed = b"".join(pack_entry(nodes, path_hash, entries[path_hash]) for path_hash in sorted(entries))
-    return builder.add(packed) + builder.end()
-
-
-def probes(path_hash: bytes, bits: int) -> Iterator[int]:
-    """The places of a hash in a filter of so many bits."""
-    high, low = int.from_bytes(path_hash[:8], "big"), int.from_bytes(path_hash[8:], "big") | 1
-    for probe in range(BLOOM_PROBES):
-        yield ((high + probe * low) & _MASK) % bits
 
 
 def _entries_below(data: bytes, key: int) -> int:
