@@ -52,7 +52,7 @@ tempest: deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.acceptance
 
 sim-long: deps
-	@PYTHONPATH=src:. $(BIN)/python -m tests.sim.long 0 20000
+	@PYTHONPATH=src:. $(BIN)/python -m tests.sim.long cluster 0 20000
 
 kill-long: deps
 	@$(BIN)/python -m pytest -q -s tests/host/test_kill.py tests/host/test_object_kill.py \
@@ -60,8 +60,7 @@ kill-long: deps
 
 # An hour of clients against drives that fail, and thousands of such histories in virtual time.
 history-long: deps
-	@CONSISTENCY_SEEDS=2000 HOSTS_SEEDS=2000 $(BIN)/python -m pytest -q tests/sim/test_object_consistency.py \
-		tests/sim/test_object_hosts.py
+	@for kind in drives fragments hosts turns; do PYTHONPATH=src:. $(BIN)/python -m tests.sim.long $$kind 0 2000 || exit; done
 	@$(BIN)/python -m pytest -q -s tests/host/test_object_history.py tests/host/test_object_hosts_history.py --history-s 3600
 
 clean:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import aiohttp
 
 from tests.history.checker import ABSENT, Operation, linearizable, never_written, survivors
+from tests.history.healing import Healing
 
 SIZES: Final = (64, 4096, 70_000, 1_500_000)
 """Each on another way through the engine: packed, packed, a file, several strides."""
@@ -208,13 +209,14 @@ def sizes_of(after: Mapping[str, str]) -> dict[str, int]:
     return {name: int(value.split("-")[-1]) for name, value in after.items() if value != ABSENT}
 
 
-def told(clients: Clients, counts: Mapping[str, int], slowest_heal_s: float) -> str:
+def told(clients: Clients, counts: Mapping[str, int], healing: Healing) -> str:
     """What was done, and what was done to the store meanwhile."""
     writes = sum(not op.is_read for op in clients.history)
     acknowledged = sum(op.known for op in clients.history if not op.is_read)
     faults = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    return (
+    said = (
         f"{writes} writes ({acknowledged} acknowledged), {len(clients.history) - writes} reads,"
         f" {len(clients.strong)} strong ones, {clients.own_reads} of a session's own writes, {clients.listings} listings,"
-        f" {clients.refused} refused or cut off; faults: {faults}; slowest to heal: {slowest_heal_s:.1f} s"
+        f" {clients.refused} refused or cut off; faults: {faults}; slowest to heal: {healing.slowest_s:.1f} s"
     )
+    return "\n".join([said, *healing.slow])

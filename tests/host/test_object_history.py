@@ -12,7 +12,6 @@ import collections
 import os
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -22,12 +21,12 @@ import pytest
 
 from tests.history.clients import Clients, chapters, judge, live, sizes_of, told
 from tests.history.drives import NAMES, Drives
+from tests.history.healing import Healing, Status
 from tests.host.cloud_process import CloudProcess, free_pair
 
 OBJECTS = [f"name{number}" for number in range(16)]
 CLIENTS = 6
 PACE_S = 0.02
-HEALED_WITHIN_S = 90.0
 FAULT_S = 1.5
 """How long a drive is away, full or read-only."""
 
@@ -41,28 +40,20 @@ class Trouble:
         self._store, self._drives, self._dice = store, drives, dice
         self.token = ""
         self.counts = collections.Counter[str]()
-        self.slowest_heal_s = 0.0
+        self.healing = Healing(lambda: sorted(store.state_dir.glob("log/*.log")), lambda: [self._status()])
 
     async def one(self) -> None:
         faults: list[Callable[[str], Awaitable[None]]] = [
             self._killed, self._away, self._old, self._emptied, self._full, self._read_only, self._rotten,
         ]  # fmt: skip
-        fault = self._dice.choice(faults)
+        fault, name = self._dice.choice(faults), self._dice.choice(NAMES)
         self.counts[fault.__name__.strip("_")] += 1
-        await fault(self._dice.choice(NAMES))
-        await self.heal()
+        await fault(name)
+        await self.heal(f"{fault.__name__.strip('_')} {name}")
 
-    async def heal(self) -> None:
-        """All drives are in their places: within a bounded time nothing is left to check."""
-        began_s = time.monotonic()
-        while True:
-            took_s = time.monotonic() - began_s
-            status = await asyncio.to_thread(self._status)
-            if status is not None and status["partitions_to_check"] == 0 and took_s > 2 * FAULT_S:
-                break
-            assert took_s < HEALED_WITHIN_S, f"not healed: {status}"
-            await asyncio.sleep(0.1)
-        self.slowest_heal_s = max(self.slowest_heal_s, took_s)
+    async def heal(self, fault: str = "all") -> None:
+        """All drives are in their places."""
+        await self.healing.wait(fault, 2 * FAULT_S)
 
     def kill(self) -> None:
         supervisor = self._store.supervisor()
@@ -110,7 +101,7 @@ class Trouble:
         """Always the same drive: two that rot at once are more than three copies promise to bear."""
         self._drives.rot(NAMES[0], self._dice)
 
-    def _status(self) -> dict[str, int] | None:
+    def _status(self) -> Status | None:
         try:
             if not self.token:
                 self.token, _ = self._store.login()
@@ -144,7 +135,7 @@ def test_nothing_acknowledged_is_lost(
             trouble = Trouble(store, drives, dice)
             asyncio.run(story(clients, trouble, drives, chapter_s))
             with capsys.disabled():
-                print(f"\n{told(clients, trouble.counts, trouble.slowest_heal_s)}", file=sys.stderr)
+                print(f"\n{told(clients, trouble.counts, trouble.healing)}", file=sys.stderr)
     finally:
         store.down()
 

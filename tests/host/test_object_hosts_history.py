@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -19,6 +18,7 @@ import aiohttp
 import pytest
 
 from tests.history.clients import Clients, chapters, judge, live, sizes_of, told
+from tests.history.healing import Healing
 from tests.host.machines import Way
 from tests.host.object_cluster import Host, ObjectCluster, object_cluster
 
@@ -26,7 +26,6 @@ OBJECTS = [f"name{number}" for number in range(16)]
 CLIENTS = 6
 PACE_S = 0.02
 FAULT_S = 2.0
-HEALED_WITHIN_S = 90.0
 HOSTS, PROXIES = 4, 2
 
 pytestmark = [pytest.mark.root, pytest.mark.nats, pytest.mark.timeout(7200)]
@@ -38,7 +37,9 @@ class Trouble:
     def __init__(self, c: ObjectCluster, dice: Random) -> None:
         self._c, self._dice = c, dice
         self.counts = collections.Counter[str]()
-        self.slowest_heal_s = 0.0
+        self.healing = Healing(
+            lambda: sorted(c.root.glob("*/node.log")), lambda: [c.status(number) for number in range(PROXIES)]
+        )
 
     async def one(self) -> None:
         faults: list[Callable[[], Awaitable[None]]] = [
@@ -48,19 +49,11 @@ class Trouble:
         fault = self._dice.choice(faults)
         self.counts[fault.__name__.strip("_")] += 1
         await fault()
-        await self.heal()
+        await self.heal(fault.__name__.strip("_"))
 
-    async def heal(self) -> None:
-        """All machines hear each other: within a bounded time no proxy has anything left to check."""
-        began_s = time.monotonic()
-        while True:
-            took_s = time.monotonic() - began_s
-            found = [await asyncio.to_thread(self._c.status, number) for number in range(PROXIES)]
-            if took_s > FAULT_S and all(one is not None and one["partitions_to_check"] == 0 for one in found):
-                break
-            assert took_s < HEALED_WITHIN_S, f"not healed: {found}"
-            await asyncio.sleep(0.2)
-        self.slowest_heal_s = max(self.slowest_heal_s, took_s)
+    async def heal(self, fault: str = "all") -> None:
+        """All machines hear each other."""
+        await self.healing.wait(fault, FAULT_S)
 
     async def _host_killed(self) -> None:
         await self._killed(self._any_host())
@@ -121,7 +114,7 @@ def test_nothing_acknowledged_is_lost_between_hosts(
             clients, trouble = Clients(urls, c.token("demo"), OBJECTS, dice), Trouble(c, dice)
             asyncio.run(story(c, clients, trouble, urls, chapter_s))
             with capsys.disabled():
-                print(f"\n{told(clients, trouble.counts, trouble.slowest_heal_s)}", file=sys.stderr)
+                print(f"\n{told(clients, trouble.counts, trouble.healing)}", file=sys.stderr)
 
 
 async def story(c: ObjectCluster, clients: Clients, trouble: Trouble, urls: list[str], duration_s: float) -> None:

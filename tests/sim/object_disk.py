@@ -16,6 +16,11 @@ class PowerCut(BaseException):
     """The machine stops here."""
 
 
+def _is_in(path: Path, root: Path) -> bool:
+    """As `is_relative_to`, which took a third of the time of a history."""
+    return f"{path}/".startswith(f"{root}/")
+
+
 class FaultyDisk:
     """Names and bytes are kept twice: as a running system sees them, and as a power cut would leave them."""
 
@@ -51,12 +56,12 @@ class FaultyDisk:
         return torn
 
     def wipe(self, root: Path) -> None:
-        for path in [path for path in self.files if path.is_relative_to(root)]:
+        for path in [path for path in self.files if _is_in(path, root)]:
             self.files.pop(path, None)
             self.synced.pop(path, None)
 
     def snapshot(self, root: Path) -> dict[Path, bytes]:
-        return {path: data for path, data in self.files.items() if path.is_relative_to(root)}
+        return {path: data for path, data in self.files.items() if _is_in(path, root)}
 
     def restore(self, root: Path, snapshot: dict[Path, bytes]) -> None:
         self.wipe(root)
@@ -80,7 +85,7 @@ class FaultyDisk:
         self.files[path] = self.synced[path] = bytes(data)
 
     def _look(self, path: Path) -> None:
-        if any(path.is_relative_to(root) for root in self.away):
+        if any(_is_in(path, root) for root in self.away):
             raise OSError(errno.EIO, "the drive is away")
 
     def _change(self, path: Path, *, grows: bool = False) -> None:
@@ -88,9 +93,9 @@ class FaultyDisk:
         self.writes += 1
         if self.cut_at is not None and self.writes >= self.cut_at:
             raise PowerCut
-        if any(path.is_relative_to(root) for root in self.read_only):
+        if any(_is_in(path, root) for root in self.read_only):
             raise OSError(errno.EROFS, "read-only")
-        if grows and any(path.is_relative_to(root) for root in self.full):
+        if grows and any(_is_in(path, root) for root in self.full):
             raise OSError(errno.ENOSPC, "no space left")
 
     async def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
@@ -137,7 +142,7 @@ class FaultyDisk:
 
     async def remove(self, path: Path) -> None:
         self._change(path)
-        for inside in [other for other in self.files if other == path or other.is_relative_to(path)]:
+        for inside in [other for other in self.files if other == path or _is_in(other, path)]:
             self.files.pop(inside)
             self.synced.pop(inside, None)
 
@@ -147,7 +152,7 @@ class FaultyDisk:
     async def names(self, path: Path) -> Sequence[str]:
         self._look(path)
         depth = len(path.parts)
-        return sorted({other.parts[depth] for other in self.files if other.is_relative_to(path) and other != path})
+        return sorted({other.parts[depth] for other in self.files if _is_in(other, path) and other != path})
 
     async def stat(self, path: Path) -> Stat | None:
         self._look(path)
@@ -185,7 +190,7 @@ class FaultyOpenFile:
         return len(self._data())
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
-        if any(self._path.is_relative_to(root) for root in self._disk.away):
+        if any(_is_in(self._path, root) for root in self._disk.away):
             return None
         data = self._data()[offset : offset + length]
         return data if len(data) == length and self._disk.dice.random() < 0.5 else None

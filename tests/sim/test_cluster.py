@@ -5,19 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Final
 
 import pytest
 
 from tests.sim.history import history
-
-KEPT: Final = Path(__file__).parent / "seeds" / "cluster.txt"
-
-
-def kept() -> list[int]:
-    """`SEED  what it taught`, a line each."""
-    return [int(line.split()[0]) for line in KEPT.read_text().splitlines() if line and not line.startswith("#")]
+from tests.sim.kept_seeds import kept
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -29,14 +21,14 @@ def test_under_faults(seed: int) -> None:
     history(seed)
 
 
-@pytest.mark.parametrize("seed_kept", kept())
+@pytest.mark.parametrize("seed_kept", kept("cluster"))
 def test_what_once_failed(seed_kept: int) -> None:
     history(seed_kept)
 
 
 def test_one_seed_is_one_trace_in_every_process() -> None:
     """Told twice here, and once more in processes whose sets and dictionaries of strings have other orders."""
-    seeds = kept()[:4]
+    seeds = kept("cluster")[:4]
     here = [history(seed).digest() for seed in seeds]
     assert here == [history(seed).digest() for seed in seeds]
     program = f"from tests.sim.history import history; print([history(seed).digest() for seed in {seeds}])"

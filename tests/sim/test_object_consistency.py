@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final
@@ -20,10 +19,11 @@ from apus.services.object.logic.ring import DriveSpec
 from apus.sim.loop import run
 from tests.history.checker import ABSENT, Operation, linearizable
 from tests.object_store import all_of, chunks, drive_paths, intent
+from tests.sim.kept_seeds import kept
 from tests.sim.running_store import ROOT, RunningStore, live, running
 from tests.sim.slow_disk import SlowDisk
 
-SEEDS: Final = int(os.environ.get("CONSISTENCY_SEEDS", "12"))
+SEEDS: Final = 12
 NAMES: Final = ("one", "two")
 CLIENTS: Final = 3
 STORY_S: Final = 40.0
@@ -225,13 +225,21 @@ async def story(seed: int, code: str = "", size: int = 0) -> tuple[int, int]:
     return sum(client.answered for client in clients), sum(client.refused for client in clients)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_strong_reads_are_linearizable_and_sessions_read_their_own_writes(seed: int) -> None:
+def on_drives(seed: int) -> None:
     answered, _refused = run(story(seed))
     assert answered > 10
 
 
-@pytest.mark.parametrize("seed", range(-(-SEEDS // 3)))
-def test_the_same_holds_for_objects_in_fragments(seed: int) -> None:
+def in_fragments(seed: int) -> None:
     answered, _refused = run(story(seed, "2+2", FRAGMENTS_FROM_BYTES))
     assert answered > 10
+
+
+@pytest.mark.parametrize("seed", dict.fromkeys([*range(SEEDS), *kept("drives")]))
+def test_strong_reads_are_linearizable_and_sessions_read_their_own_writes(seed: int) -> None:
+    on_drives(seed)
+
+
+@pytest.mark.parametrize("seed", dict.fromkeys([*range(SEEDS // 3), *kept("fragments")]))
+def test_the_same_holds_for_objects_in_fragments(seed: int) -> None:
+    in_fragments(seed)

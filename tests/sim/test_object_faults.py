@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import sqlite3
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +23,8 @@ from apus.services.object.fragments import FRAGMENTS_FROM_BYTES
 from apus.services.object.logic.code import archive_hash
 from apus.services.object.logic.rings import archives_part, is_of_fragments
 from apus.services.object.model import STRIDE_BYTES, Head, Place
+from apus.services.object.upload import Upload
+from apus.wire.body import ClientGone
 from tests.object_store import all_of, awaited, chunks, drive_paths, intent, make_world
 from tests.sim.object_disk import FaultyDisk, PowerCut
 
@@ -371,6 +375,34 @@ async def test_read_only_and_full_drives_are_passed_over_and_two_are_too_many() 
     with pytest.raises(Unavailable):
         await store.service.engine.put(intent("two"), chunks(b"x" * BIG))
     assert not [path for path in disk.files if "large" in path.parts]
+
+
+@pytest.mark.parametrize("policy", ["two", "coded"])
+@pytest.mark.parametrize("drives_fail", [False, True])
+@awaited
+async def test_an_upload_that_breaks_off_leaves_nothing_to_the_collector(drives_fail: bool, policy: str) -> None:
+    """It holds buffers of megabytes, and the collector comes when it likes."""
+    disk, clock = FaultyDisk(), ManualClock()
+    store = await opened(disk, clock)
+    await store.service.make_container("AUTH_a", "c", {}, policy)
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(2):
+            yield b"x" * STRIDE_BYTES
+        if drives_fail:
+            disk.away.update(drive_paths(ROOT))
+            yield b"x" * STRIDE_BYTES
+        raise ClientGone
+
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ClientGone, Unavailable):
+            await store.service.engine.put(intent("one"), body())
+        left = [one for one in gc.get_objects() if isinstance(one, Upload)]
+    finally:
+        gc.enable()
+    assert not left
 
 
 @awaited

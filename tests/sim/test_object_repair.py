@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from apus.services.object.pace import Wish
 from apus.services.object.repair_status import repair_status
-from apus.services.object.repairs import Key
+from apus.services.object.repairs import Key, Repairs, Urgency
 from apus.sim.loop import run
 from tests.sim.running_store import LOST, ROOT, running
 
@@ -165,5 +166,54 @@ def test_a_full_drive_is_not_asked_all_the_time() -> None:
             assert looked < 8 * one.cluster.ring.parts
             one.disk.full.clear()
             await one.until(one.is_whole, 70)
+
+    run(story())
+
+
+@pytest.mark.parametrize(("whole", "rests_s"), [(True, [2, 2, 2, 2, 2]), (False, [2, 4, 8, 16, 30])])
+def test_only_what_cannot_be_repaired_is_left_alone_for_longer_each_time(whole: bool, rests_s: list[float]) -> None:
+    """A busy partition is told of during each look: that it was overtaken says nothing against the drives."""
+
+    async def story() -> None:
+        now_s = asyncio.get_running_loop().time
+        repairs = Repairs([("objects", 1)], now_s)
+        looks_s = list[float]()
+        while len(looks_s) < 6:
+            repairs.ripen()
+            try:
+                room, part = key = await asyncio.wait_for(repairs.next(), 0.25)
+            except TimeoutError:
+                continue
+            looks_s.append(now_s())
+            mark = repairs.mark(room, part)
+            repairs.add(room, part, Urgency.DOUBT)
+            if whole:
+                repairs.done(room, part, mark)
+            repairs.put_back(key, mark, waits=False)
+        assert [round(after - before) for before, after in pairwise(looks_s)] == rests_s
+
+    run(story())
+
+
+def test_a_drive_that_turns_read_only_before_it_was_compared_is_one_that_fails() -> None:
+    """It holds all that it should, and that cannot be written down on it."""
+
+    async def story() -> None:
+        async with running() as one:
+            await one.fill(20)
+            await one.until(one.is_whole, 60)
+            await one.store.set_pace(Wish(paused=True))
+            one.disk.away.add(LOST)
+            await asyncio.sleep(2)
+            one.disk.away.discard(LOST)
+            await asyncio.sleep(2)
+            assert not one.cluster.is_away(one.cluster.drives["drive1"])
+            one.disk.read_only.add(LOST)
+            await one.store.set_pace(Wish())
+            await asyncio.sleep(20)
+            await one.store.drive_watch.settle("drive1")
+            assert one.cluster.is_away(one.cluster.drives["drive1"])
+            one.disk.read_only.discard(LOST)
+            await one.until(one.is_whole, 10)
 
     run(story())

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import os
 from random import Random
 from typing import Final
 
@@ -20,11 +19,12 @@ from apus.services.object.service import Objects
 from apus.services.object.turns import ASK_TIMEOUT_S, Turns
 from apus.sim.loop import run
 from tests.object_store import FixedClock, all_of, awaited, chunks, intent
+from tests.sim.kept_seeds import kept
 from tests.sim.object_net import proxies
 from tests.sim.running_store import RunningStore, live
 from tests.sim.test_object_hosts import HOSTS, cuts
 
-SEEDS: Final = int(os.environ.get("HOSTS_SEEDS", "12"))
+SEEDS: Final = 12
 CLIENTS: Final = 4
 STORY_S: Final = 60.0
 NAMES: Final = ("one", "two")
@@ -92,9 +92,13 @@ async def story(seed: int) -> int:
     return len(sure)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_of_two_that_found_the_same_one_writes(seed: int) -> None:
+def in_turns(seed: int) -> None:
     assert run(story(seed)) > 5
+
+
+@pytest.mark.parametrize("seed", dict.fromkeys([*range(SEEDS), *kept("turns")]))
+def test_of_two_that_found_the_same_one_writes(seed: int) -> None:
+    in_turns(seed)
 
 
 @awaited

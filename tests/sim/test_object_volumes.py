@@ -420,6 +420,29 @@ async def test_an_unmounted_drive_has_lost_no_volume() -> None:
 
 
 @awaited
+async def test_a_volume_that_cannot_be_read_is_put_aside_once() -> None:
+    """One whose header never came is nothing; of another, somebody may want to save something."""
+    disk, clock = FaultyDisk(), ManualClock()
+    copies = await opened(disk, clock, volume_bytes=1)
+    for ticks, name in enumerate(NAMES[:3], 1):
+        await copies.store(place_of(name), head_of(name, ticks, b"x"), b"x")
+    first, second, third = sorted(path for path in disk.files if path.suffix == ".volume")
+    for path, data in ((first, b"?" + disk.files[first][1:]), (third, disk.files[third][:10])):
+        disk.files[path] = disk.synced[path] = data
+    disk.read_only.add(ROOT)
+    await opened(disk, clock, volume_bytes=1)
+    disk.read_only.clear()
+    for _ in range(2):
+        copies = await opened(disk, clock, volume_bytes=1)
+        assert [await read_all(copies, name) for name in NAMES[:3]] == [None, (head_of("o1", 2, b"x"), b"x"), None]
+        aside = [path.name for path in disk.files if path.parent.name == "quarantine"]
+        assert [name.partition("-")[0] for name in aside] == [first.name]
+        assert [path for path in disk.files if path.suffix == ".volume"] == [second]
+    await copies.store(place_of("o5"), head_of("o5", 4, b"y"), b"y")
+    assert await read_all(await opened(disk, clock), "o5") == (head_of("o5", 4, b"y"), b"y")
+
+
+@awaited
 async def test_dead_bytes_are_given_back() -> None:
     disk, clock = FaultyDisk(), ManualClock()
     copies = await opened(disk, clock, volume_bytes=20_000)

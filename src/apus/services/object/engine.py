@@ -135,8 +135,7 @@ class Engine:
             checksums, size, stride = b"", 0, first
             while stride:
                 size += len(stride)
-                work = asyncio.gather(upload.write(stride), self._digest(md5, stride))
-                stride, sums = await _next(body, work)
+                stride, sums = await _next(body, asyncio.gather(upload.write(stride), self._digest(md5, stride)))
                 checksums += sums
             head = await unbroken(upload.commit(self._head(intent, size, md5, checksums)))
             self._let_go(place, before)
@@ -374,3 +373,4 @@ async def _next(
     finally:
         if not coming.cancel() and not coming.cancelled():
             coming.exception()  # where the work has failed too, that is what is told
+        del coming, work  # their exceptions lead back here: all that the upload holds would wait for the collector

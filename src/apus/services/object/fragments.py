@@ -80,8 +80,9 @@ class FragmentUpload:
 
     async def close(self) -> None:
         """Leave nothing of what was not committed."""
-        if self._upload is not None:
-            await self._upload.close()
+        upload, self._upload = self._upload, None  # which knows this one: both would wait for the collector
+        if upload is not None:
+            await upload.close()
 
     def _encode(self, segment: bytes | memoryview) -> None:
         pieces = codec.encode(self._code, segment)

@@ -55,6 +55,7 @@ class _Doubt:
     settled: bool = False
     """All that is there is where it shall be while drives are away: readers need not doubt it."""
     tries: int = 0
+    """Looks since then, or since the last that found nothing wrong."""
     rested_s: float = 0.0
     """Until when it is left alone."""
 
@@ -195,8 +196,12 @@ class Repairs:
         return 0 if doubt is None else doubt.told
 
     def done(self, room: Room, part: int, mark: int) -> None:
+        """Every copy was where it belongs; not for sure any more if something was told meanwhile."""
         doubt = self._doubts[room].get(part)
-        if doubt is not None and doubt.told == mark:
+        if doubt is None:
+            return
+        doubt.tries = 0
+        if doubt.told == mark:
             del self._doubts[room][part]
             if doubt.settled:
                 doubt.since_s = self._monotonic_s()

@@ -19,3 +19,5 @@ async def unbroken(work: Awaitable[T]) -> T:
         if not task.cancelled():
             task.exception()
         raise
+    finally:
+        del task, work  # their exception leads back here, and would wait for the collector

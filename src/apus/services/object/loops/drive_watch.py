@@ -46,4 +46,7 @@ class DriveWatch:
             self._away.discard(key)
             self._cluster.doubt_everything()
         if drive.comparing and self._cluster.remembers_all(key):
-            await drive.compared()
+            try:
+                await drive.compared()
+            except OSError as error:
+                self._cluster.failed(drive, error)

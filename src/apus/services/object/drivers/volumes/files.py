@@ -23,6 +23,9 @@ from apus.services.object.model import CorruptCopy
 VOLUME_BYTES: Final = 1 << 30
 """A volume that has grown to this takes no more: what compaction rewrites in one go, at most."""
 
+QUARANTINE: Final = "quarantine"
+"""Beside the directory of the volumes: what cannot be read, for whoever wants to look at it."""
+
 OPEN_MAX: Final = 64
 """Volumes of a drive that are open at once."""
 
@@ -130,6 +133,20 @@ class Volumes:
             await file.close()
         await self._disk.remove(self.path(number))
         self.usage.pop(number, None)
+
+    async def put_aside(self, number: int) -> None:
+        """It cannot be read, and nobody points into it.  One whose header never came has nothing in it."""
+        file = self._open.pop(number, None)
+        if file is None:
+            return  # it is gone
+        await file.close()
+        path = self.path(number)
+        if file.size_bytes <= VOLUME_HEADER_BYTES:
+            await self._disk.remove(path)
+            return
+        aside = self.directory.parent / QUARANTINE / f"{path.name}-{self._dice.getrandbits(64):016x}"
+        await self._disk.make_directory(aside.parent)
+        await self._disk.rename_synced(path, aside)
 
     async def close(self) -> None:
         while self._open:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -154,8 +154,10 @@ async def _replay(journal: Journal, number: int, start: int) -> None:
     if usage is None:
         try:
             usage = await volumes.learn(number)
-        except CorruptCopy as error:
+        except CorruptCopy as error:  # what was in it is absent now, and repaired
             _log.warning("volume unreadable", path=str(volumes.path(number)), error=str(error))
+            with suppress(OSError):  # of a drive that takes no writes: the next start tries again
+                await volumes.put_aside(number)
             return
     usage.total_bytes = await volumes.size(number)
     read_to = max(start, VOLUME_HEADER_BYTES)
