@@ -48,7 +48,7 @@ from apus.services.object.logic.storage_policies import REPLICATED, numbered
 from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.uploads import USED, parts_container, uploads_container
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, is_marker, state_of
-from apus.services.object.model import POLICY, Change, Head, IndexHead, ListingAsk, Row, Subdir
+from apus.services.object.model import POLICY, SAID, Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.outbox import Outbox
 from apus.services.object.quotas import Quotas, with_hidden
@@ -434,7 +434,7 @@ class Objects:
         if not account.startswith(".") and await self.directory.known(account, "") is None:
             await self.make_account(account, {})
         before = await self.directory.head(account, container)
-        fields = {key: (value, stamp) for key, value in metadata.items()}
+        fields = {SAID: ("1", stamp)} | {key: (value, stamp) for key, value in metadata.items()}
         if before is not None and before.made:
             if policy not in (None, before.policy):
                 shown = f"The container has, or had when it was deleted, the policy {self.policies[before.policy]}."
@@ -453,7 +453,7 @@ class Objects:
     async def describe_container(self, account: str, container: str, metadata: Mapping[str, str]) -> None:
         await self.container(account, container)
         stamp = self.cluster.stamp()
-        fields = {key: (value, stamp) for key, value in metadata.items()}
+        fields = {SAID: ("1", stamp)} | {key: (value, stamp) for key, value in metadata.items()}
         await self.directory.apply(Change(account, container, fields=fields))
         await self._note(account, container, metadata)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from apus.kernel.errors import Forbidden, NotFound
-from apus.services.object.api import bulk, views
+from apus.services.object.api import views
 from apus.services.object.api.ask import Ask
-from apus.services.object.api.bodies import listing_ask, listing_format, metadata_of, text_of
+from apus.services.object.api.bodies import check_kept, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
 from apus.services.object.logic.access import is_reseller
 from apus.services.object.logic.account_access import ACCESS, clean_access
@@ -33,25 +33,19 @@ async def show_account(ask: Ask) -> Reply:
 
 
 async def put_account(ask: Ask) -> Reply:
-    if bulk.asks_extraction(ask):
-        return await bulk.extract(ask)
     await _require_owner(ask)
     ask.service.require_reseller(ask.request.caller)
-    made = await ask.service.make_account(ask.account, _said(ask))
+    made = await ask.service.make_account(ask.account, await _changes(ask))
     return page(201 if made else 202)
 
 
 async def post_account(ask: Ask) -> Reply:
-    if ask.query("bulk-delete") is not None:
-        return await bulk.delete(ask)
     await _require_owner(ask)
-    await ask.service.make_account(ask.account, _said(ask))
+    await ask.service.make_account(ask.account, await _changes(ask))
     return page(204)
 
 
 async def delete_account(ask: Ask) -> Reply:
-    if ask.query("bulk-delete") is not None:
-        return await bulk.delete(ask)
     await _require_owner(ask)
     ask.service.require_reseller(ask.request.caller)
     await ask.service.delete_account(ask.account)
@@ -62,6 +56,13 @@ async def _require_owner(ask: Ask) -> None:
     """Whom an account's ACL lets write in it may not change the account itself."""
     if not await ask.require_account(ask.account, to_write=True):
         raise Forbidden("object.forbidden", "Access was denied to this resource.")
+
+
+async def _changes(ask: Ask) -> dict[str, str]:
+    said = _said(ask)
+    known = await ask.service.directory.known(ask.account, "")
+    check_kept(known.metadata if known is not None else {}, said, "account")
+    return said
 
 
 def _said(ask: Ask) -> dict[str, str]:

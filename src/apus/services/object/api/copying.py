@@ -48,9 +48,9 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
     found = await service.find(*source, newest=True, version_id=version_id)
     action = READ if version_id is None else READ_VERSION
     await ask.require(container, action, source[2], found.head if found is not None else None)
-    await ask.may(WRITE, *target)
     if found is None or is_marker(found.head):
         raise NotFound("object.absent", "The resource could not be found.")
+    await ask.may(WRITE, *target)
     as_link = ask.query("symlink") == "get" and target_of(found.head) is not None
     if not as_link:
         found = await service.follow(found, ask.may_read)

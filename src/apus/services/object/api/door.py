@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from apus.kernel.errors import CloudError
 from apus.services.object import consistency
-from apus.services.object.api import cors, signed, web
+from apus.services.object.api import bulk, cors, signed, web
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.faults import FAULTS, HTML
 from apus.services.object.consistency import READING, Reading
@@ -30,7 +30,7 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
             reading = consistency.asked(ask.headers, of_object=bool(ask.name))
             READING.set(reading)  # for as long as the reply is sent: each request is a task of its own
             url = await signed.temp_url(ask)
-            reply = await web.served(ask, handler) or await handler(ask)
+            reply = await web.served(ask, handler) or await (bulk.asked(ask) or handler)(ask)
             if url is not None:
                 reply = signed.signed_reply(ask, url, reply)
         except CloudError as error:

@@ -60,6 +60,11 @@ def page(status: int, headers: Mapping[str, str] | None = None) -> Reply:
 
 
 TOLD: Final = {
+    "object.listing_limit",
+    "object.name_encoding",
+    "object.destination",
+    "object.no_archive",
+    "wire.nul",
     "object.symlink_loop",
     "object.symlink_etag",
     "object.segment",
@@ -71,15 +76,11 @@ TOLD: Final = {
 """Errors whose own words are shown in place of a page's: a client cannot guess them."""
 
 
-_PAGED: Final = {"object.condition"}
-"""And the other way round: a page's words, where others of that status have their own."""
-
-
 def render(status: int, error: CloudError) -> bytes:
-    if (status in (400, 412, 413, 503, 507) or error.code in TOLD) and error.code not in _PAGED:
-        return f"{error.shown}\n".encode()
+    if status in (400, 406, 413, 503, 507) or error.code in TOLD:
+        return error.shown.encode()
     title, text = _REASONS.get(status, ("Error", error.shown))
     return f"<html><h1>{title}</h1><p>{text}</p></html>".encode()
 
 
-FAULTS: Final = Faults(render, codes=CODES)
+FAULTS: Final = Faults(render, codes=CODES, content_type=HTML)

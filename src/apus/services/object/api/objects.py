@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Conflict, Invalid, NotFound, TooLarge
-from apus.services.object.api import bulk, copying, large, links, signed, sync, views
+from apus.services.object.api import copying, large, links, signed, sync, views
 from apus.services.object.api.ask import DELETE, DELETE_VERSION, Ask
 from apus.services.object.api.bodies import (
     KEPT_HEADERS,
     content_length_of,
     content_type_of_name,
+    delete_at_in,
     dynamic_manifest,
     is_true,
     object_headers,
@@ -30,8 +31,6 @@ from apus.wire.route import Reply
 
 
 async def put_object(ask: Ask) -> Reply:
-    if bulk.asks_extraction(ask):
-        return await bulk.extract(ask)
     synced = await sync.stamp_of(ask)
     if synced and await sync.is_old(ask, synced):
         return page(202)
@@ -135,7 +134,7 @@ def _said(ask: Ask) -> dict[str, str]:
 
 
 def _is_conditional(ask: Ask) -> bool:
-    return bool(ask.headers.keys() & {"if-match", "if-none-match", "if-unmodified-since"})
+    return bool(ask.headers.keys() & {"if-match", "if-none-match", "if-unmodified-since", "x-if-delete-at"})
 
 
 async def _look(ask: Ask) -> None:
@@ -162,7 +161,24 @@ def _check(ask: Ask, found: Found | None) -> None:
         raise Invalid("object.if_none_match", "If-None-Match only supports *", field="If-None-Match")
     etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
     if check(ask.headers, etag, changed_s, reading=False) is not None:
-        raise Conflict("object.condition", "A precondition for this request was not met.")
+        raise _unmet()
+    if ask.method == "DELETE" and "x-if-delete-at" in ask.headers:
+        _check_delete_at(ask.headers["x-if-delete-at"], found)
+
+
+def _check_delete_at(text: str, found: Found | None) -> None:
+    """Whoever deletes what is due means no object that was given more time since."""
+    wanted = delete_at_in(text)
+    if wanted is None:
+        raise Invalid("object.delete_at", "Bad X-If-Delete-At header value", field="X-If-Delete-At")
+    if found is None:
+        raise NotFound("object.absent", "The resource could not be found.")
+    if found.head.shown_headers.get("x-delete-at") != str(wanted):
+        raise _unmet()
+
+
+def _unmet() -> Conflict:
+    return Conflict("object.condition", "A precondition for this request was not met.")
 
 
 def _content_type(ask: Ask) -> str:

@@ -23,6 +23,10 @@ from apus.services.object.opening import Opened
 from apus.wire.route import Reply
 
 _BOUNDARY: Final = "apus{:016x}"
+_REFUSED: Final = (
+    "etag", "last-modified", "x-timestamp", "accept-ranges", "content-location", "x-object-version-id",
+)  # fmt: skip
+"""What an answer tells of an object that its condition kept back."""
 
 
 async def show_object(ask: Ask) -> Reply:
@@ -69,7 +73,7 @@ async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]
     headers["etag"] = f'"{opened.etag}"' if opened.segmented else opened.etag
     refused = check(ask.headers, opened.etag, seconds_of(head.changed), reading=True)
     if refused is not None:
-        return page(refused, {name: headers[name] for name in ("etag", "last-modified", "x-timestamp")})
+        return page(refused, {name: headers[name] for name in _REFUSED if name in headers})
     if not ask.reading:
         return Reply(b"", 200, headers, content_type=head.shown_type)
     ranges = _ranges(ask.headers, opened, views.last_modified(head.changed))

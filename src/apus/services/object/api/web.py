@@ -116,7 +116,8 @@ class _Visit:
         return dataclasses.replace(found, status=reply.status) if found.status == 200 else reply
 
     def _with_slash(self) -> Reply:
-        return page(301, {"location": self._ask.request.raw_path + "/"})
+        request = self._ask.request
+        return page(301, {"location": f"{request.base_url}{request.raw_path}/"})
 
     def _is_directory(self, reply: Reply) -> bool:
         """An object that only stands for one."""
