@@ -241,9 +241,9 @@ class Objects:
         """What reading the object gives.  `may_read` is asked before each other container that this leads to."""
         return await self.opening.open(found, may_read, customer_key=customer_key)
 
-    async def follow(self, found: Found, may_read: MayRead | None = None) -> Found:
+    async def follow(self, found: Found, may_read: MayRead | None = None, *, static_only: bool = False) -> Found:
         """What symbolic links lead to.  Raise NotFound; Conflict for a loop, or a target that is not what it was."""
-        return await self.opening.follow(found, may_read)
+        return await self.opening.follow(found, may_read, static_only=static_only)
 
     async def segments(self, found: Found, *, customer_key: bytes | None = None) -> tuple[Segment, ...]:
         """What a manifest lists."""

@@ -218,6 +218,15 @@ def listing_format(request: ApiRequest) -> str:
     return "plain"
 
 
+def versions_format(request: ApiRequest) -> str:
+    """A listing of versions is JSON; raise Invalid (406) for who wants none."""
+    asked = (request.query("format") or "json").lower()
+    kinds = [item.partition(";")[0].strip().lower() for item in request.headers.get("accept", "*/*").split(",")]
+    if asked != "json" or not {"application/json", "application/*", "*/*"} & set(kinds):
+        raise Invalid("object.versions_format", "Versions are listed as application/json alone.", field="format")
+    return "json"
+
+
 def content_type_of_name(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 

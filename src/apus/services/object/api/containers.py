@@ -8,7 +8,15 @@ from urllib.parse import unquote
 from apus.kernel.errors import Forbidden, Invalid, NotFound
 from apus.services.object.api import signed, views
 from apus.services.object.api.ask import LIST, LIST_VERSIONS, Ask
-from apus.services.object.api.bodies import check_kept, is_true, listing_ask, listing_format, metadata_of, text_of
+from apus.services.object.api.bodies import (
+    check_kept,
+    is_true,
+    listing_ask,
+    listing_format,
+    metadata_of,
+    text_of,
+    versions_format,
+)
 from apus.services.object.api.faults import page
 from apus.services.object.logic.access import clean_acl, is_public_acl
 from apus.services.object.logic.history import ARCHIVE, archive_of
@@ -31,7 +39,8 @@ async def show_container(ask: Ask) -> Reply:
         await ask.require_account(ask.account, to_write=False)
         raise
     owner = await ask.require(head, LIST if ask.query("versions") is None else LIST_VERSIONS)
-    wanted, form = listing_ask(ask.request), listing_format(ask.request)
+    wanted = listing_ask(ask.request)
+    form = listing_format(ask.request) if ask.query("versions") is None else versions_format(ask.request)
     rows: views.Listing = ()
     if ask.reading and ask.query("versions") is not None:
         marker = ask.query("version_marker") or ""

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound, TooLarge
-from apus.services.object.api import views
+from apus.services.object.api import large, views
 from apus.services.object.api.ask import READ, READ_VERSION, WRITE, Ask
 from apus.services.object.api.bodies import content_length_of, is_true, object_headers, path_header, text_of
 from apus.services.object.api.faults import page
@@ -69,7 +69,7 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
         "x-copied-from-last-modified": views.last_modified(found.head.changed),
         **{name: value for name, value in headers.items() if name.startswith("x-object-meta-")},
     }
-    if await service.versioning(target[0], target[1]):
+    if await service.versioning(target[0], target[1]) == "enabled":
         reply["x-object-version-id"] = version_of(head)
     return page(201, reply)
 
@@ -80,7 +80,7 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
     if itself and UPLOAD in head.headers:
         itself = False  # its parts are its own
     if itself and MANIFEST in head.headers:
-        return await service.put_manifest(intent, await service.segments(found), etag=head.shown_etag)
+        return await large.put_copy(ask, found, intent)
     if itself:
 
         def stored(offset: int, length: int) -> AsyncIterator[Chunk]:
@@ -89,7 +89,10 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
         opened = Opened(head.shown_size_bytes, head.shown_etag, stored)
     else:
         opened = await service.open_parts(found, ask.may_read)
-    offset, size = _range(ask.headers, opened.size_bytes)
+    part = await large.asked_part(ask, found) if not itself else None
+    offset, size = part[:2] if part is not None else _range(ask.headers, opened.size_bytes)
+    if part is not None and not size:
+        raise Invalid("object.copy_range", "The requested part number is not satisfiable", field="part-number")
     if size > OBJECT_BYTES_MAX:
         raise TooLarge("object.too_large", "Your request is too large.")
     whole = size == opened.size_bytes and not opened.segmented

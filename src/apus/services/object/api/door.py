@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from apus.kernel.errors import CloudError
 from apus.services.object import consistency
@@ -68,6 +69,8 @@ def refusal(request: ApiRequest, error: CloudError) -> Reply:
     if status >= 500 or error.hidden:
         raise error
     headers = dict(error.details.get("headers", {}))
+    if "target" in error.details:
+        headers["content-location"] = quote(f"/v1/{error.details['target']}")
     if status == 401:
         account = request.raw_path.split("/")[2]
         headers["www-authenticate"] = f'Swift realm="{account}"'

@@ -24,6 +24,7 @@ CODES: Final = {
     "object.slow_down": 498,
     "object.no_archive": 412,
     "object.condition": 412,
+    "object.versions_format": 406,
     "wire.nul": 412,
 }
 
@@ -59,6 +60,12 @@ def page(status: int, headers: Mapping[str, str] | None = None) -> Reply:
     return Reply(body, status, {**extra, **(headers or {})}, content_type=HTML)
 
 
+def words(status: int) -> str:
+    """The same in a report."""
+    title, text = _REASONS.get(status, ("Error", ""))
+    return f"{title}\n{text}"
+
+
 TOLD: Final = {
     "object.listing_limit",
     "object.name_encoding",
@@ -68,6 +75,7 @@ TOLD: Final = {
     "object.symlink_loop",
     "object.symlink_etag",
     "object.segment",
+    "object.manifest_self",
     "object.etag",
     "object.temp_url",
     "object.slow_down",

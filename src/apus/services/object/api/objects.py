@@ -24,7 +24,7 @@ from apus.services.object.engine import OBJECT_BYTES_MAX, Found, Intent
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.symlink import target_of
-from apus.services.object.logic.versions import state_of, version_of
+from apus.services.object.logic.versions import NULL, state_of, version_of
 from apus.services.object.model import Head
 from apus.services.object.opening import DYNAMIC
 from apus.wire.route import Reply
@@ -54,12 +54,15 @@ async def put_object(ask: Ask) -> Reply:
     async with AsyncExitStack() as turn:
         stream = _settled(ask, turn) if _is_conditional(ask) else ask.request.stream()
         head = await ask.service.put(intent, stream)
-    return page(201, _kept(head, versioned=bool(state_of(container.metadata))))
+    return page(201, _kept(head, versioned=state_of(container.metadata) == "enabled"))
 
 
 async def post_object(ask: Ask) -> Reply:
     if signed.is_form(ask):
         return await signed.post_form(ask)
+    if links.asked(ask.headers):
+        shown = "A PUT request is required to set a symlink target"
+        raise Invalid("object.symlink_post", shown, field="X-Symlink-Target")
     await ask.to_write()
     version_id = ask.query("version-id")
     found = await ask.service.find(*ask.place, newest=True, version_id=version_id)
@@ -83,6 +86,8 @@ async def delete_object(ask: Ask) -> Reply:
         return await _delete_synced(ask, synced)
     version_id = ask.query("version-id")
     container = await ask.may(DELETE if version_id is None else DELETE_VERSION, *ask.place)
+    if version_id == NULL and not state_of(container.metadata):
+        version_id = None  # there is but one
     if ask.query("multipart-manifest") == "delete":
         return await large.delete_all(ask)
     if version_id is not None:
@@ -90,10 +95,8 @@ async def delete_object(ask: Ask) -> Reply:
     async with AsyncExitStack() as turn:
         await _settle(ask, turn)
         deleted = await ask.service.delete(*ask.place)
-    if not deleted.existed:  # as Swift: what has expired is gone already, but now its row is too
-        raise NotFound("object.absent", "The resource could not be found.")
-    versioned = bool(state_of(container.metadata))
-    return page(204, {"x-object-version-id": deleted.version_id} if versioned else {})
+    marked = {"x-object-version-id": deleted.version_id} if state_of(container.metadata) == "enabled" else {}
+    return page(204 if deleted.existed else 404, marked)  # what has expired is gone already, but now its row is too
 
 
 async def _delete_synced(ask: Ask, stamp: str) -> Reply:
@@ -116,6 +119,8 @@ async def _delete_version(ask: Ask, version_id: str) -> Reply:
 
 async def _promote(ask: Ask, version_id: str) -> Reply:
     """Make an older version the current one."""
+    if version_id == NULL:
+        raise Invalid("object.version_id", "Invalid version parameter", field="version-id")
     if content_length_of(ask.request, needed=True):
         raise Invalid("object.promote_body", "PUT version-id requires a zero byte body", field="Content-Length")
     head = await ask.service.versions.promote(*ask.place, version_id)

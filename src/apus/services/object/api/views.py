@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,8 +14,8 @@ from apus.services.object.logic.account_access import ACCESS
 from apus.services.object.logic.conditions import http_date
 from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.history import archive_of
-from apus.services.object.logic.listed import MANIFEST, listed
-from apus.services.object.logic.merge import TICKS_PER_S, seconds_of, swift_time, ticks_of
+from apus.services.object.logic.listed import MANIFEST, listed, own_etag
+from apus.services.object.logic.merge import iso_time, seconds_of, swift_time
 from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import VersionRow, state_of
@@ -52,7 +50,7 @@ def object_headers(head: Head) -> dict[str, str]:
         **shown(head.shown_headers),
     }
     if MANIFEST in head.headers:
-        headers |= {"x-static-large-object": "True", "x-manifest-etag": head.etag}
+        headers |= {"x-static-large-object": "True", "x-manifest-etag": own_etag(head)}
     target = target_of(head)
     if target is not None:
         headers["x-symlink-target"] = quote(f"{target.container}/{target.name}")
@@ -205,14 +203,3 @@ def _text(text: str) -> str:
 
 def _attr(text: str) -> str:
     return quoteattr("".join(c if c >= " " or c in "\t\n\r" else "?" for c in text))
-
-
-def iso_time(stamp: str) -> str:
-    """`2026-01-31T23:59:59.123450`: always six digits, no zone, UTC."""
-    ticks = ticks_of(stamp)
-    return f"{_whole(ticks // TICKS_PER_S)}.{ticks % TICKS_PER_S * 10:06d}"
-
-
-@functools.lru_cache(4096)
-def _whole(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None).isoformat()
