@@ -110,7 +110,7 @@ class Objects:
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.sealing = Sealing(options.keyring, always=options.encrypt)
         self._turns = Turns(cluster)
-        self.history, self.quotas = History(self.shelf), Quotas(self.directory)
+        self.history, self.quotas = History(self.shelf), Quotas(self.directory, len(policies))
         self.policies = tuple(policies)
         self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
         self.uploads, self.outbox = Uploads(self, self.shelf), Outbox(self.directory)

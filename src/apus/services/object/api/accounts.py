@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from apus.kernel.errors import Forbidden, NotFound
 from apus.services.object.api import views
 from apus.services.object.api.ask import Ask
@@ -11,12 +9,9 @@ from apus.services.object.api.bodies import check_kept, listing_ask, listing_for
 from apus.services.object.api.faults import page
 from apus.services.object.logic.access import is_reseller
 from apus.services.object.logic.account_access import ACCESS, clean_access
-from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT, check_quotas
+from apus.services.object.logic.quota import account_quotas, check_quotas, is_account_quota
 from apus.services.object.policy_totals import policy_totals
 from apus.wire.route import Reply
-
-QUOTAS: Final = {"x-account-quota-bytes": ACCOUNT_BYTES, "x-account-quota-count": ACCOUNT_COUNT}
-"""The newer headers, and where they are kept: of the bytes where the older header keeps them."""
 
 
 async def show_account(ask: Ask) -> Reply:
@@ -68,13 +63,13 @@ async def _changes(ask: Ask) -> dict[str, str]:
 def _said(ask: Ask) -> dict[str, str]:
     """Metadata, whom it lets in besides its owner, and its quota, which only a reseller sets."""
     found = metadata_of(ask.headers, "account")
-    for header, name in QUOTAS.items():
+    for header, name in account_quotas(ask.service.policies).items():
         if header in ask.headers:
             found[name] = text_of(ask.headers[header], header)
         elif header.replace("x-", "x-remove-", 1) in ask.headers:
             found[name] = ""
     check_quotas(found)
-    if found.keys() & {ACCOUNT_BYTES, ACCOUNT_COUNT} and not is_reseller(ask.request.caller):
+    if any(map(is_account_quota, found)) and not is_reseller(ask.request.caller):
         raise Forbidden("object.reseller_only", "Only a reseller may set the quota of an account.")
     if "x-account-access-control" in ask.headers:
         found[ACCESS] = clean_access(text_of(ask.headers["x-account-access-control"], "X-Account-Access-Control"))

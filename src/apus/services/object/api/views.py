@@ -16,7 +16,7 @@ from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.history import archive_of
 from apus.services.object.logic.listed import MANIFEST, listed, own_etag
 from apus.services.object.logic.merge import iso_time, seconds_of, swift_time
-from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT
+from apus.services.object.logic.quota import account_quotas
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import VersionRow, state_of
 from apus.services.object.model import Head, IndexHead, Row, Subdir
@@ -94,7 +94,7 @@ def account_headers(
     head: IndexHead | None, now_s: float, totals: Mapping[str, Totals], *, to_owner: bool
 ) -> dict[str, str]:
     metadata = shown(head.metadata) if head else {}
-    for name, kept in (("x-account-quota-bytes", ACCOUNT_BYTES), ("x-account-quota-count", ACCOUNT_COUNT)):
+    for name, kept in account_quotas(list(totals)).items():
         if head is not None and kept in head.metadata:
             metadata[name] = head.metadata[kept]
     if head is not None and to_owner and ACCESS in head.metadata:
