@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -168,3 +169,11 @@ def test_conditions_of_links_tell_where_they_lead(swift: SwiftServer, base: str)
     swift.ask("PUT", base + "/l", b"", X_Symlink_Target=base.rpartition("/")[2] + "/a")
     status, headers, _ = swift.ask("GET", base + "/l", If_Match="other")
     assert (status, headers["content-location"]) == (412, base + "/a")
+
+
+def test_of_many_who_put_a_manifest_if_absent_one_does(swift: SwiftServer, base: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(put, swift, base + "/o", base, If_None_Match="*") for _ in range(16)]
+        found = sorted(one.result()[0] for one in asked)
+    assert found == [201] + 15 * [412]
+    assert swift.ask("GET", base + "/o")[2] == b"aaabbbbc"

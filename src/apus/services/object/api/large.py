@@ -16,6 +16,7 @@ from apus.services.object.api import reports, views
 from apus.services.object.api.ask import DELETE, Ask
 from apus.services.object.api.bodies import OBJECT_NAME_MAX, content_length_of, is_true
 from apus.services.object.api.faults import FAULTS, page, words
+from apus.services.object.condition import Condition
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.manifest import Part, Segment, Wish, etag_of, manifest_text, part_of, wish_of
@@ -29,7 +30,7 @@ BEAT_S: Final = 10.0
 _KEYS: Final = {"path", "etag", "size_bytes", "range", "data"}
 
 
-async def put_manifest(ask: Ask, intent: Intent) -> Reply:
+async def put_manifest(ask: Ask, intent: Intent, condition: Condition) -> Reply:
     """`intent` is the object but for its bytes and ETag."""
     await ask.to_write()
     length = content_length_of(ask.request, needed=True)
@@ -40,11 +41,11 @@ async def put_manifest(ask: Ask, intent: Intent) -> Reply:
         raise Conflict("object.manifest_self", f"Manifest object name {ask.name!r} cannot be included in the manifest")
     if is_true(ask.query("heartbeat")):
         form = reports.form_of(ask.headers)
-        return Reply(None, 202, stream=_beating(ask, intent, wishes, form), content_type=reports.TYPES[form])
+        return Reply(None, 202, stream=_beating(ask, intent, wishes, form, condition), content_type=reports.TYPES[form])
     segments, report = await _resolved(ask, wishes)
     if report.errors:
         return report.reply(reports.form_of(ask.headers), status=400)
-    head = await _kept(ask, intent, segments)
+    head = await _kept(ask, intent, segments, condition)
     shown = {"etag": f'"{head.shown_etag}"', "last-modified": views.last_modified(head.stamp)}
     if await ask.service.versioning(ask.account, ask.container) == "enabled":
         shown["x-object-version-id"] = version_of(head)
@@ -180,14 +181,18 @@ async def _resolved(ask: Ask, wishes: Sequence[Wish]) -> tuple[Sequence[Segment]
     return segments, report
 
 
-async def _kept(ask: Ask, intent: Intent, segments: Sequence[Segment]) -> Head:
+async def _kept(ask: Ask, intent: Intent, segments: Sequence[Segment], condition: Condition) -> Head:
     etag = etag_of(segments)
     if intent.etag is not None and intent.etag != etag:
         raise Invalid("object.etag", f"The ETag of these segments is {etag}, not {intent.etag}.", field="ETag")
-    return await ask.service.put_manifest(intent, segments)
+    async with condition:
+        await condition.settle()
+        return await ask.service.put_manifest(intent, segments)
 
 
-async def _beating(ask: Ask, intent: Intent, wishes: Sequence[Wish], form: str) -> AsyncIterator[bytes]:
+async def _beating(
+    ask: Ask, intent: Intent, wishes: Sequence[Wish], form: str, condition: Condition
+) -> AsyncIterator[bytes]:
     """A space now and then while it takes long, so that nobody on the way loses patience; then how it ended."""
     report, shown = reports.Report("upload"), dict[str, Any]()
     segments: Sequence[Segment] = ()
@@ -203,7 +208,7 @@ async def _beating(ask: Ask, intent: Intent, wishes: Sequence[Wish], form: str) 
         report.status, report.body = "400 Bad Request", words(400)
     else:
         try:
-            head = await _kept(ask, intent, segments)
+            head = await _kept(ask, intent, segments, condition)
             report.status = "201 Created"
             shown = {"Etag": f'"{head.shown_etag}"', "Last Modified": views.last_modified(head.stamp)}
         except CloudError as error:

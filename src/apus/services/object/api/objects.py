@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-
-from apus.kernel.buffers import Chunk
-from apus.kernel.errors import Conflict, Invalid, NotFound, TooLarge
+from apus.kernel.errors import Invalid, NotFound, TooLarge
 from apus.services.object.api import copying, large, links, signed, sync, views
 from apus.services.object.api.ask import DELETE, DELETE_VERSION, Ask
 from apus.services.object.api.bodies import (
     KEPT_HEADERS,
     content_length_of,
     content_type_of_name,
-    delete_at_in,
     dynamic_manifest,
     is_true,
     object_headers,
     text_of,
 )
+from apus.services.object.api.conditions import condition_of
 from apus.services.object.api.faults import page
-from apus.services.object.engine import OBJECT_BYTES_MAX, Found, Intent
-from apus.services.object.logic.conditions import check
-from apus.services.object.logic.merge import seconds_of
+from apus.services.object.engine import OBJECT_BYTES_MAX, Intent
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import NULL, state_of, version_of
 from apus.services.object.model import Head
@@ -44,16 +38,16 @@ async def put_object(ask: Ask) -> Reply:
     if size is not None and size > OBJECT_BYTES_MAX:
         raise TooLarge("object.too_large", "Your request is too large.")
     _check_etag(ask.headers.get("etag"))
-    await _look(ask)
+    condition = condition_of(ask)
+    await condition.look()
     etag = _etag(ask.headers.get("etag"))
     intent = Intent(*ask.place, _content_type(ask), _said(ask), size, etag, synced)
     if ask.query("multipart-manifest") == "put":
-        return await large.put_manifest(ask, intent)
+        return await large.put_manifest(ask, intent, condition)
     if links.asked(ask.headers):
         intent = await links.intent_of(ask, intent)
-    async with AsyncExitStack() as turn:
-        stream = _settled(ask, turn) if _is_conditional(ask) else ask.request.stream()
-        head = await ask.service.put(intent, stream)
+    async with condition:
+        head = await ask.service.put(intent, condition.over(ask.request.stream()))
     return page(201, _kept(head, versioned=state_of(container.metadata) == "enabled"))
 
 
@@ -92,8 +86,8 @@ async def delete_object(ask: Ask) -> Reply:
         return await large.delete_all(ask)
     if version_id is not None:
         return await _delete_version(ask, version_id)
-    async with AsyncExitStack() as turn:
-        await _settle(ask, turn)
+    async with condition_of(ask) as condition:
+        await condition.settle()
         deleted = await ask.service.delete(*ask.place)
     marked = {"x-object-version-id": deleted.version_id} if state_of(container.metadata) == "enabled" else {}
     return page(204 if deleted.existed else 404, marked)  # what has expired is gone already, but now its row is too
@@ -136,54 +130,6 @@ def _said(ask: Ask) -> dict[str, str]:
     headers = object_headers(ask.headers, ask.now_s)
     dynamic = dynamic_manifest(ask.headers)
     return {**headers, DYNAMIC: dynamic} if dynamic else headers
-
-
-def _is_conditional(ask: Ask) -> bool:
-    return bool(ask.headers.keys() & {"if-match", "if-none-match", "if-unmodified-since", "x-if-delete-at"})
-
-
-async def _look(ask: Ask) -> None:
-    """`If-*` of a write, before its body: a refusal comes early.  Raise Conflict (412)."""
-    if _is_conditional(ask):
-        _check(ask, await ask.service.find(*ask.place, newest=True))
-
-
-async def _settle(ask: Ask, turn: AsyncExitStack) -> None:
-    """The same, alone until the turn ends."""
-    if _is_conditional(ask):
-        _check(ask, await turn.enter_async_context(ask.service.alone(*ask.place)))
-
-
-async def _settled(ask: Ask, turn: AsyncExitStack) -> AsyncIterator[Chunk]:
-    """The body; at its end the condition holds."""
-    async for piece in ask.request.stream():
-        yield piece
-    await _settle(ask, turn)
-
-
-def _check(ask: Ask, found: Found | None) -> None:
-    if ask.method == "PUT" and ask.headers.get("if-none-match", "*").strip() != "*":
-        raise Invalid("object.if_none_match", "If-None-Match only supports *", field="If-None-Match")
-    etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
-    if check(ask.headers, etag, changed_s, reading=False) is not None:
-        raise _unmet()
-    if ask.method == "DELETE" and "x-if-delete-at" in ask.headers:
-        _check_delete_at(ask.headers["x-if-delete-at"], found)
-
-
-def _check_delete_at(text: str, found: Found | None) -> None:
-    """Whoever deletes what is due means no object that was given more time since."""
-    wanted = delete_at_in(text)
-    if wanted is None:
-        raise Invalid("object.delete_at", "Bad X-If-Delete-At header value", field="X-If-Delete-At")
-    if found is None:
-        raise NotFound("object.absent", "The resource could not be found.")
-    if found.head.shown_headers.get("x-delete-at") != str(wanted):
-        raise _unmet()
-
-
-def _unmet() -> Conflict:
-    return Conflict("object.condition", "A precondition for this request was not met.")
 
 
 def _content_type(ask: Ask) -> str:
