@@ -31,9 +31,10 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
             reading = consistency.asked(ask.headers, of_object=bool(ask.name))
             READING.set(reading)  # for as long as the reply is sent: each request is a task of its own
             url = await signed.temp_url(ask)
-            reply = await web.served(ask, handler) or await (bulk.asked(ask) or handler)(ask)
+            shown = await web.served(ask, handler, url)
+            reply = shown or await (bulk.asked(ask) or handler)(ask)
             if url is not None:
-                reply = signed.signed_reply(ask, url, reply)
+                reply = signed.signed_reply(ask, url, reply, saved=shown is None)
         except CloudError as error:
             reply = refusal(request, error)
         if reading is not None:
