@@ -91,7 +91,7 @@ def test_a_copy_of_one_part(swift: SwiftServer, base: str) -> None:
 
 def test_a_manifest_does_not_list_itself(swift: SwiftServer, base: str) -> None:
     status, body = put(swift, base + "/b", base)
-    assert (status, body) == (409, b"Manifest object name 'b' cannot be included in the manifest")
+    assert (status, body) == (400, b"Manifest object name 'b' cannot be included in the manifest")
     assert swift.ask("GET", base + "/b")[2] == b"bbbb"
 
 
@@ -159,6 +159,10 @@ def test_broken_links_tell_where_they_lead(swift: SwiftServer, base: str) -> Non
     for name, status, target in (("l", 404, "none"), ("s", 409, "a")):
         found, headers, _ = swift.ask("GET", f"{base}/{name}")
         assert (found, headers["content-location"]) == (status, f"{base}/{target}")
+    swift.ask("PUT", base + "-shown", X_Container_Read="b:*")
+    swift.ask("PUT", base + "-shown/l", b"", X_Symlink_Target=f"{box}/a")
+    found, headers, _ = swift.ask("GET", base + "-shown/l", token="bob")
+    assert (found, headers["content-location"]) == (403, base + "/a")
     status, headers, _ = swift.ask("POST", base + "/s", X_Object_Meta_A="b")
     assert (status, headers["x-symlink-target-etag"]) == (307, md5(b"aaa"))
     status, _, body = swift.ask("POST", base + "/a", X_Symlink_Target="c/o")
@@ -177,3 +181,23 @@ def test_of_many_who_put_a_manifest_if_absent_one_does(swift: SwiftServer, base:
         found = sorted(one.result()[0] for one in asked)
     assert found == [201] + 15 * [412]
     assert swift.ask("GET", base + "/o")[2] == b"aaabbbbc"
+
+
+@pytest.mark.parametrize("said", ["\u00fc/%25/", "%C3%BC/%25/"])
+def test_dynamic_manifests_of_any_name(swift: SwiftServer, base: str, said: str) -> None:
+    assert swift.ask("PUT", "/v1/AUTH_a/%C3%BC")[0] in (201, 202)
+    swift.ask("PUT", "/v1/AUTH_a/%C3%BC/%25/1", b"data")
+    header = said.encode().decode("latin-1")
+    assert swift.ask("PUT", base + "/o", b"", X_Object_Manifest=header)[0] == 201
+    assert swift.ask("GET", base + "/o")[2] == b"data"
+    assert swift.ask("HEAD", base + "/o")[1]["x-object-manifest"] == header
+
+
+def test_a_manifest_with_a_wrong_etag(swift: SwiftServer, base: str) -> None:
+    status, body = put(swift, base + "/o", base, ETag="bad")
+    assert status == 422
+    items = json.dumps([{"path": base.rpartition("/")[2] + "/a"}]).encode()
+    status, _, body = swift.ask(
+        "PUT", base + "/o" + PUT + "&heartbeat=on", items, ETag="bad", Accept="application/json"
+    )
+    assert (status, json.loads(body)["Response Status"]) == (202, "422 Unprocessable Entity")

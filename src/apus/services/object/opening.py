@@ -71,7 +71,11 @@ class Opening:
                 return found
             where = {"target": target.path}
             if may_read is not None:
-                await may_read(target.account, target.container, target.name)
+                try:
+                    await may_read(target.account, target.container, target.name)
+                except (Forbidden, Unauthenticated) as error:
+                    error.details = {**error.details, **where}
+                    raise
             following = await self._source.find(target.account, target.container, target.name)
             if following is None:
                 raise NotFound("object.symlink_target", "The resource could not be found.", details=where)

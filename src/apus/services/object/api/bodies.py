@@ -6,7 +6,7 @@ import mimetypes
 import re
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from apus.kernel.errors import Invalid
 from apus.services.object.model import ListingAsk
@@ -130,12 +130,13 @@ def dynamic_manifest(headers: Mapping[str, str]) -> str | None:
     value = headers.get("x-object-manifest")
     if value is None:
         return None
-    text = text_of(unquote(value), "X-Object-Manifest") if value.isascii() else text_of(value, "X-Object-Manifest")
-    container, slash, prefix = text.lstrip("/").partition("/")
+    said = text_of(value, "X-Object-Manifest").lstrip("/")
+    text = unquote(said)
+    container, slash, prefix = text.partition("/")
     if not (container and slash and prefix) or "?" in value or "&" in value or "\0" in text:
         shown = "X-Object-Manifest must be in the format container/prefix"
         raise Invalid("object.dynamic_manifest", shown, field="X-Object-Manifest")
-    return value.lstrip("/") if value.isascii() else quote(text.lstrip("/"))
+    return said
 
 
 def path_header(headers: Mapping[str, str], name: str) -> tuple[str, str]:

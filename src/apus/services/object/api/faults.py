@@ -75,7 +75,6 @@ TOLD: Final = {
     "object.symlink_loop",
     "object.symlink_etag",
     "object.segment",
-    "object.manifest_self",
     "object.etag",
     "object.temp_url",
     "object.slow_down",

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from apus.kernel.errors import CloudError, Conflict, Invalid, NotFound, TooLarge
+from apus.kernel.errors import CloudError, Invalid, NotFound, TooLarge
 from apus.services.object.api import reports, views
 from apus.services.object.api.ask import DELETE, Ask
 from apus.services.object.api.bodies import OBJECT_NAME_MAX, content_length_of, is_true
@@ -38,7 +38,7 @@ async def put_manifest(ask: Ask, intent: Intent, condition: Condition) -> Reply:
         raise TooLarge("object.manifest_size", f"Manifest file > {MANIFEST_BYTES_MAX} bytes")
     wishes = wishes_of(await ask.request.read(MANIFEST_BYTES_MAX), ask.account)
     if any((wish.account, wish.container, wish.name) == ask.place for wish in wishes):
-        raise Conflict("object.manifest_self", f"Manifest object name {ask.name!r} cannot be included in the manifest")
+        raise Invalid("object.manifest_self", f"Manifest object name {ask.name!r} cannot be included in the manifest")
     if is_true(ask.query("heartbeat")):
         form = reports.form_of(ask.headers)
         return Reply(None, 202, stream=_beating(ask, intent, wishes, form, condition), content_type=reports.TYPES[form])

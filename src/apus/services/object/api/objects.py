@@ -37,13 +37,13 @@ async def put_object(ask: Ask) -> Reply:
     size = content_length_of(ask.request, needed=True)
     if size is not None and size > OBJECT_BYTES_MAX:
         raise TooLarge("object.too_large", "Your request is too large.")
-    _check_etag(ask.headers.get("etag"))
     condition = condition_of(ask)
     await condition.look()
     etag = _etag(ask.headers.get("etag"))
     intent = Intent(*ask.place, _content_type(ask), _said(ask), size, etag, synced)
     if ask.query("multipart-manifest") == "put":
         return await large.put_manifest(ask, intent, condition)
+    _check_etag(etag)
     if links.asked(ask.headers):
         intent = await links.intent_of(ask, intent)
     async with condition:
@@ -143,7 +143,6 @@ def _etag(text: str | None) -> str | None:
     return text.strip().strip('"').lower() if text else None
 
 
-def _check_etag(text: str | None) -> None:
-    etag = _etag(text)
+def _check_etag(etag: str | None) -> None:
     if etag is not None and (len(etag) != 32 or any(digit not in "0123456789abcdef" for digit in etag)):
         raise Invalid("object.etag", "ETag is not the MD5 of anything: 32 hexadecimal digits.", field="ETag")
