@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from email.utils import formatdate, parsedate_to_datetime
 
 import pytest
 
@@ -129,3 +130,31 @@ def test_a_put_of_a_container_tells_its_time(swift: SwiftServer, base: str) -> N
 
 def test_account_acls_are_announced(swift: SwiftServer) -> None:
     assert json.loads(swift.ask("GET", "/info")[2])["tempauth"] == {"account_acls": True}
+
+
+def test_a_nul_is_no_name_but_may_be_a_marker(swift: SwiftServer, base: str) -> None:
+    for path in ("/v1/AUTH_a/x%00", base + "/o%00"):
+        assert swift.ask("PUT", path, b"")[::2] == (412, b"Invalid UTF8 or contains NULL")
+    for name in ("a", "b", "c"):
+        assert swift.ask("PUT", f"{base}/{name}", b"")[0] == 201
+    assert swift.ask("GET", base + "?reverse=on&marker=b%00&end_marker=A")[2] == b"b\na\n"
+    for query in ("prefix=%00", "marker=%00", "marker=%00&delimiter=%00", "end_marker=%00&reverse=1", "path=%00"):
+        status, _, body = swift.ask("GET", f"/v1/AUTH_a?{query}")
+        assert status in (200, 204)
+        assert b"\0" not in body
+
+
+def test_listings_of_accounts_name_policies(swift: SwiftServer, base: str) -> None:
+    rows = json.loads(swift.ask("GET", "/v1/AUTH_a?format=json")[2])
+    assert {row["storage_policy"] for row in rows} == {"replicated"}
+    assert b"<storage_policy>replicated</storage_policy>" in swift.ask("GET", "/v1/AUTH_a?format=xml")[2]
+
+
+def test_dates_of_conditions_are_rounded_as_last_modified_is(swift: SwiftServer, base: str) -> None:
+    changed = swift.ask("PUT", base + "/o", b"")[1]["last-modified"]
+    at_s = parsedate_to_datetime(changed).timestamp()
+    before = formatdate(at_s - 1, usegmt=True)
+    assert swift.ask("GET", base + "/o", If_Modified_Since=changed)[0] == 304
+    assert swift.ask("GET", base + "/o", If_Modified_Since=before)[0] == 200
+    assert swift.ask("GET", base + "/o", If_Unmodified_Since=changed)[0] == 200
+    assert swift.ask("GET", base + "/o", If_Unmodified_Since=before)[0] == 412

@@ -201,3 +201,20 @@ def test_a_manifest_with_a_wrong_etag(swift: SwiftServer, base: str) -> None:
         "PUT", base + "/o" + PUT + "&heartbeat=on", items, ETag="bad", Accept="application/json"
     )
     assert (status, json.loads(body)["Response Status"]) == (202, "422 Unprocessable Entity")
+
+
+def test_a_link_shows_the_version_it_leads_to(swift: SwiftServer, base: str) -> None:
+    swift.ask("POST", base, X_Versions_Enabled="true")
+    version_id = swift.ask("PUT", base + "/o", b"data")[1]["x-object-version-id"]
+    swift.ask("PUT", base + "/l", b"", X_Symlink_Target=base.rpartition("/")[2] + "/o")
+    assert swift.ask("HEAD", base + "/l")[1]["x-object-version-id"] == version_id
+
+
+def test_a_link_that_is_copied_leads_to_its_new_account(swift: SwiftServer, base: str) -> None:
+    box = base.rpartition("/")[2]
+    swift.ask("PUT", base + "/l", b"", X_Symlink_Target=f"{box}/a")
+    assert swift.ask("PUT", f"/v1/AUTH_b/{box}", token="bob", X_Container_Write="a:*")[0] == 201
+    there = {"Destination": f"{box}/l", "Destination_Account": "AUTH_b"}
+    assert swift.ask("COPY", base + "/l?symlink=get", **there)[0] == 201
+    status, headers, _ = swift.ask("GET", f"/v1/AUTH_b/{box}/l", token="bob")
+    assert (status, headers["content-location"]) == (404, f"/v1/AUTH_b/{box}/a")

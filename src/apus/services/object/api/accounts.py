@@ -24,7 +24,7 @@ async def show_account(ask: Ask) -> Reply:
     totals = await policy_totals(ask.service.directory, ask.account, head, len(names))
     headers = views.account_headers(head, ask.now_s, dict(zip(names, totals, strict=True)), to_owner=owner)
     rows = await ask.service.listing(ask.account, "", wanted) if ask.reading and head is not None else ()
-    return views.listing("account", ask.account, rows, form, headers, body=ask.reading)
+    return views.listing("account", ask.account, rows, form, headers, body=ask.reading, policies=names)
 
 
 async def put_account(ask: Ask) -> Reply:

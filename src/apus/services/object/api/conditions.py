@@ -6,12 +6,12 @@ from functools import partial
 from typing import Final
 
 from apus.kernel.errors import Conflict, Invalid, NotFound
+from apus.services.object.api import views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import delete_at_in
 from apus.services.object.condition import Condition
 from apus.services.object.engine import Found
 from apus.services.object.logic.conditions import check
-from apus.services.object.logic.merge import seconds_of
 
 _HEADERS: Final = {"if-match", "if-none-match", "if-unmodified-since", "x-if-delete-at"}
 
@@ -24,7 +24,7 @@ def condition_of(ask: Ask) -> Condition:
 def _check(ask: Ask, found: Found | None) -> None:
     if ask.method == "PUT" and ask.headers.get("if-none-match", "*").strip() != "*":
         raise Invalid("object.if_none_match", "If-None-Match only supports *", field="If-None-Match")
-    etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
+    etag, changed_s = (found.head.shown_etag, views.last_modified_s(found.head.changed)) if found else (None, 0)
     if check(ask.headers, etag, changed_s, reading=False) is not None:
         raise _unmet()
     if ask.method == "DELETE" and "x-if-delete-at" in ask.headers:

@@ -15,7 +15,6 @@ from apus.services.object.engine import OBJECT_BYTES_MAX, Found, Intent
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.listed import MANIFEST
-from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.notices import COPY
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import link_headers, target_of
@@ -54,10 +53,10 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
     as_link = ask.query("symlink") == "get" and target_of(found.head) is not None
     if not as_link:
         found = await service.follow(found, ask.may_read)
-    refused = check(ask.headers, found.head.shown_etag, seconds_of(found.head.changed), reading=False)
+    refused = check(ask.headers, found.head.shown_etag, views.last_modified_s(found.head.changed), reading=False)
     if refused is not None:
         return page(refused)
-    headers = _headers(ask, found, as_link=as_link)
+    headers = _headers(ask, found, target[0] if as_link else None)
     content_type = text_of(ask.headers.get("content-type", ""), "Content-Type") or found.head.shown_type
     intent = Intent(*target, content_type, headers)
     head = await _copied(ask, found, intent, itself=as_link or ask.query("multipart-manifest") == "get")
@@ -103,12 +102,15 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
     return await service.put(sized, opened.stream(offset, size), cause=COPY)
 
 
-def _headers(ask: Ask, found: Found, *, as_link: bool) -> dict[str, str]:
+def _headers(ask: Ask, found: Found, link_account: str | None) -> dict[str, str]:
+    """`link_account`: a link is copied there, which leads to that account if it led to its own."""
     sent = object_headers(ask.headers, ask.now_s)
     before = {} if is_true(ask.headers.get("x-fresh-metadata")) else shown(found.head.shown_headers)
     if ask.query("multipart-manifest") != "get":
         before.pop(DYNAMIC, None)
-    target = target_of(found.head) if as_link else None
+    target = target_of(found.head) if link_account is not None else None
+    if target is not None and link_account is not None and target.account == found.head.account:
+        target = target._replace(account=link_account)
     return {**before, **sent, **(link_headers(target) if target is not None else {})}
 
 

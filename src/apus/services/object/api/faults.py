@@ -25,7 +25,6 @@ CODES: Final = {
     "object.no_archive": 412,
     "object.condition": 412,
     "object.versions_format": 406,
-    "wire.nul": 412,
 }
 
 _REASONS: Final = {
@@ -71,7 +70,6 @@ TOLD: Final = {
     "object.name_encoding",
     "object.destination",
     "object.no_archive",
-    "wire.nul",
     "object.symlink_loop",
     "object.symlink_etag",
     "object.segment",

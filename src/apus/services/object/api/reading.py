@@ -16,7 +16,6 @@ from apus.services.object.logic.conditions import check
 from apus.services.object.logic.history import DELETED_TYPE
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.manifest import Part
-from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import is_marker, state_of, version_of
@@ -47,7 +46,7 @@ async def show_object(ask: Ask) -> Reply:
         return await _shown(ask, found, await ask.service.open_parts(found), version)
     followed = await ask.service.follow(found, ask.may_read)
     if followed is not found:
-        version["content-location"] = views.path_of(followed.head)
+        version = {**await _version(ask, followed), "content-location": views.path_of(followed.head)}
     if ask.query("multipart-manifest") == "get":
         if MANIFEST in followed.head.headers:
             return await large.show_manifest(ask, followed, version)
@@ -58,6 +57,12 @@ async def show_object(ask: Ask) -> Reply:
     if opened.segmented and reply.stream is not None:
         return Reply(None, reply.status, reply.headers, await primed(reply.stream), reply.content_type)
     return reply
+
+
+async def _version(ask: Ask, followed: Found) -> dict[str, str]:
+    """Which one a link led to."""
+    versioning = await ask.service.versioning(followed.head.account, followed.head.container)
+    return {"x-object-version-id": version_of(followed.head)} if versioning else {}
 
 
 def _itself(ask: Ask, found: Found) -> Opened:
@@ -74,7 +79,7 @@ async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]
     head, headers = found.head, {**views.object_headers(found.head), **more}
     headers["content-length"] = str(opened.size_bytes)
     headers["etag"] = f'"{opened.etag}"' if opened.segmented else opened.etag
-    refused = check(ask.headers, opened.etag, seconds_of(head.changed), reading=True)
+    refused = check(ask.headers, opened.etag, views.last_modified_s(head.changed), reading=True)
     if refused is not None:
         return page(refused, {name: headers[name] for name in _REFUSED if name in headers})
     if part is not None:

@@ -165,6 +165,7 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
             policy=POLICY,
             faults=FAULTS,
             service_type="object-store",
+            admits_nul=True,
         )
         for name, prefix, routes in doors
     )

@@ -66,8 +66,12 @@ def path_of(head: Head) -> str:
 
 
 def last_modified(stamp: str) -> str:
-    """Whole seconds, rounded up, so that `If-Modified-Since` with this date is not older than the object."""
-    return http_date(math.ceil(seconds_of(stamp)))
+    return http_date(last_modified_s(stamp))
+
+
+def last_modified_s(stamp: str) -> int:
+    """Rounded up, so that `If-Modified-Since` with this date is not older than the object."""
+    return math.ceil(seconds_of(stamp))
 
 
 def container_headers(head: IndexHead, policy: str, *, to_owner: bool) -> dict[str, str]:
@@ -117,8 +121,20 @@ def account_headers(
     }
 
 
-def listing(kind: str, owner: str, rows: Listing, form: str, headers: dict[str, str], *, body: bool) -> Reply:
-    """A page of an `account` or a `container`; an empty plain one is 204.  `body` is False for HEAD."""
+def listing(
+    kind: str,
+    owner: str,
+    rows: Listing,
+    form: str,
+    headers: dict[str, str],
+    *,
+    body: bool,
+    policies: Sequence[str] = (),
+) -> Reply:
+    """A page of an `account`, with the names of storage policies, or a `container`; an empty plain one is 204.
+
+    `body` is False for HEAD.
+    """
     if not body:
         return Reply(b"", 204, {**headers, "content-length": "0"}, content_type=_TYPES[form])
     if form == "plain":
@@ -126,9 +142,9 @@ def listing(kind: str, owner: str, rows: Listing, form: str, headers: dict[str, 
         if not data:
             return Reply(b"", 204, {**headers, "content-length": "0"}, content_type=_TYPES[form])
     elif form == "json":
-        data = _encode([_json(kind, row) for row in rows])
+        data = _encode([_json(kind, row, policies) for row in rows])
     else:
-        inside = "".join(_xml(kind, row) for row in rows)
+        inside = "".join(_xml(kind, row, policies) for row in rows)
         data = f'<?xml version="1.0" encoding="UTF-8"?>\n<{kind} name={_attr(owner)}>{inside}</{kind}>'.encode()
     return Reply(data, 200, headers, content_type=_TYPES[form])
 
@@ -143,7 +159,7 @@ class _Plain(msgspec.Struct, gc=False):
     last_modified: str
 
 
-def _json(kind: str, row: Listable) -> dict[str, Any] | _Plain:
+def _json(kind: str, row: Listable, policies: Sequence[str]) -> dict[str, Any] | _Plain:
     if isinstance(row, Subdir):
         return {"subdir": row.name}
     if isinstance(row, VersionRow):
@@ -151,6 +167,7 @@ def _json(kind: str, row: Listable) -> dict[str, Any] | _Plain:
     if kind == "account":
         return {
             "name": row.name, "count": row.count, "bytes": row.size_bytes, "last_modified": iso_time(row.stamp),
+            "storage_policy": policies[int(row.content_type or 0)],
         }  # fmt: skip
     if "; " not in row.etag:
         return _Plain(row.name, row.etag, row.size_bytes, row.content_type, iso_time(max(row.stamp, row.told)))
@@ -186,11 +203,11 @@ def _json_version(row: VersionRow) -> dict[str, Any]:
     return view
 
 
-def _xml(kind: str, row: Listable) -> str:
+def _xml(kind: str, row: Listable, policies: Sequence[str]) -> str:
     if isinstance(row, Subdir):
         return f"<subdir name={_attr(row.name)}><name>{_text(row.name)}</name></subdir>"
     element = "container" if kind == "account" else "object"
-    shown = _json(kind, row)
+    shown = _json(kind, row, policies)
     fields = msgspec.structs.asdict(shown) if isinstance(shown, _Plain) else shown
     inside = "".join(f"<{key}>{_text(str(value))}</{key}>" for key, value in fields.items())
     return f"<{element}>{inside}</{element}>"

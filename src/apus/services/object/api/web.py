@@ -161,7 +161,8 @@ def _html(site: Site, ask: Ask, rows: Sequence[Row | Subdir], url: TempUrl | Non
     title = f"Listing of {escape(site.label)}/{escape(ask.name)}" if site.label else _title(ask)
     style = f'<style type="text/css">{_STYLE}</style>'
     if site.css:
-        href = site.css if site.css.startswith(("/", "http://", "https://")) else "../" * ask.name.count("/") + site.css
+        whole = site.css.startswith(("/", "http://", "https://"))
+        href = site.css if whole else "../" * ask.name.count("/") + quote(site.css)
         style = f'<link rel="stylesheet" type="text/css" href="{escape(href)}" />'
     lines = [
         "<!DOCTYPE html>",
