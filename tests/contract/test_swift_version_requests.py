@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -142,3 +143,21 @@ def test_each_delete_takes_one_mark_of_a_delete(swift: SwiftServer, base: str, a
         assert len(swift.ask("GET", archive)[2].split()) == left
         assert swift.ask("GET", path)[0] == found
     assert swift.ask("GET", path)[2] == b"2"
+
+
+def test_what_expires_is_the_current_link(swift: SwiftServer, base: str) -> None:
+    at_s = int(time.time()) + 1000
+    headers = swift.ask("PUT", base + "/o", b"1", X_Delete_At=str(at_s))[1]
+    version = f"{base}/o?version-id={headers['x-object-version-id']}"
+    assert swift.ask("HEAD", base + "/o")[1]["x-delete-at"] == str(at_s)
+    assert "x-delete-at" not in swift.ask("HEAD", version)[1]
+    assert swift.ask("POST", base + "/o", X_Delete_At=str(at_s + 1), X_Object_Meta_A="b")[0] == 202
+    headers = swift.ask("HEAD", base + "/o")[1]
+    assert (headers["x-delete-at"], headers["x-object-meta-a"]) == (str(at_s + 1), "b")
+    headers = swift.ask("HEAD", version)[1]
+    assert ("x-delete-at" in headers, headers["x-object-meta-a"]) == (False, "b")
+    swift.ask("POST", base + "/o", X_Delete_After="0")
+    assert swift.ask("GET", base + "/o")[0] == 404
+    assert swift.ask("GET", version)[2] == b"1"
+    assert swift.ask("DELETE", version)[0] == 204
+    assert listed(swift, base + "?versions") == []
