@@ -128,6 +128,11 @@ def test_a_put_of_a_container_tells_its_time(swift: SwiftServer, base: str) -> N
     assert times == sorted(set(times))
 
 
+def test_info_tells_what_may_be_asked_of_it(swift: SwiftServer) -> None:
+    status, headers, _ = swift.ask("OPTIONS", "/info", token=None)
+    assert (status, headers["allow"]) == (200, "HEAD, GET, OPTIONS")
+
+
 def test_account_acls_are_announced(swift: SwiftServer) -> None:
     assert json.loads(swift.ask("GET", "/info")[2])["tempauth"] == {"account_acls": True}
 
@@ -158,3 +163,23 @@ def test_dates_of_conditions_are_rounded_as_last_modified_is(swift: SwiftServer,
     assert swift.ask("GET", base + "/o", If_Modified_Since=before)[0] == 200
     assert swift.ask("GET", base + "/o", If_Unmodified_Since=changed)[0] == 200
     assert swift.ask("GET", base + "/o", If_Unmodified_Since=before)[0] == 412
+
+
+def test_names_in_acls_are_those_of_the_default_domain(swift: SwiftServer, base: str) -> None:
+    """Whoever may make a domain could otherwise make the names that an ACL lets in."""
+    swift.ask("PUT", base + "/o", b"data")
+
+    def statuses() -> tuple[int, int]:
+        found = [swift.ask("GET", base + "/o", token=token)[0] for token in ("bob", "namesake")]
+        return found[0], found[1]
+
+    for acl in ("b:n-b", "b", "*:n-b"):
+        assert swift.ask("POST", base, X_Container_Read=acl)[0] == 204
+        assert statuses() == (200, 403)
+    assert swift.ask("POST", base, X_Container_Read="x:u-x")[0] == 204
+    assert statuses() == (403, 200)
+    assert swift.ask("POST", base, X_Container_Read="")[0] == 204
+    for access, expected in (('{"read-only":["b:n-b"]}', (200, 403)), ('{"read-only":["u-x"]}', (403, 200))):
+        assert swift.ask("POST", "/v1/AUTH_a", X_Account_Access_Control=access)[0] == 204
+        assert statuses() == expected
+    assert swift.ask("POST", "/v1/AUTH_a", X_Account_Access_Control="{}")[0] == 204

@@ -20,7 +20,7 @@ from apus.services.object.api.bodies import (
     OBJECT_NAME_MAX,
 )
 from apus.services.object.api.door import Handler, door, plain_door
-from apus.services.object.api.faults import FAULTS
+from apus.services.object.api.faults import FAULTS, page
 from apus.services.object.engine import OBJECT_BYTES_MAX
 from apus.services.object.logic.signed import DIGESTS
 from apus.services.object.logic.symlink import LINKS_MAX
@@ -111,6 +111,10 @@ async def show_info(request: ApiRequest) -> Reply:
     return Reply(msgspec.json.encode(told), 200, content_type="application/json; charset=UTF-8")
 
 
+async def info_options(request: ApiRequest) -> Reply:
+    return page(200, {"allow": "HEAD, GET, OPTIONS"})
+
+
 async def show_cross_domain(request: ApiRequest) -> Reply:
     return Reply(CROSS_DOMAIN, 200, content_type="application/xml")
 
@@ -151,7 +155,14 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
     """The doors to mount: the storage API, three paths that ask for no token, and one for operators."""
     doors: tuple[tuple[str, str, tuple[Route, ...]], ...] = (
         ("swift", "/v1", ROUTES),
-        ("swift-info", "/info", (Route("GET", "", plain_door(show_info), may="object:any"),)),
+        (
+            "swift-info",
+            "/info",
+            (
+                Route("GET", "", plain_door(show_info), may="object:any"),
+                Route("OPTIONS", "", plain_door(info_options), may="object:any"),
+            ),
+        ),
         ("swift-health", "/healthcheck", (Route("GET", "", plain_door(show_health), may="object:any"),)),
         ("swift-domains", "/crossdomain.xml", (Route("GET", "", plain_door(show_cross_domain), may="object:any"),)),
         ("swift-recon", "/recon", (Route("GET", "/{what:path}", plain_door(recon.show), may="object:recon"),)),
