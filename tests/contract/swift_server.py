@@ -10,6 +10,8 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Unauthenticated
 from apus.node.http import HttpServer, listen_on
@@ -35,6 +37,9 @@ class Tokens:
         "alice": caller("a"),
         "bob": caller("b"),
         "reader": caller("a", "reader"),
+        "namesake": msgspec.structs.replace(
+            caller("b"), user_id="u-x", project_id="x", user_domain_id="d", project_domain_id="d"
+        ),
         "boss": caller("boss", "admin", "member", "reader"),
     }
 

@@ -108,3 +108,28 @@ def test_accounts_and_info_tell_of_policies(swift: SwiftServer) -> None:
     assert [(one["name"], one.get("default", False)) for one in policies] == [
         ("replicated", True), ("two", False), ("Four", False),
     ]  # fmt: skip
+
+
+def test_quotas_of_a_policy(swift: SwiftServer) -> None:
+    account = "/v1/AUTH_b"
+
+    def boss(**headers: str) -> int:
+        return swift.ask("POST", account, token="boss", **headers)[0]
+
+    assert swift.ask("PUT", account + "/cheap", token="bob", X_Storage_Policy="two")[0] == 201
+    assert swift.ask("PUT", account + "/plain", token="bob")[0] == 201
+    for name in ("X_Account_Quota_Bytes_Policy_two", "X_Remove_Account_Quota_Count_Policy_Two"):
+        assert swift.ask("POST", account, token="bob", **{name: "1"})[0] == 403
+    assert boss(X_Account_Quota_Bytes_Policy_two="x") == 400
+    assert boss(X_Account_Quota_Bytes_Policy_two="5") == 204
+    assert swift.ask("HEAD", account, token="bob")[1]["x-account-quota-bytes-policy-two"] == "5"
+    assert swift.ask("PUT", account + "/cheap/1", b"xxx", token="bob")[0] == 201
+    assert swift.ask("PUT", account + "/cheap/2", b"xxx", token="bob")[0] == 413
+    assert swift.ask("PUT", account + "/plain/2", b"xxx", token="bob")[0] == 201
+    assert boss(X_Remove_Account_Quota_Bytes_Policy_Two="x", X_Account_Quota_Count_Policy_Two="1") == 204
+    headers = swift.ask("HEAD", account, token="bob")[1]
+    assert headers["x-account-quota-count-policy-two"] == "1"
+    assert "x-account-quota-bytes-policy-two" not in headers
+    assert swift.ask("PUT", account + "/cheap/2", b"", token="bob")[0] == 413
+    assert boss(X_Account_Quota_Count_Policy_Two="") == 204
+    assert swift.ask("PUT", account + "/cheap/2", b"", token="bob")[0] == 201

@@ -164,3 +164,32 @@ def test_bad_forms(
         assert said in parse_qs(urlsplit(headers["location"]).query)["message"][0]
     kind = "multipart/form-data; boundary=xx"
     assert swift.ask("POST", base, b"--xx\r\nnothing", token=None, Content_Type=kind)[0] == 400
+
+
+def test_directories_of_a_site(swift: SwiftServer, base: str) -> None:
+    for name in ("dir/obj", "dir/sub/obj", "other"):
+        swift.ask("PUT", f"{base}/{name}", b"data")
+
+    def visit(path: str, prefix: str, more: str = "") -> tuple[int, dict[str, str], str]:
+        query = f"temp_url_prefix={prefix}&" + signed(f"prefix:{base}/{prefix}") + more
+        status, headers, body = swift.ask("GET", f"{base}{path}?{query}", token=None)
+        return status, headers, body.decode()
+
+    assert [visit(path, "")[0] for path in ("", "/", "/dir/")] == [401, 401, 404]  # no site
+    swift.ask("POST", base, X_Container_Meta_Web_Listings="true")
+    status, headers, _ = visit("", "")
+    assert (status, headers["location"].partition("?")[0]) == (301, f"http://127.0.0.1:{swift.port}{base}/")
+    assert "temp_url_sig=" in headers["location"]
+    status, headers, body = visit("/", "")
+    assert status == 200
+    assert "content-disposition" not in headers
+    assert re.search(r'<a href="./dir/\?temp_url_prefix=&amp;temp_url_expires=\d+&amp;temp_url_sig=\w+">dir/</a>', body)
+    assert "../" not in body
+    status, _, body = visit("/dir/", "dir/", "&inline")
+    assert status == 200
+    assert re.search(r'<a href="./obj\?temp_url_prefix=dir/&amp;[^"]+&amp;inline">obj</a>', body)
+    assert "../" not in body
+    assert 'href="../?' in visit("/dir/sub/", "dir/")[2]
+    assert [visit(path, "dir/")[0] for path in ("", "/", "/other", "/none/")] == [401, 401, 401, 401]
+    assert visit("/dir/obj", "dir/")[2] == "data"
+    assert swift.ask("GET", f"{base}/?{signed(base + '/')}", token=None)[0] == 401  # no prefix

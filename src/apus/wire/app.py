@@ -68,13 +68,17 @@ class Api:
         versions: VersionChain | None = None,
         service_type: str | None = None,
         forgives_slash: bool = False,
+        admits_nul: bool = False,
     ) -> None:
-        """`forgives_slash`: a slash at the end of a path changes nothing, as in Keystone and Neutron, whose clients
+        """`admits_nul`: its handlers say themselves where there may be none (%00).
+
+        `forgives_slash`: a slash at the end of a path changes nothing, as in Keystone and Neutron, whose clients
         send it.  Elsewhere it asks for a thing without a name.
         """
         self.service_type = service_type or name
         self.name, self.prefix, self.routes, self.service = name, prefix.rstrip("/"), routes, service
         self.policy, self.faults, self.versions, self.forgives_slash = policy, faults, versions, forgives_slash
+        self.admits_nul = admits_nul
         self.router = Router(routes)
         for route in routes:
             assert route.may is None or route.may in policy, f"{name}: no rule for {route.may}"
@@ -191,7 +195,7 @@ class App:
         return reply
 
     def _route(self, api: Api, request: ApiRequest) -> tuple[Route, dict[str, str]]:
-        if "%00" in request.raw_path or "%00" in request.raw_query:
+        if not api.admits_nul and ("%00" in request.raw_path or "%00" in request.raw_query):
             raise Invalid("wire.nul", "A NUL character (%00) is nowhere part of a name or a value.")
         path = request.raw_path[len(api.prefix) :]
         found, methods = api.router.find(request.method, path)

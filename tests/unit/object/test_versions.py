@@ -190,13 +190,13 @@ async def test_a_listing_with_directories(tmp_path: Path) -> None:
 
 
 @awaited
-async def test_what_expires_takes_its_link_along(tmp_path: Path) -> None:
+async def test_what_expires_leaves_its_version(tmp_path: Path) -> None:
     objects = await open_objects(tmp_path)
     await objects.set_versioning("AUTH_a", "c", "enabled")
     now_s = int(objects.cluster.world.clock.now_s())
     head = await put(objects, "o", b"x", x_delete_at=str(now_s - 1))
     assert await objects.find("AUTH_a", "c", "o") is None
-    assert await objects.find("AUTH_a", "c", "o", version_id=version_of(head)) is None
+    assert await objects.find("AUTH_a", "c", "o", version_id=version_of(head)) is not None
 
 
 @given(st.text("ab/\u00e9\U0010ffff", min_size=1), st.integers(0, 10**16 - 1), st.integers(0, 10**16 - 1))

@@ -10,7 +10,6 @@ from apus.kernel.errors import Invalid
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.history import DELETED_TYPE, Archive, archive_name, archive_prefix
 from apus.services.object.model import ListingAsk, Row
-from apus.services.object.opening import DYNAMIC
 from apus.services.object.shelf import Shelf
 from apus.services.object.versions import Deleted, nothing
 
@@ -41,26 +40,27 @@ class History:
 
     async def _keep(self, archive: Archive, current: Found) -> None:
         head = current.head
-        if DYNAMIC in head.shown_headers:  # what it leads to may change at any time: Swift keeps none of these
-            return
         await self._require(head.account, archive)
         await self._copy(current, archive.container, archive_name(head.name, head.changed))
 
     async def _restore(self, archive: Archive, account: str, container: str, name: str, *, gone: bool) -> bool:
-        """Bring the newest copy back; false when there is none, or it says that the object was deleted."""
+        """Bring the newest copy back; false when there is none.  An entry that says that the object was deleted is
+        in the way where there is something to delete; where it is gone, one such entry goes with each delete."""
+        passed = False
         async for entry in self._entries(account, archive.container, name):
             kept = await self._shelf.find(account, archive.container, entry.name, newest=True)
             if kept is None:
                 continue
             if kept.head.shown_type == DELETED_TYPE:
-                if not gone:
-                    return False
+                if not gone or passed:
+                    return passed
+                passed = True
             else:
                 await self._copy(kept, container, name)
             await self._shelf.discard(account, archive.container, entry.name)
             if kept.head.shown_type != DELETED_TYPE:
                 return True
-        return False
+        return passed
 
     async def _copy(self, found: Found, container: str, name: str) -> None:
         head = found.head

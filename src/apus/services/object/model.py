@@ -24,6 +24,8 @@ SIZE: Final = "x-object-sysmeta-size"
 
 POLICY: Final = "x-container-sysmeta-policy"
 """The number of a container's storage policy, where it is not the first."""
+SAID: Final = "x-container-sysmeta-said"
+"""Its time is that of the last PUT or POST of the container, also of one that changed nothing."""
 
 SHARD_MAP: Final = "x-index-sysmeta-shards"
 """A field of an index that was cut into shards: its map (`logic/shards.py`)."""

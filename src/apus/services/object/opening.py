@@ -12,13 +12,13 @@ from typing import Final, Protocol
 from urllib.parse import unquote
 
 from apus.kernel.buffers import Chunk
-from apus.kernel.errors import Conflict, NotFound
+from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from apus.services.object.engine import Found
 from apus.services.object.logic import manifest
 from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.logic.listed import MANIFEST, listed
 from apus.services.object.logic.manifest import DEPTH_MAX, Segment
-from apus.services.object.logic.symlink import LINKS_MAX, target_of
+from apus.services.object.logic.symlink import LINKS_MAX, etag_behind, target_of
 from apus.services.object.model import ListingAsk, Row, Subdir
 
 DYNAMIC: Final = "x-object-manifest"
@@ -63,20 +63,25 @@ class Opening:
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    async def follow(self, found: Found, may_read: MayRead | None = None) -> Found:
-        """What symbolic links lead to; any other object itself.  Raise NotFound, Conflict."""
+    async def follow(self, found: Found, may_read: MayRead | None = None, *, static_only: bool = False) -> Found:
+        """What symbolic links, or static ones, lead to; any other object itself.  Raise NotFound, Conflict."""
         for _ in range(LINKS_MAX):
             target = target_of(found.head)
-            if target is None:
+            if target is None or (static_only and not target.etag):
                 return found
+            where = {"target": target.path}
             if may_read is not None:
-                await may_read(target.account, target.container, target.name)
+                try:
+                    await may_read(target.account, target.container, target.name)
+                except (Forbidden, Unauthenticated) as error:
+                    error.details = {**error.details, **where}
+                    raise
             following = await self._source.find(target.account, target.container, target.name)
             if following is None:
-                raise NotFound("object.symlink_target", "The resource could not be found.")
-            if target.etag and following.head.shown_etag != target.etag:
-                shown = f"Object Etag {following.head.shown_etag!r} does not match X-Symlink-Target-Etag header"
-                raise Conflict("object.symlink_etag", f"{shown} {target.etag!r}")
+                raise NotFound("object.symlink_target", "The resource could not be found.", details=where)
+            if target.etag and etag_behind(following.head) != target.etag:
+                shown = f"Object Etag {etag_behind(following.head)!r} does not match X-Symlink-Target-Etag header"
+                raise Conflict("object.symlink_etag", f"{shown} {target.etag!r}", details=where)
             found = following
         if target_of(found.head) is not None:
             shown = f"Too many levels of symbolic links, maximum allowed is {LINKS_MAX}"
@@ -142,7 +147,11 @@ class Opening:
                 yield segment.data[start : start + size]
                 continue
             if may_read is not None and not is_hidden(segment.account, segment.container):
-                await may_read(segment.account, segment.container, segment.name)
+                try:
+                    await may_read(segment.account, segment.container, segment.name)
+                except (Forbidden, Unauthenticated) as error:  # who asks may read the object, but not all of it
+                    shown = f"Segment {segment.container}/{segment.name} may not be read."
+                    raise Conflict("object.segment", shown) from error
             opened = await self._segment(segment, may_read, depth, customer_key)
             async for chunk in opened.stream(start, size):
                 yield chunk

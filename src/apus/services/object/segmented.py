@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, Protocol
 
@@ -19,6 +20,7 @@ from apus.services.object.logic.manifest import (
     check_manifest,
     encode_manifest,
     etag_of,
+    manifest_text,
     segment_of,
     total_bytes,
 )
@@ -68,7 +70,8 @@ class Segmented:
         """Keep a manifest, shown with this ETag or Swift's.  The segments are taken as they are said to be."""
         check_manifest(segments)
         data = encode_manifest(segments)
-        shown = {MANIFEST: "static", ETAG: etag or etag_of(segments), SIZE: str(total_bytes(segments))}
+        list_etag = hashlib.md5(manifest_text(segments), usedforsecurity=False).hexdigest()
+        shown = {MANIFEST: list_etag, ETAG: etag or etag_of(segments), SIZE: str(total_bytes(segments))}
         whole = dataclasses.replace(
             intent, headers={**intent.headers, **shown}, size_bytes=len(data), etag=None
         )  # fmt: skip

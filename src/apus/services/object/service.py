@@ -48,7 +48,7 @@ from apus.services.object.logic.storage_policies import REPLICATED, numbered
 from apus.services.object.logic.sync import SYNC_TO, Realm
 from apus.services.object.logic.uploads import USED, parts_container, uploads_container
 from apus.services.object.logic.versions import LINK, NULL, STATE, State, VersionRow, is_marker, state_of
-from apus.services.object.model import POLICY, Change, Head, IndexHead, ListingAsk, Row, Subdir
+from apus.services.object.model import POLICY, SAID, Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.outbox import Outbox
 from apus.services.object.quotas import Quotas, with_hidden
@@ -110,7 +110,7 @@ class Objects:
         self.opening, self.segmented, self.versions = Opening(self), Segmented(self), Versions(self.shelf)
         self.sealing = Sealing(options.keyring, always=options.encrypt)
         self._turns = Turns(cluster)
-        self.history, self.quotas = History(self.shelf), Quotas(self.directory)
+        self.history, self.quotas = History(self.shelf), Quotas(self.directory, len(policies))
         self.policies = tuple(policies)
         self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
         self.uploads, self.outbox = Uploads(self, self.shelf), Outbox(self.directory)
@@ -241,9 +241,9 @@ class Objects:
         """What reading the object gives.  `may_read` is asked before each other container that this leads to."""
         return await self.opening.open(found, may_read, customer_key=customer_key)
 
-    async def follow(self, found: Found, may_read: MayRead | None = None) -> Found:
+    async def follow(self, found: Found, may_read: MayRead | None = None, *, static_only: bool = False) -> Found:
         """What symbolic links lead to.  Raise NotFound; Conflict for a loop, or a target that is not what it was."""
-        return await self.opening.follow(found, may_read)
+        return await self.opening.follow(found, may_read, static_only=static_only)
 
     async def segments(self, found: Found, *, customer_key: bytes | None = None) -> tuple[Segment, ...]:
         """What a manifest lists."""
@@ -440,7 +440,7 @@ class Objects:
         if not account.startswith(".") and await self.directory.known(account, "") is None:
             await self.make_account(account, {})
         before = await self.directory.head(account, container)
-        fields = {key: (value, stamp) for key, value in metadata.items()}
+        fields = {SAID: ("1", stamp)} | {key: (value, stamp) for key, value in metadata.items()}
         if before is not None and before.made:
             if policy not in (None, before.policy):
                 shown = f"The container has, or had when it was deleted, the policy {self.policies[before.policy]}."
@@ -459,7 +459,7 @@ class Objects:
     async def describe_container(self, account: str, container: str, metadata: Mapping[str, str]) -> None:
         await self.container(account, container)
         stamp = self.cluster.stamp()
-        fields = {key: (value, stamp) for key, value in metadata.items()}
+        fields = {SAID: ("1", stamp)} | {key: (value, stamp) for key, value in metadata.items()}
         await self.directory.apply(Change(account, container, fields=fields))
         await self._note(account, container, metadata)
 

@@ -22,24 +22,21 @@ _BEHIND = "\1"
 async def list_versions(
     shelf: Shelf, versions: Versions, account: str, container: str, ask: ListingAsk, version_marker: str = ""
 ) -> list[VersionRow | Subdir]:
-    if ask.reverse:
-        raise Invalid("object.reverse_versions", "Versions are listed forwards alone.", field="reverse")
     if version_marker and not ask.marker:
         raise Invalid("object.version_marker", "A version_marker needs a marker.", field="version_marker")
     kept = versions_container(container)
     found: list[VersionRow | Subdir] = []
     if version_marker:
         found += await _behind(shelf, versions, account, container, ask, version_marker)
-    behind = ask.marker + _BEHIND if ask.marker else ""
     rows = _Cursor(shelf, account, container, ask)
-    entries = _Cursor(shelf, account, kept, msgspec.structs.replace(ask, marker=behind))
+    entries = _Cursor(shelf, account, kept, _of_entries(ask))
     while len(found) < ask.limit:
         row, entry = await rows.peek(), await entries.peek()
         names = [row.name] if row else []
         names += [name_and_id(entry.name)[0]] if entry else []
         if not names:
             break
-        name = min(names)
+        name = max(names) if ask.reverse else min(names)
         cut = name.find(ask.delimiter, len(ask.prefix)) if ask.delimiter else -1
         if cut >= 0:
             directory = name[: cut + len(ask.delimiter)]
@@ -49,9 +46,30 @@ async def list_versions(
             await entries.skip(directory)
             continue
         current = await rows.take() if row is not None and row.name == name else None
-        some = await entries.take_all(name + NUL, ask.limit - len(found))
-        found += version_rows(name, current, some)
+        found += await _of_name(name, current, entries, ask.limit - len(found))
     return found[: ask.limit]
+
+
+def _of_entries(ask: ListingAsk) -> ListingAsk:
+    """The same bounds among the names of versions."""
+    low, high = (ask.end_marker, ask.marker) if ask.reverse else (ask.marker, ask.end_marker)
+    low, high = low + _BEHIND if low else "", high + NUL if high else ""
+    marker, end_marker = (high, low) if ask.reverse else (low, high)
+    return msgspec.structs.replace(ask, marker=marker, end_marker=end_marker)
+
+
+async def _of_name(
+    name: str, current: Row | None, entries: _Cursor, limit: int, *, from_newest: bool = True
+) -> list[VersionRow]:
+    """At most so many, from where the cursor stands.  Backwards what is current comes last, when it comes at all."""
+    some = await entries.take_all(name + NUL, limit)
+    if not entries.reverse:
+        return list(islice(version_rows(name, current, some, from_newest=from_newest), limit))
+    following = await entries.peek()
+    ended = following is None or not following.name.startswith(name + NUL)
+    if current is not None and not listed(current).version and not ended:
+        current = None
+    return list(islice(reversed([*version_rows(name, current, reversed(some), from_newest=ended)]), limit))
 
 
 async def _behind(
@@ -66,17 +84,18 @@ async def _behind(
         plain = row is not None and not listed(row).version
         entry_id = None if plain else await versions.entry_of_null(account, container, name)
     after = entry_name(name, entry_id) if entry_id else name + NUL
+    if ask.reverse and version_marker == NULL and entry_id is None:
+        return []
     cursor = _Cursor(shelf, account, versions_container(container), msgspec.structs.replace(ask, marker=after))
-    some = await cursor.take_all(name + NUL, ask.limit)
-    linked = row if row is not None and listed(row).version else None
-    return list(islice(version_rows(name, linked, some, from_newest=False), ask.limit))
+    left = row if row is not None and (ask.reverse or listed(row).version) else None
+    return await _of_name(name, left, cursor, ask.limit, from_newest=False)
 
 
 class _Cursor:
     """The rows of an index one by one."""
 
     def __init__(self, shelf: Shelf, account: str, container: str, ask: ListingAsk) -> None:
-        self._shelf, self._account, self._container = shelf, account, container
+        self._shelf, self._account, self._container, self.reverse = shelf, account, container, ask.reverse
         self._ask = msgspec.structs.replace(ask, delimiter="", limit=min(ask.limit + 1, 1_000))
         self._rows: deque[Row] = deque()
         self._ended = False
@@ -107,7 +126,7 @@ class _Cursor:
         while self._rows and self._rows[0].name.startswith(prefix):
             self._rows.popleft()
         if not self._rows and not self._ended:
-            marker = max(self._ask.marker, prefix + "\U0010ffff")
+            marker = prefix if self.reverse else max(self._ask.marker, prefix + "\U0010ffff")
             self._ask = msgspec.structs.replace(self._ask, marker=marker)
             while (row := await self.peek()) is not None and row.name.startswith(prefix):
                 self._rows.popleft()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import ChainMap
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from typing import Final, cast
 
 import msgspec
@@ -36,6 +36,7 @@ from apus.services.object.model import Head, ListingAsk, Row
 from apus.services.object.shelf import Shelf
 
 PAGE: Final = 1_000
+EXPIRY: Final = "x-delete-at"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Versions:
             if there is not None:
                 return there.head
         head = await self._entry(intent, version_id, intent.headers, data)
-        await self._point(intent.container, intent.name, head, stamp=version_id)
+        expiry = _expiry(intent.headers)
+        await self._point(intent.container, intent.name, head, expiry, stamp=version_id)
         return _shown(head, intent.container, intent.name)
 
     async def put_plain(self, intent: Intent, data: AsyncIterator[Chunk]) -> Head:
@@ -80,7 +82,11 @@ class Versions:
     async def follow(self, link: Found) -> Found | None:
         """The version that a link in the client's container leads to."""
         head = link.head
-        return await self._find_entry(head.account, head.container, head.name, head.headers[LINK])
+        found = await self._find_entry(head.account, head.container, head.name, head.headers[LINK])
+        expiry = _expiry(head.shown_headers)
+        if found is None or not expiry:
+            return found
+        return dataclasses.replace(found, head=_with(found.head, expiry))
 
     async def find(self, account: str, container: str, name: str, version_id: str) -> Found | None:
         """This version, a delete marker too."""
@@ -180,7 +186,7 @@ class Versions:
         linked = current.head.headers.get(LINK) if current is not None else None
         entry_id = check_id(entry_id or linked or "")
         described = await self._shelf.describe(
-            account, versions_container(container), entry_name(name, entry_id), content_type, headers
+            account, versions_container(container), entry_name(name, entry_id), content_type, _Lasting(headers)
         )
         if linked == entry_id:
             await self._shelf.describe(account, container, name, content_type, _expiry(headers))
@@ -202,7 +208,8 @@ class Versions:
             rows["marker"] = "delete"
         said = [text for text in (headers.get(LISTED), parameters_text(**rows)) if text]
         ours = {VERSION: version_id, **({LISTED: "; ".join(said)} if said else {})}
-        whole = ChainMap(ours, cast(MutableMapping[str, str], headers))  # a view: they may change until the body ends
+        lasting = cast(MutableMapping[str, str], _Lasting(headers))
+        whole = ChainMap(ours, lasting)  # a view: they may change until the body ends
         entry = dataclasses.replace(
             intent,
             container=versions_container(intent.container),
@@ -212,14 +219,16 @@ class Versions:
         )
         return await self._shelf.put(entry, data)
 
-    async def _point(self, container: str, name: str, entry: Head, *, stamp: str = "") -> None:
+    async def _point(
+        self, container: str, name: str, entry: Head, expiry: Mapping[str, str] | None = None, *, stamp: str = ""
+    ) -> None:
         entry_id = entry.headers[VERSION]
         parameters = {"etag": entry.shown_etag, "bytes": str(entry.shown_size_bytes), "version": entry_id}
         shown = listed(Row("", "", etag=listed_text(entry)))
         if shown.manifest_etag:
             parameters |= {"etag": shown.etag, "slo_etag": shown.manifest_etag}
         parameters |= link_parameters(shown)
-        headers = {LINK: entry_id, LISTED: parameters_text(**parameters), **_expiry(entry.shown_headers)}
+        headers = {LINK: entry_id, LISTED: parameters_text(**parameters), **(expiry or {})}
         intent = Intent(entry.account, container, name, entry.shown_type, headers, 0, stamp=stamp)
         await self._shelf.put(intent, nothing())
 
@@ -277,8 +286,34 @@ def _shown(head: Head, container: str, name: str) -> Head:
     return msgspec.structs.replace(head, container=container, name=name)
 
 
+def _with(head: Head, headers: Mapping[str, str]) -> Head:
+    """The same, shown with these headers too."""
+    shown = {**head.shown_headers, **headers}
+    if head.meta is None:
+        return msgspec.structs.replace(head, headers=shown)
+    return msgspec.structs.replace(head, meta=msgspec.structs.replace(head.meta, headers=shown))
+
+
+class _Lasting(Mapping[str, str]):
+    """Headers without `X-Delete-At`: what expires is the link that makes a version current, and the version stays."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def __getitem__(self, name: str) -> str:
+        if name == EXPIRY:
+            raise KeyError(name)
+        return self._headers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._headers if name != EXPIRY)
+
+    def __len__(self) -> int:
+        return len(self._headers) - (EXPIRY in self._headers)
+
+
 def _expiry(headers: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in headers.items() if key == "x-delete-at"}
+    return {key: value for key, value in headers.items() if key == EXPIRY}
 
 
 async def nothing() -> AsyncIterator[Chunk]:

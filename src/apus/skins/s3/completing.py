@@ -20,7 +20,7 @@ from apus.skins.s3.payload import read_document
 from apus.skins.s3.request import S3Request
 from apus.skins.s3.uploads import PROMISED, Promise, found_upload, promise_of
 from apus.skins.s3.versions import version_headers
-from apus.skins.s3.writing import Condition
+from apus.skins.s3.writing import condition_of
 from apus.skins.s3.xml import CONTENT_TYPE, Field, Node, document, malformed, parse
 from apus.wire.route import Reply
 
@@ -52,7 +52,7 @@ async def complete(request: S3Request) -> Reply:
         headers.update(_checksum(request, promise_of(upload), parts))
         _check_size(request, parts)
         intent = Intent(request.account, request.bucket, request.key, upload.content_type, headers)
-        async with Condition(request) as condition:
+        async with condition_of(request) as condition:
             await condition.settle()
             head = await request.door.objects.uploads.finish(upload, intent, parts, sealed=SEALED in upload.headers)
     return _done(request, head)

@@ -7,12 +7,12 @@ in its turn, so that of two writers that both ask for the key to be absent only 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import CloudError, NotFound
+from apus.services.object.condition import Condition
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic import notices
 from apus.services.object.logic.conditions import check
@@ -73,7 +73,7 @@ async def store(
 ) -> Head:
     """Take the body in under the request's conditions.  Raise S3Error, and keep nothing."""
     headers = dict(intent.headers)
-    async with Condition(request) as condition:
+    async with condition_of(request) as condition:
         await condition.look()
         payload = Payload(request, source=source, at_end=condition.settle)
 
@@ -92,45 +92,22 @@ async def store(
         )
 
 
-class Condition:
-    """`If-Match` and `If-None-Match` of a write.  Without them nothing is looked up, and nobody waits."""
+def condition_of(request: S3Request) -> Condition:
+    """`If-Match` and `If-None-Match` of a write."""
+    headers = {name: request.headers[name] for name in ("if-match", "if-none-match") if name in request.headers}
+    if headers.get("if-none-match", "*").strip() != "*" and request.method != "DELETE":
+        raise S3Error("NotImplemented", "If-None-Match of a write is * alone.")
+    place = request.account, request.bucket, request.key
 
-    def __init__(self, request: S3Request) -> None:
-        self._request = request
-        self._headers = {
-            name: request.headers[name] for name in ("if-match", "if-none-match") if name in request.headers
-        }
-        if self._headers.get("if-none-match", "*").strip() != "*" and request.method != "DELETE":
-            raise S3Error("NotImplemented", "If-None-Match of a write is * alone.")
-        self._held = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Condition:
-        return self
-
-    async def __aexit__(self, *raised: Any) -> None:
-        await self._held.__aexit__(*raised)
-
-    async def look(self) -> None:
-        """Raise S3Error when it does not hold."""
-        if self._headers:
-            request = self._request
-            self._check(await request.door.objects.find(request.account, request.bucket, request.key, newest=True))
-
-    async def settle(self) -> None:
-        """Look once more, and let nobody who asks the same come between until this ends."""
-        if self._headers:
-            request = self._request
-            alone = request.door.objects.alone(request.account, request.bucket, request.key)
-            self._check(await self._held.enter_async_context(alone))
-
-    def _check(self, found: Found | None) -> None:
-        request = self._request
-        if found is None and "if-match" in self._headers:
+    def met(found: Found | None) -> None:
+        if found is None and "if-match" in headers:
             raise S3Error("NoSuchKey", fields={"Key": request.key})
         etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
-        if check(self._headers, etag, changed_s, reading=False) is not None:
-            named = "If-Match" if "if-match" in self._headers else "If-None-Match"
+        if check(headers, etag, changed_s, reading=False) is not None:
+            named = "If-Match" if "if-match" in headers else "If-None-Match"
             raise S3Error("PreconditionFailed", fields={"Condition": named})
+
+    return Condition(request.door.objects, place, met if headers else None)
 
 
 def written_headers(request: S3Request, head: Head) -> dict[str, str]:
@@ -151,7 +128,7 @@ async def copy_object(request: S3Request) -> Reply:
     named = request.headers.get("x-amz-checksum-algorithm")
     algorithm = checksums.algorithm_of(named) if named else checksum[0] if checksum else None
     intent = Intent(request.account, request.bucket, request.key, content_type, headers, opened.size_bytes)
-    async with Condition(request) as condition:
+    async with condition_of(request) as condition:
         await condition.look()
         stream = hashed(opened.stream(0, opened.size_bytes), algorithm, headers, condition)
         wanted = encryption.asked(request)
@@ -234,7 +211,7 @@ def _directive(headers: Mapping[str, str], name: str) -> str:
 async def delete_object(request: S3Request) -> Reply:
     version_id = wanted_version(request.param("versionId"))
     rights.require(request, acting(request, "s3:DeleteObject"), "WRITE")
-    async with Condition(request) as condition:
+    async with condition_of(request) as condition:
         await condition.settle()
         done = await _delete(request, request.key, version_id)
     return Reply(status=204, headers=_deleted_headers(done, version_id))

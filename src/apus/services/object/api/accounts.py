@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from apus.kernel.errors import Forbidden, NotFound
-from apus.services.object.api import bulk, views
+from apus.services.object.api import views
 from apus.services.object.api.ask import Ask
-from apus.services.object.api.bodies import listing_ask, listing_format, metadata_of, text_of
+from apus.services.object.api.bodies import check_kept, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
 from apus.services.object.logic.access import is_reseller
 from apus.services.object.logic.account_access import ACCESS, clean_access
-from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT, check_quotas
+from apus.services.object.logic.quota import account_quotas, check_quotas, is_account_quota
 from apus.services.object.policy_totals import policy_totals
 from apus.wire.route import Reply
-
-QUOTAS: Final = {"x-account-quota-bytes": ACCOUNT_BYTES, "x-account-quota-count": ACCOUNT_COUNT}
-"""The newer headers, and where they are kept: of the bytes where the older header keeps them."""
 
 
 async def show_account(ask: Ask) -> Reply:
@@ -29,29 +24,23 @@ async def show_account(ask: Ask) -> Reply:
     totals = await policy_totals(ask.service.directory, ask.account, head, len(names))
     headers = views.account_headers(head, ask.now_s, dict(zip(names, totals, strict=True)), to_owner=owner)
     rows = await ask.service.listing(ask.account, "", wanted) if ask.reading and head is not None else ()
-    return views.listing("account", ask.account, rows, form, headers, body=ask.reading)
+    return views.listing("account", ask.account, rows, form, headers, body=ask.reading, policies=names)
 
 
 async def put_account(ask: Ask) -> Reply:
-    if bulk.asks_extraction(ask):
-        return await bulk.extract(ask)
     await _require_owner(ask)
     ask.service.require_reseller(ask.request.caller)
-    made = await ask.service.make_account(ask.account, _said(ask))
+    made = await ask.service.make_account(ask.account, await _changes(ask))
     return page(201 if made else 202)
 
 
 async def post_account(ask: Ask) -> Reply:
-    if ask.query("bulk-delete") is not None:
-        return await bulk.delete(ask)
     await _require_owner(ask)
-    await ask.service.make_account(ask.account, _said(ask))
+    await ask.service.make_account(ask.account, await _changes(ask))
     return page(204)
 
 
 async def delete_account(ask: Ask) -> Reply:
-    if ask.query("bulk-delete") is not None:
-        return await bulk.delete(ask)
     await _require_owner(ask)
     ask.service.require_reseller(ask.request.caller)
     await ask.service.delete_account(ask.account)
@@ -64,16 +53,23 @@ async def _require_owner(ask: Ask) -> None:
         raise Forbidden("object.forbidden", "Access was denied to this resource.")
 
 
+async def _changes(ask: Ask) -> dict[str, str]:
+    said = _said(ask)
+    known = await ask.service.directory.known(ask.account, "")
+    check_kept(known.metadata if known is not None else {}, said, "account")
+    return said
+
+
 def _said(ask: Ask) -> dict[str, str]:
     """Metadata, whom it lets in besides its owner, and its quota, which only a reseller sets."""
     found = metadata_of(ask.headers, "account")
-    for header, name in QUOTAS.items():
+    for header, name in account_quotas(ask.service.policies).items():
         if header in ask.headers:
             found[name] = text_of(ask.headers[header], header)
         elif header.replace("x-", "x-remove-", 1) in ask.headers:
             found[name] = ""
     check_quotas(found)
-    if found.keys() & {ACCOUNT_BYTES, ACCOUNT_COUNT} and not is_reseller(ask.request.caller):
+    if any(map(is_account_quota, found)) and not is_reseller(ask.request.caller):
         raise Forbidden("object.reseller_only", "Only a reseller may set the quota of an account.")
     if "x-account-access-control" in ask.headers:
         found[ACCESS] = clean_access(text_of(ask.headers["x-account-access-control"], "X-Account-Access-Control"))

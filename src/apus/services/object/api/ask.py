@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from apus.kernel.errors import NotFound
-from apus.services.object.api.bodies import is_true, names_of
+from apus.services.object.api.bodies import check_headers, is_true, names_of
 from apus.services.object.logic import rights
 from apus.services.object.logic.policy_context import Circumstances, context_of
 from apus.services.object.logic.signed import Grant
@@ -45,6 +45,7 @@ class Ask:
 
     @classmethod
     def of(cls, request: ApiRequest) -> Ask:
+        check_headers(request.headers)
         return cls(request, request.service, *names_of(request))
 
     @property

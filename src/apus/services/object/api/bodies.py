@@ -6,7 +6,7 @@ import mimetypes
 import re
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from apus.kernel.errors import Invalid
 from apus.services.object.model import ListingAsk
@@ -20,6 +20,9 @@ META_VALUE_MAX: Final = 256
 META_COUNT_MAX: Final = 90
 META_TOTAL_MAX: Final = 4096
 LISTING_MAX: Final = 10_000
+HEADER_BYTES_MAX: Final = 8192
+DELETE_AT_MAX: Final = 9_999_999_999
+"""Later times are this one, in the year 2286: Swift's have ten digits."""
 
 KEPT_HEADERS: Final = ("content-encoding", "content-disposition", "content-language", "cache-control", "expires")
 """Besides metadata, these are kept with an object and given back."""
@@ -82,6 +85,20 @@ def metadata_of(headers: Mapping[str, str], kind: str) -> dict[str, str]:
     return found
 
 
+def check_kept(known: Mapping[str, str], said: Mapping[str, str], kind: str) -> None:
+    """Raise Invalid when what is known and what is said now are past Swift's limits together."""
+    prefix = f"x-{kind}-meta-"
+    kept = {**known, **said}
+    check_metadata({name: value for name, value in kept.items() if value and name.startswith(prefix)}, prefix)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if len(name) + len(value) > HEADER_BYTES_MAX:
+            shown = f"A header is longer than {HEADER_BYTES_MAX} bytes: {name[:META_NAME_MAX]}"
+            raise Invalid("object.header_size", shown, field=name[:META_NAME_MAX])
+
+
 def check_metadata(found: Mapping[str, str], prefix: str) -> None:
     """Raise Invalid past Swift's limits."""
     total = 0
@@ -113,12 +130,13 @@ def dynamic_manifest(headers: Mapping[str, str]) -> str | None:
     value = headers.get("x-object-manifest")
     if value is None:
         return None
-    text = text_of(unquote(value), "X-Object-Manifest") if value.isascii() else text_of(value, "X-Object-Manifest")
-    container, slash, prefix = text.lstrip("/").partition("/")
+    said = text_of(value, "X-Object-Manifest").lstrip("/")
+    text = unquote(said)
+    container, slash, prefix = text.partition("/")
     if not (container and slash and prefix) or "?" in value or "&" in value or "\0" in text:
         shown = "X-Object-Manifest must be in the format container/prefix"
         raise Invalid("object.dynamic_manifest", shown, field="X-Object-Manifest")
-    return value.lstrip("/") if value.isascii() else quote(text.lstrip("/"))
+    return said
 
 
 def path_header(headers: Mapping[str, str], name: str) -> tuple[str, str]:
@@ -137,14 +155,23 @@ def delete_at_of(headers: Mapping[str, str], now_s: float) -> int | None:
             raise Invalid("object.delete_at", "Non-integer X-Delete-After", field="X-Delete-After")
         if int(after) < 0:
             raise Invalid("object.delete_at", "X-Delete-After in past", field="X-Delete-After")
-        return int(now_s) + int(after)
+        return min(int(now_s) + int(after), DELETE_AT_MAX)
     if not at:
         return None
-    if not re.fullmatch(r"[0-9]{1,10}", at.strip()):
+    delete_at = delete_at_in(at)
+    if delete_at is None:
         raise Invalid("object.delete_at", "Non-integer X-Delete-At", field="X-Delete-At")
-    if int(at) <= now_s:
+    if delete_at <= now_s:
         raise Invalid("object.delete_at", "X-Delete-At in past", field="X-Delete-At")
-    return int(at)
+    return delete_at
+
+
+def delete_at_in(text: str) -> int | None:
+    """The seconds that a header names; None when it names none."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    return int(digits) if len(digits) <= 10 else DELETE_AT_MAX
 
 
 def content_length_of(request: ApiRequest, *, needed: bool) -> int | None:
@@ -190,6 +217,15 @@ def listing_format(request: ApiRequest) -> str:
         if kind in ("application/json", "application/xml", "text/xml", "text/plain", "text/*", "*/*"):
             return {"application/json": "json", "application/xml": "xml", "text/xml": "xml"}.get(kind, "plain")
     return "plain"
+
+
+def versions_format(request: ApiRequest) -> str:
+    """A listing of versions is JSON; raise Invalid (406) for who wants none."""
+    asked = (request.query("format") or "json").lower()
+    kinds = [item.partition(";")[0].strip().lower() for item in request.headers.get("accept", "*/*").split(",")]
+    if asked != "json" or not {"application/json", "application/*", "*/*"} & set(kinds):
+        raise Invalid("object.versions_format", "Versions are listed as application/json alone.", field="format")
+    return "json"
 
 
 def content_type_of_name(name: str) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -32,8 +32,13 @@ _LINE_MAX: Final = 3 * (CONTAINER_NAME_MAX + OBJECT_NAME_MAX + 2)
 _ATTRIBUTE: Final = "SCHILY.xattr.user."
 
 
-def asks_extraction(ask: Ask) -> bool:
-    return ask.query("extract-archive") is not None
+def asked(ask: Ask) -> Callable[[Ask], Awaitable[Reply]] | None:
+    """What answers in place of the path's own handler: wherever a path leads in the account, its query decides."""
+    if ask.method == "PUT" and ask.query("extract-archive") is not None:
+        return extract
+    if ask.method in ("POST", "DELETE") and ask.query("bulk-delete") is not None:
+        return delete
+    return None
 
 
 async def extract(ask: Ask) -> Reply:

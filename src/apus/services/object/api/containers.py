@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from apus.kernel.errors import Forbidden, Invalid, NotFound
-from apus.services.object.api import bulk, signed, views
+from apus.services.object.api import signed, views
 from apus.services.object.api.ask import LIST, LIST_VERSIONS, Ask
-from apus.services.object.api.bodies import is_true, listing_ask, listing_format, metadata_of, text_of
+from apus.services.object.api.bodies import (
+    check_kept,
+    is_true,
+    listing_ask,
+    listing_format,
+    metadata_of,
+    text_of,
+    versions_format,
+)
 from apus.services.object.api.faults import page
 from apus.services.object.logic.access import clean_acl, is_public_acl
 from apus.services.object.logic.history import ARCHIVE, archive_of
@@ -31,7 +39,8 @@ async def show_container(ask: Ask) -> Reply:
         await ask.require_account(ask.account, to_write=False)
         raise
     owner = await ask.require(head, LIST if ask.query("versions") is None else LIST_VERSIONS)
-    wanted, form = listing_ask(ask.request), listing_format(ask.request)
+    wanted = listing_ask(ask.request)
+    form = listing_format(ask.request) if ask.query("versions") is None else versions_format(ask.request)
     rows: views.Listing = ()
     if ask.reading and ask.query("versions") is not None:
         marker = ask.query("version_marker") or ""
@@ -43,8 +52,6 @@ async def show_container(ask: Ask) -> Reply:
 
 
 async def put_container(ask: Ask) -> Reply:
-    if bulk.asks_extraction(ask):
-        return await bulk.extract(ask)
     owner = await ask.require_account(ask.account, to_write=True)
     known = await ask.service.directory.known(ask.account, ask.container)
     said = _said(ask.headers, ask.service.options.realms, to_owner=owner)
@@ -79,6 +86,7 @@ async def delete_container(ask: Ask) -> Reply:
 
 async def _require_changes(ask: Ask, head: IndexHead, said: Mapping[str, str]) -> None:
     """What a policy calls these changes: who may act on the account may make them, unless it denies them."""
+    check_kept(head.metadata, said, "container")
     acls = [said[name] for name in _ACLS if name in said]
     if acls:
         await ask.require(head, "s3:PutBucketAcl")

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound, TooLarge
-from apus.services.object.api import views
+from apus.services.object.api import large, views
 from apus.services.object.api.ask import READ, READ_VERSION, WRITE, Ask
 from apus.services.object.api.bodies import content_length_of, is_true, object_headers, path_header, text_of
 from apus.services.object.api.faults import page
@@ -15,7 +15,6 @@ from apus.services.object.engine import OBJECT_BYTES_MAX, Found, Intent
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.listed import MANIFEST
-from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.notices import COPY
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import link_headers, target_of
@@ -48,16 +47,16 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
     found = await service.find(*source, newest=True, version_id=version_id)
     action = READ if version_id is None else READ_VERSION
     await ask.require(container, action, source[2], found.head if found is not None else None)
-    await ask.may(WRITE, *target)
     if found is None or is_marker(found.head):
         raise NotFound("object.absent", "The resource could not be found.")
+    await ask.may(WRITE, *target)
     as_link = ask.query("symlink") == "get" and target_of(found.head) is not None
     if not as_link:
         found = await service.follow(found, ask.may_read)
-    refused = check(ask.headers, found.head.shown_etag, seconds_of(found.head.changed), reading=False)
+    refused = check(ask.headers, found.head.shown_etag, views.last_modified_s(found.head.changed), reading=False)
     if refused is not None:
         return page(refused)
-    headers = _headers(ask, found, as_link=as_link)
+    headers = _headers(ask, found, target[0] if as_link else None)
     content_type = text_of(ask.headers.get("content-type", ""), "Content-Type") or found.head.shown_type
     intent = Intent(*target, content_type, headers)
     head = await _copied(ask, found, intent, itself=as_link or ask.query("multipart-manifest") == "get")
@@ -69,7 +68,7 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
         "x-copied-from-last-modified": views.last_modified(found.head.changed),
         **{name: value for name, value in headers.items() if name.startswith("x-object-meta-")},
     }
-    if await service.versioning(target[0], target[1]):
+    if await service.versioning(target[0], target[1]) == "enabled":
         reply["x-object-version-id"] = version_of(head)
     return page(201, reply)
 
@@ -80,7 +79,7 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
     if itself and UPLOAD in head.headers:
         itself = False  # its parts are its own
     if itself and MANIFEST in head.headers:
-        return await service.put_manifest(intent, await service.segments(found), etag=head.shown_etag)
+        return await large.put_copy(ask, found, intent)
     if itself:
 
         def stored(offset: int, length: int) -> AsyncIterator[Chunk]:
@@ -89,7 +88,10 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
         opened = Opened(head.shown_size_bytes, head.shown_etag, stored)
     else:
         opened = await service.open_parts(found, ask.may_read)
-    offset, size = _range(ask.headers, opened.size_bytes)
+    part = await large.asked_part(ask, found) if not itself else None
+    offset, size = part[:2] if part is not None else _range(ask.headers, opened.size_bytes)
+    if part is not None and not size:
+        raise Invalid("object.copy_range", "The requested part number is not satisfiable", field="part-number")
     if size > OBJECT_BYTES_MAX:
         raise TooLarge("object.too_large", "Your request is too large.")
     whole = size == opened.size_bytes and not opened.segmented
@@ -100,12 +102,15 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
     return await service.put(sized, opened.stream(offset, size), cause=COPY)
 
 
-def _headers(ask: Ask, found: Found, *, as_link: bool) -> dict[str, str]:
+def _headers(ask: Ask, found: Found, link_account: str | None) -> dict[str, str]:
+    """`link_account`: a link is copied there, which leads to that account if it led to its own."""
     sent = object_headers(ask.headers, ask.now_s)
     before = {} if is_true(ask.headers.get("x-fresh-metadata")) else shown(found.head.shown_headers)
     if ask.query("multipart-manifest") != "get":
         before.pop(DYNAMIC, None)
-    target = target_of(found.head) if as_link else None
+    target = target_of(found.head) if link_account is not None else None
+    if target is not None and link_account is not None and target.account == found.head.account:
+        target = target._replace(account=link_account)
     return {**before, **sent, **(link_headers(target) if target is not None else {})}
 
 

@@ -24,8 +24,8 @@ _SIMPLE: Final = (
 async def preflight(ask: Ask) -> Reply:
     """What may be asked for; for a page of another origin whether it may."""
     methods = ", ".join(METHODS["object" if ask.name else "account"])
-    origin, wanted = ask.headers.get("origin"), ask.headers.get("access-control-request-method")
-    if not origin or not wanted:
+    origin, wanted = ask.headers.get("origin"), ask.headers.get("access-control-request-method", "")
+    if not origin or not ask.container:  # no account lets pages of others in, nor keeps them out
         return page(200, {"allow": methods})
     metadata = await _metadata(ask)
     allowed = _allowed(metadata, origin)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from apus.kernel.errors import CloudError
 from apus.services.object import consistency
-from apus.services.object.api import cors, signed, web
+from apus.services.object.api import bulk, cors, signed, web
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.faults import FAULTS, HTML
 from apus.services.object.consistency import READING, Reading
@@ -30,9 +31,10 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
             reading = consistency.asked(ask.headers, of_object=bool(ask.name))
             READING.set(reading)  # for as long as the reply is sent: each request is a task of its own
             url = await signed.temp_url(ask)
-            reply = await web.served(ask, handler) or await handler(ask)
+            shown = await web.served(ask, handler, url)
+            reply = shown or await (bulk.asked(ask) or handler)(ask)
             if url is not None:
-                reply = signed.signed_reply(ask, url, reply)
+                reply = signed.signed_reply(ask, url, reply, saved=shown is None)
         except CloudError as error:
             reply = refusal(request, error)
         if reading is not None:
@@ -68,6 +70,8 @@ def refusal(request: ApiRequest, error: CloudError) -> Reply:
     if status >= 500 or error.hidden:
         raise error
     headers = dict(error.details.get("headers", {}))
+    if "target" in error.details:
+        headers["content-location"] = quote(f"/v1/{error.details['target']}")
     if status == 401:
         account = request.raw_path.split("/")[2]
         headers["www-authenticate"] = f'Swift realm="{account}"'

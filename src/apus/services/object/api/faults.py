@@ -24,7 +24,7 @@ CODES: Final = {
     "object.slow_down": 498,
     "object.no_archive": 412,
     "object.condition": 412,
-    "wire.nul": 412,
+    "object.versions_format": 406,
 }
 
 _REASONS: Final = {
@@ -59,7 +59,17 @@ def page(status: int, headers: Mapping[str, str] | None = None) -> Reply:
     return Reply(body, status, {**extra, **(headers or {})}, content_type=HTML)
 
 
+def words(status: int) -> str:
+    """The same in a report."""
+    title, text = _REASONS.get(status, ("Error", ""))
+    return f"{title}\n{text}"
+
+
 TOLD: Final = {
+    "object.listing_limit",
+    "object.name_encoding",
+    "object.destination",
+    "object.no_archive",
     "object.symlink_loop",
     "object.symlink_etag",
     "object.segment",
@@ -71,15 +81,11 @@ TOLD: Final = {
 """Errors whose own words are shown in place of a page's: a client cannot guess them."""
 
 
-_PAGED: Final = {"object.condition"}
-"""And the other way round: a page's words, where others of that status have their own."""
-
-
 def render(status: int, error: CloudError) -> bytes:
-    if (status in (400, 412, 413, 503, 507) or error.code in TOLD) and error.code not in _PAGED:
-        return f"{error.shown}\n".encode()
+    if status in (400, 406, 413, 503, 507) or error.code in TOLD:
+        return error.shown.encode()
     title, text = _REASONS.get(status, ("Error", error.shown))
     return f"<html><h1>{title}</h1><p>{text}</p></html>".encode()
 
 
-FAULTS: Final = Faults(render, codes=CODES)
+FAULTS: Final = Faults(render, codes=CODES, content_type=HTML)

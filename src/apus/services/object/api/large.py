@@ -15,11 +15,11 @@ from apus.kernel.errors import CloudError, Invalid, NotFound, TooLarge
 from apus.services.object.api import reports, views
 from apus.services.object.api.ask import DELETE, Ask
 from apus.services.object.api.bodies import OBJECT_NAME_MAX, content_length_of, is_true
-from apus.services.object.api.faults import FAULTS, page
+from apus.services.object.api.faults import FAULTS, page, words
+from apus.services.object.condition import Condition
 from apus.services.object.engine import Found, Intent
-from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.logic.listed import MANIFEST
-from apus.services.object.logic.manifest import Segment, Wish, etag_of
+from apus.services.object.logic.manifest import Part, Segment, Wish, etag_of, manifest_text, part_of, wish_of
 from apus.services.object.logic.versions import version_of
 from apus.services.object.model import Head
 from apus.wire.route import Reply
@@ -30,22 +30,24 @@ BEAT_S: Final = 10.0
 _KEYS: Final = {"path", "etag", "size_bytes", "range", "data"}
 
 
-async def put_manifest(ask: Ask, intent: Intent) -> Reply:
+async def put_manifest(ask: Ask, intent: Intent, condition: Condition) -> Reply:
     """`intent` is the object but for its bytes and ETag."""
     await ask.to_write()
     length = content_length_of(ask.request, needed=True)
     if length is not None and length > MANIFEST_BYTES_MAX:
         raise TooLarge("object.manifest_size", f"Manifest file > {MANIFEST_BYTES_MAX} bytes")
     wishes = wishes_of(await ask.request.read(MANIFEST_BYTES_MAX), ask.account)
+    if any((wish.account, wish.container, wish.name) == ask.place for wish in wishes):
+        raise Invalid("object.manifest_self", f"Manifest object name {ask.name!r} cannot be included in the manifest")
     if is_true(ask.query("heartbeat")):
         form = reports.form_of(ask.headers)
-        return Reply(None, 202, stream=_beating(ask, intent, wishes, form), content_type=reports.TYPES[form])
+        return Reply(None, 202, stream=_beating(ask, intent, wishes, form, condition), content_type=reports.TYPES[form])
     segments, report = await _resolved(ask, wishes)
     if report.errors:
         return report.reply(reports.form_of(ask.headers), status=400)
-    head = await _kept(ask, intent, segments)
+    head = await _kept(ask, intent, segments, condition)
     shown = {"etag": f'"{head.shown_etag}"', "last-modified": views.last_modified(head.stamp)}
-    if await ask.service.versioning(ask.account, ask.container):
+    if await ask.service.versioning(ask.account, ask.container) == "enabled":
         shown["x-object-version-id"] = version_of(head)
     return page(201, shown)
 
@@ -53,12 +55,35 @@ async def put_manifest(ask: Ask, intent: Intent) -> Reply:
 async def show_manifest(ask: Ask, found: Found, more: Mapping[str, str]) -> Reply:
     """The list itself; `format=raw`: as it could be sent again."""
     segments = await ask.service.segments(found)
-    view = [_raw(segment) if ask.query("format") == "raw" else _view(segment) for segment in segments]
-    data = msgspec.json.encode(view)
+    raw = ask.query("format") == "raw"
+    data = manifest_text(segments, raw=raw)
     headers = {**views.object_headers(found.head), **more, "content-length": str(len(data))}
     headers["etag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()
     body = data if ask.reading else b""
-    return Reply(body, 200, headers, content_type="application/json; charset=utf-8")
+    content_type = found.head.shown_type if raw else "application/json; charset=utf-8"
+    return Reply(body, 200, headers, content_type=content_type)
+
+
+async def asked_part(ask: Ask, found: Found) -> Part | None:
+    """Which of its segments `part-number` asks for; whatever is no manifest has none."""
+    text = ask.query("part-number")
+    if text is None or MANIFEST not in found.head.headers:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise Invalid("object.part_number", "Part number must be an integer greater than 0", field="part-number")
+    if "range" in ask.headers:
+        shown = "Range requests are not supported with part number queries"
+        raise Invalid("object.part_number", shown, field="part-number")
+    return part_of(await ask.service.segments(found), int(text))
+
+
+async def put_copy(ask: Ask, found: Found, intent: Intent) -> Head:
+    """The manifest itself copied: the segments have to be there where it comes to lie, and the caller's to read."""
+    wishes = [wish_of(segment, intent.account) for segment in await ask.service.segments(found)]
+    segments, report = await _resolved(ask, wishes)
+    if report.errors:
+        raise Invalid("object.manifest_copy", "\n".join(f"{path}, {why}" for path, why in report.errors))
+    return await ask.service.put_manifest(intent, segments)
 
 
 async def delete_all(ask: Ask) -> Reply:
@@ -134,7 +159,7 @@ def _wish(item: Any, account: str) -> Wish | str:
         return "etag is not a text"
     if text is not None and (not isinstance(text, str) or "," in text):
         return "invalid range: one range of bytes is possible"
-    return Wish(account, container, name, etag.strip('"').lower() if etag else None, size, text)
+    return Wish(account, container, name, etag.strip('"').lower() if etag else None, size, text, said=path)
 
 
 def _data_wish(data: Any, keys: int) -> Wish | str:
@@ -152,18 +177,22 @@ def _data_wish(data: Any, keys: int) -> Wish | str:
 async def _resolved(ask: Ask, wishes: Sequence[Wish]) -> tuple[Sequence[Segment], reports.Report]:
     segments, problems = await ask.service.segmented.resolve(wishes, ask.may_read)
     report = reports.Report("upload")
-    report.errors = [(quote(f"/{it.wish.container}/{it.wish.name}"), it.why) for it in problems]
+    report.errors = [(quote(it.wish.path), it.why) for it in problems]
     return segments, report
 
 
-async def _kept(ask: Ask, intent: Intent, segments: Sequence[Segment]) -> Head:
+async def _kept(ask: Ask, intent: Intent, segments: Sequence[Segment], condition: Condition) -> Head:
     etag = etag_of(segments)
     if intent.etag is not None and intent.etag != etag:
         raise Invalid("object.etag", f"The ETag of these segments is {etag}, not {intent.etag}.", field="ETag")
-    return await ask.service.put_manifest(intent, segments)
+    async with condition:
+        await condition.settle()
+        return await ask.service.put_manifest(intent, segments)
 
 
-async def _beating(ask: Ask, intent: Intent, wishes: Sequence[Wish], form: str) -> AsyncIterator[bytes]:
+async def _beating(
+    ask: Ask, intent: Intent, wishes: Sequence[Wish], form: str, condition: Condition
+) -> AsyncIterator[bytes]:
     """A space now and then while it takes long, so that nobody on the way loses patience; then how it ended."""
     report, shown = reports.Report("upload"), dict[str, Any]()
     segments: Sequence[Segment] = ()
@@ -176,44 +205,13 @@ async def _beating(ask: Ask, intent: Intent, wishes: Sequence[Wish], form: str) 
             began_s += BEAT_S
             yield b" "
     if report.errors:
-        report.status = "400 Bad Request"
+        report.status, report.body = "400 Bad Request", words(400)
     else:
         try:
-            head = await _kept(ask, intent, segments)
+            head = await _kept(ask, intent, segments, condition)
             report.status = "201 Created"
             shown = {"Etag": f'"{head.shown_etag}"', "Last Modified": views.last_modified(head.stamp)}
         except CloudError as error:
             report.status = reports.status_line(FAULTS.status(error))
-            report.body = error.shown
+            report.body = words(FAULTS.status(error))
     yield b"\r\n\r\n" + report.render(form, shown)
-
-
-def _view(segment: Segment) -> dict[str, Any]:
-    if segment.data:
-        return {"data": base64.b64encode(segment.data).decode()}
-    view: dict[str, Any] = {
-        "hash": segment.etag,
-        "bytes": segment.size_bytes,
-        "content_type": segment.content_type,
-        "last_modified": views.iso_time(segment.changed),
-    }
-    if not is_hidden(segment.account, segment.container):
-        view["name"] = f"/{segment.container}/{segment.name}"
-    if not segment.whole:
-        view["range"] = _range(segment)
-    if segment.nested:
-        view["sub_slo"] = True
-    return view
-
-
-def _raw(segment: Segment) -> dict[str, Any]:
-    if segment.data:
-        return {"data": base64.b64encode(segment.data).decode()}
-    view: dict[str, Any] = {"etag": segment.etag, "size_bytes": segment.size_bytes}
-    if not is_hidden(segment.account, segment.container):
-        view["path"] = f"/{segment.container}/{segment.name}"
-    return view if segment.whole else {**view, "range": _range(segment)}
-
-
-def _range(segment: Segment) -> str:
-    return f"{segment.offset}-{segment.offset + segment.used_bytes - 1}"

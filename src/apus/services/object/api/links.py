@@ -12,7 +12,9 @@ from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import content_length_of, path_header, text_of
 from apus.services.object.api.faults import HTML
 from apus.services.object.engine import Intent
+from apus.services.object.logic.listed import MANIFEST, own_etag
 from apus.services.object.logic.symlink import Target, link_headers
+from apus.services.object.model import Head
 from apus.wire.route import Reply
 
 TYPE: Final = "application/symlink"
@@ -34,25 +36,34 @@ async def intent_of(ask: Ask, intent: Intent) -> Intent:
     if target[:3] == ask.place:
         raise Invalid("object.symlink_self", "Symlink cannot target itself", field="X-Symlink-Target")
     etag = ask.headers.get("x-symlink-target-etag", "").strip().strip('"')
+    content_type, slo_etag = TYPE, ""
     if etag:
-        target = await _checked(ask, target._replace(etag=etag))
-    content_type = intent.content_type if ask.headers.get("content-type") else TYPE
-    headers = {**intent.headers, **link_headers(target)}
+        head = await _checked(ask, target._replace(etag=etag))
+        target = target._replace(etag=etag, size_bytes=head.shown_size_bytes)
+        content_type, slo_etag = head.shown_type, head.shown_etag if MANIFEST in head.headers else ""
+    if ask.headers.get("content-type"):
+        content_type = intent.content_type
+    headers = {**intent.headers, **link_headers(target, slo_etag)}
     return dataclasses.replace(intent, content_type=content_type, headers=headers)
 
 
-async def _checked(ask: Ask, target: Target) -> Target:
+async def _checked(ask: Ask, target: Target) -> Head:
+    """What it leads to, itself or by further static links; raise Conflict for another ETag."""
     await ask.may_read(target.account, target.container, target.name)
     found = await ask.service.find(target.account, target.container, target.name, newest=True)
     if found is None:
         raise Conflict("object.symlink_etag", "X-Symlink-Target does not exist")
-    if found.head.shown_etag != target.etag:
-        shown = f"Object Etag {found.head.shown_etag!r} does not match X-Symlink-Target-Etag header {target.etag!r}"
+    head = (await ask.service.follow(found, ask.may_read, static_only=True)).head
+    if own_etag(head) != target.etag:
+        shown = f"Object Etag {own_etag(head)!r} does not match X-Symlink-Target-Etag header {target.etag!r}"
         raise Conflict("object.symlink_etag", shown)
-    return target._replace(size_bytes=found.head.shown_size_bytes)
+    return head
 
 
 def redirected(target: Target) -> Reply:
     """A POST describes the link itself; who meant the target is sent there."""
     text = "The requested POST was applied to a symlink. POST directly to the target to apply requested metadata."
-    return Reply(text.encode(), 307, {"location": quote(f"/v1/{target.path}")}, content_type=HTML)
+    headers = {"location": quote(f"/v1/{target.path}")}
+    if target.etag:
+        headers["x-symlink-target-etag"] = target.etag
+    return Reply(text.encode(), 307, headers, content_type=HTML)

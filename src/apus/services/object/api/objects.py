@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-
-from apus.kernel.buffers import Chunk
-from apus.kernel.errors import Conflict, Invalid, NotFound, TooLarge
-from apus.services.object.api import bulk, copying, large, links, signed, sync, views
+from apus.kernel.errors import Invalid, NotFound, TooLarge
+from apus.services.object.api import copying, large, links, signed, sync, views
 from apus.services.object.api.ask import DELETE, DELETE_VERSION, Ask
 from apus.services.object.api.bodies import (
     KEPT_HEADERS,
@@ -18,20 +14,17 @@ from apus.services.object.api.bodies import (
     object_headers,
     text_of,
 )
+from apus.services.object.api.conditions import condition_of
 from apus.services.object.api.faults import page
-from apus.services.object.engine import OBJECT_BYTES_MAX, Found, Intent
-from apus.services.object.logic.conditions import check
-from apus.services.object.logic.merge import seconds_of
+from apus.services.object.engine import OBJECT_BYTES_MAX, Intent
 from apus.services.object.logic.symlink import target_of
-from apus.services.object.logic.versions import state_of, version_of
+from apus.services.object.logic.versions import NULL, state_of, version_of
 from apus.services.object.model import Head
 from apus.services.object.opening import DYNAMIC
 from apus.wire.route import Reply
 
 
 async def put_object(ask: Ask) -> Reply:
-    if bulk.asks_extraction(ask):
-        return await bulk.extract(ask)
     synced = await sync.stamp_of(ask)
     if synced and await sync.is_old(ask, synced):
         return page(202)
@@ -44,23 +37,26 @@ async def put_object(ask: Ask) -> Reply:
     size = content_length_of(ask.request, needed=True)
     if size is not None and size > OBJECT_BYTES_MAX:
         raise TooLarge("object.too_large", "Your request is too large.")
-    _check_etag(ask.headers.get("etag"))
-    await _look(ask)
+    condition = condition_of(ask)
+    await condition.look()
     etag = _etag(ask.headers.get("etag"))
     intent = Intent(*ask.place, _content_type(ask), _said(ask), size, etag, synced)
     if ask.query("multipart-manifest") == "put":
-        return await large.put_manifest(ask, intent)
+        return await large.put_manifest(ask, intent, condition)
+    _check_etag(etag)
     if links.asked(ask.headers):
         intent = await links.intent_of(ask, intent)
-    async with AsyncExitStack() as turn:
-        stream = _settled(ask, turn) if _is_conditional(ask) else ask.request.stream()
-        head = await ask.service.put(intent, stream)
-    return page(201, _kept(head, versioned=bool(state_of(container.metadata))))
+    async with condition:
+        head = await ask.service.put(intent, condition.over(ask.request.stream()))
+    return page(201, _kept(head, versioned=state_of(container.metadata) == "enabled"))
 
 
 async def post_object(ask: Ask) -> Reply:
     if signed.is_form(ask):
         return await signed.post_form(ask)
+    if links.asked(ask.headers):
+        shown = "A PUT request is required to set a symlink target"
+        raise Invalid("object.symlink_post", shown, field="X-Symlink-Target")
     await ask.to_write()
     version_id = ask.query("version-id")
     found = await ask.service.find(*ask.place, newest=True, version_id=version_id)
@@ -84,17 +80,17 @@ async def delete_object(ask: Ask) -> Reply:
         return await _delete_synced(ask, synced)
     version_id = ask.query("version-id")
     container = await ask.may(DELETE if version_id is None else DELETE_VERSION, *ask.place)
+    if version_id == NULL and not state_of(container.metadata):
+        version_id = None  # there is but one
     if ask.query("multipart-manifest") == "delete":
         return await large.delete_all(ask)
     if version_id is not None:
         return await _delete_version(ask, version_id)
-    async with AsyncExitStack() as turn:
-        await _settle(ask, turn)
+    async with condition_of(ask) as condition:
+        await condition.settle()
         deleted = await ask.service.delete(*ask.place)
-    if not deleted.existed:  # as Swift: what has expired is gone already, but now its row is too
-        raise NotFound("object.absent", "The resource could not be found.")
-    versioned = bool(state_of(container.metadata))
-    return page(204, {"x-object-version-id": deleted.version_id} if versioned else {})
+    marked = {"x-object-version-id": deleted.version_id} if state_of(container.metadata) == "enabled" else {}
+    return page(204 if deleted.existed else 404, marked)  # what has expired is gone already, but now its row is too
 
 
 async def _delete_synced(ask: Ask, stamp: str) -> Reply:
@@ -117,6 +113,8 @@ async def _delete_version(ask: Ask, version_id: str) -> Reply:
 
 async def _promote(ask: Ask, version_id: str) -> Reply:
     """Make an older version the current one."""
+    if version_id == NULL:
+        raise Invalid("object.version_id", "Invalid version parameter", field="version-id")
     if content_length_of(ask.request, needed=True):
         raise Invalid("object.promote_body", "PUT version-id requires a zero byte body", field="Content-Length")
     head = await ask.service.versions.promote(*ask.place, version_id)
@@ -134,37 +132,6 @@ def _said(ask: Ask) -> dict[str, str]:
     return {**headers, DYNAMIC: dynamic} if dynamic else headers
 
 
-def _is_conditional(ask: Ask) -> bool:
-    return bool(ask.headers.keys() & {"if-match", "if-none-match", "if-unmodified-since"})
-
-
-async def _look(ask: Ask) -> None:
-    """`If-*` of a write, before its body: a refusal comes early.  Raise Conflict (412)."""
-    if _is_conditional(ask):
-        _check(ask, await ask.service.find(*ask.place, newest=True))
-
-
-async def _settle(ask: Ask, turn: AsyncExitStack) -> None:
-    """The same, alone until the turn ends."""
-    if _is_conditional(ask):
-        _check(ask, await turn.enter_async_context(ask.service.alone(*ask.place)))
-
-
-async def _settled(ask: Ask, turn: AsyncExitStack) -> AsyncIterator[Chunk]:
-    """The body; at its end the condition holds."""
-    async for piece in ask.request.stream():
-        yield piece
-    await _settle(ask, turn)
-
-
-def _check(ask: Ask, found: Found | None) -> None:
-    if ask.method == "PUT" and ask.headers.get("if-none-match", "*").strip() != "*":
-        raise Invalid("object.if_none_match", "If-None-Match only supports *", field="If-None-Match")
-    etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
-    if check(ask.headers, etag, changed_s, reading=False) is not None:
-        raise Conflict("object.condition", "A precondition for this request was not met.")
-
-
 def _content_type(ask: Ask) -> str:
     given = ask.headers.get("content-type")
     if given and not is_true(ask.headers.get("x-detect-content-type")):
@@ -176,7 +143,6 @@ def _etag(text: str | None) -> str | None:
     return text.strip().strip('"').lower() if text else None
 
 
-def _check_etag(text: str | None) -> None:
-    etag = _etag(text)
+def _check_etag(etag: str | None) -> None:
     if etag is not None and (len(etag) != 32 or any(digit not in "0123456789abcdef" for digit in etag)):
         raise Invalid("object.etag", "ETag is not the MD5 of anything: 32 hexadecimal digits.", field="ETag")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
@@ -9,12 +10,12 @@ from apus.kernel.buffers import Chunk
 from apus.kernel.errors import NotFound
 from apus.services.object.api import large, views
 from apus.services.object.api.ask import READ, READ_VERSION, Ask
-from apus.services.object.api.faults import page
+from apus.services.object.api.faults import HTML, page
 from apus.services.object.engine import Found
 from apus.services.object.logic.conditions import check
 from apus.services.object.logic.history import DELETED_TYPE
 from apus.services.object.logic.listed import MANIFEST
-from apus.services.object.logic.merge import seconds_of
+from apus.services.object.logic.manifest import Part
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import is_marker, state_of, version_of
@@ -23,6 +24,10 @@ from apus.services.object.opening import Opened
 from apus.wire.route import Reply
 
 _BOUNDARY: Final = "apus{:016x}"
+_REFUSED: Final = (
+    "etag", "last-modified", "x-timestamp", "accept-ranges", "content-location", "x-object-version-id",
+)  # fmt: skip
+"""What an answer tells of an object that its condition kept back."""
 
 
 async def show_object(ask: Ask) -> Reply:
@@ -36,21 +41,28 @@ async def show_object(ask: Ask) -> Reply:
         raise NotFound("object.absent", "The resource could not be found.")
     version = {"x-object-version-id": version_of(found.head)} if state_of(container.metadata) else {}
     if is_marker(found.head):
-        return page(404, {**version, "x-object-type": DELETED_TYPE})
+        return dataclasses.replace(page(404, version), content_type=DELETED_TYPE)
     if ask.query("symlink") == "get" and target_of(found.head) is not None:
         return await _shown(ask, found, await ask.service.open_parts(found), version)
     followed = await ask.service.follow(found, ask.may_read)
     if followed is not found:
-        version["content-location"] = views.path_of(followed.head)
+        version = {**await _version(ask, followed), "content-location": views.path_of(followed.head)}
     if ask.query("multipart-manifest") == "get":
         if MANIFEST in followed.head.headers:
             return await large.show_manifest(ask, followed, version)
         return await _shown(ask, followed, _itself(ask, followed), version)
+    part = await large.asked_part(ask, followed)
     opened = await ask.service.open_parts(followed, ask.may_read)
-    reply = await _shown(ask, followed, opened, version)
+    reply = await _shown(ask, followed, opened, version, part)
     if opened.segmented and reply.stream is not None:
         return Reply(None, reply.status, reply.headers, await primed(reply.stream), reply.content_type)
     return reply
+
+
+async def _version(ask: Ask, followed: Found) -> dict[str, str]:
+    """Which one a link led to."""
+    versioning = await ask.service.versioning(followed.head.account, followed.head.container)
+    return {"x-object-version-id": version_of(followed.head)} if versioning else {}
 
 
 def _itself(ask: Ask, found: Found) -> Opened:
@@ -63,13 +75,15 @@ def _itself(ask: Ask, found: Found) -> Opened:
     return Opened(head.shown_size_bytes, head.shown_etag, stream, ask.service.at_hand(found))
 
 
-async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]) -> Reply:
+async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str], part: Part | None = None) -> Reply:
     head, headers = found.head, {**views.object_headers(found.head), **more}
     headers["content-length"] = str(opened.size_bytes)
     headers["etag"] = f'"{opened.etag}"' if opened.segmented else opened.etag
-    refused = check(ask.headers, opened.etag, seconds_of(head.changed), reading=True)
+    refused = check(ask.headers, opened.etag, views.last_modified_s(head.changed), reading=True)
     if refused is not None:
-        return page(refused, {name: headers[name] for name in ("etag", "last-modified", "x-timestamp")})
+        return page(refused, {name: headers[name] for name in _REFUSED if name in headers})
+    if part is not None:
+        return await _part(ask, opened, part, headers, head.shown_type)
     if not ask.reading:
         return Reply(b"", 200, headers, content_type=head.shown_type)
     ranges = _ranges(ask.headers, opened, views.last_modified(head.changed))
@@ -79,10 +93,7 @@ async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]
         shown = {"content-range": f"bytes */{opened.size_bytes}", "etag": headers["etag"], "accept-ranges": "bytes"}
         return page(416, shown)
     if len(ranges) == 1:
-        offset, length = ranges[0]
-        headers["content-length"] = str(length)
-        headers["content-range"] = f"bytes {offset}-{offset + length - 1}/{opened.size_bytes}"
-        return await _piece(opened, offset, length, 206, headers, head.shown_type)
+        return await _piece(opened, *ranges[0], 206, headers | _range(*ranges[0], opened), head.shown_type)
     boundary = _BOUNDARY.format(ask.service.cluster.world.dice.getrandbits(64))
     return _pieces(opened, ranges, headers, head.shown_type, boundary)
 
@@ -95,6 +106,23 @@ def _ranges(headers: Mapping[str, str], opened: Opened, last_modified: str) -> l
     if if_range is not None and if_range.strip('"') not in (opened.etag, last_modified):
         return None
     return parse_ranges(header, opened.size_bytes)
+
+
+async def _part(ask: Ask, opened: Opened, part: Part, headers: dict[str, str], content_type: str) -> Reply:
+    headers["x-parts-count"] = str(part.of)
+    if not part.length:
+        text = b"The requested part number is not satisfiable" if ask.reading else b""
+        headers |= {"content-range": f"bytes */{opened.size_bytes}", "content-length": str(len(text))}
+        return Reply(text, 416, headers, content_type=HTML)
+    headers |= _range(part.offset, part.length, opened)
+    if not ask.reading:
+        return Reply(b"", 206, headers, content_type=content_type)
+    return await _piece(opened, part.offset, part.length, 206, headers, content_type)
+
+
+def _range(offset: int, length: int, opened: Opened) -> dict[str, str]:
+    shown = f"bytes {offset}-{offset + length - 1}/{opened.size_bytes}"
+    return {"content-length": str(length), "content-range": shown}
 
 
 async def _piece(

@@ -11,6 +11,7 @@ from apus.services.object.api import accounts, bulk, containers, copying, cors, 
 from apus.services.object.api.bodies import (
     ACCOUNT_NAME_MAX,
     CONTAINER_NAME_MAX,
+    HEADER_BYTES_MAX,
     LISTING_MAX,
     META_COUNT_MAX,
     META_NAME_MAX,
@@ -19,7 +20,7 @@ from apus.services.object.api.bodies import (
     OBJECT_NAME_MAX,
 )
 from apus.services.object.api.door import Handler, door, plain_door
-from apus.services.object.api.faults import FAULTS
+from apus.services.object.api.faults import FAULTS, page
 from apus.services.object.engine import OBJECT_BYTES_MAX
 from apus.services.object.logic.signed import DIGESTS
 from apus.services.object.logic.symlink import LINKS_MAX
@@ -47,7 +48,7 @@ SWIFT: Final = {
     "max_container_name_length": CONTAINER_NAME_MAX,
     "max_object_name_length": OBJECT_NAME_MAX,
     "max_file_size": OBJECT_BYTES_MAX,
-    "max_header_size": 8192,
+    "max_header_size": HEADER_BYTES_MAX,
     "max_meta_count": META_COUNT_MAX,
     "max_meta_name_length": META_NAME_MAX,
     "max_meta_overall_size": META_TOTAL_MAX,
@@ -85,6 +86,7 @@ INFO: Final = {
         "yield_frequency": int(large.BEAT_S),
     },
     "staticweb": {},
+    "tempauth": {"account_acls": True},
     "symlink": {"symloop_max": LINKS_MAX, "static_links": True},
     "versioned_writes": {"allowed_flags": ["x-versions-location", "x-history-location"]},
 }
@@ -107,6 +109,10 @@ async def show_info(request: ApiRequest) -> Reply:
             "container_ratelimits": [[0, objects.options.container_writes_per_s]],
         }
     return Reply(msgspec.json.encode(told), 200, content_type="application/json; charset=UTF-8")
+
+
+async def info_options(request: ApiRequest) -> Reply:
+    return page(200, {"allow": "HEAD, GET, OPTIONS"})
 
 
 async def show_cross_domain(request: ApiRequest) -> Reply:
@@ -149,7 +155,14 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
     """The doors to mount: the storage API, three paths that ask for no token, and one for operators."""
     doors: tuple[tuple[str, str, tuple[Route, ...]], ...] = (
         ("swift", "/v1", ROUTES),
-        ("swift-info", "/info", (Route("GET", "", plain_door(show_info), may="object:any"),)),
+        (
+            "swift-info",
+            "/info",
+            (
+                Route("GET", "", plain_door(show_info), may="object:any"),
+                Route("OPTIONS", "", plain_door(info_options), may="object:any"),
+            ),
+        ),
         ("swift-health", "/healthcheck", (Route("GET", "", plain_door(show_health), may="object:any"),)),
         ("swift-domains", "/crossdomain.xml", (Route("GET", "", plain_door(show_cross_domain), may="object:any"),)),
         ("swift-recon", "/recon", (Route("GET", "/{what:path}", plain_door(recon.show), may="object:recon"),)),
@@ -163,6 +176,7 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
             policy=POLICY,
             faults=FAULTS,
             service_type="object-store",
+            admits_nul=True,
         )
         for name, prefix, routes in doors
     )

@@ -36,10 +36,10 @@ async def _grant(ask: Ask, signature: str, messages: list[str]) -> Grant | None:
 
 async def temp_url(ask: Ask) -> TempUrl | None:
     """The temporary URL that this request is, with its rights given to `ask`.  Raise Unauthenticated."""
-    if "temp_url_" not in ask.request.raw_query or not ask.name:
+    if "temp_url_" not in ask.request.raw_query:
         return None
     url = temp_url_of(dict(ask.request.queries))
-    if url is None:
+    if url is None or not (ask.name or _of_a_site(ask, url)):
         return None
     address = str((ask.request.scope.get("client") or ("",))[0])
     path = unquote(ask.request.raw_path)
@@ -56,14 +56,19 @@ async def temp_url(ask: Ask) -> TempUrl | None:
     return url
 
 
-def signed_reply(ask: Ask, url: TempUrl, reply: Reply) -> Reply:
-    """A browser saves what it reads; only metadata that is meant to be public is shown."""
+def _of_a_site(ask: Ask, url: TempUrl) -> bool:
+    """Who may read all that begins so may see which there are, where the container is a site that shows it."""
+    return bool(ask.container) and url.prefix is not None and ask.method in ("GET", "HEAD")
+
+
+def signed_reply(ask: Ask, url: TempUrl, reply: Reply, *, saved: bool) -> Reply:
+    """A browser saves what it reads, but for pages of a site; only metadata that is meant to be public is shown."""
     headers = {
         name: value
         for name, value in reply.headers.items()
         if not name.startswith("x-object-meta-") or name.startswith(SHOWN_METADATA)
     }
-    if ask.method in ("GET", "HEAD") and reply.status in (200, 206):
+    if saved and ask.method in ("GET", "HEAD") and reply.status in (200, 206):
         headers["content-disposition"] = url.disposition(ask.name, headers.get("content-disposition"))
         headers["expires"] = http_date(url.expires_s)
     return dataclasses.replace(reply, headers=headers)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,9 +14,9 @@ from apus.services.object.logic.account_access import ACCESS
 from apus.services.object.logic.conditions import http_date
 from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.history import archive_of
-from apus.services.object.logic.listed import MANIFEST, listed
-from apus.services.object.logic.merge import TICKS_PER_S, seconds_of, swift_time, ticks_of
-from apus.services.object.logic.quota import ACCOUNT_BYTES, ACCOUNT_COUNT
+from apus.services.object.logic.listed import MANIFEST, listed, own_etag
+from apus.services.object.logic.merge import iso_time, seconds_of, swift_time
+from apus.services.object.logic.quota import account_quotas
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import VersionRow, state_of
 from apus.services.object.model import Head, IndexHead, Row, Subdir
@@ -52,7 +50,7 @@ def object_headers(head: Head) -> dict[str, str]:
         **shown(head.shown_headers),
     }
     if MANIFEST in head.headers:
-        headers |= {"x-static-large-object": "True", "x-manifest-etag": head.etag}
+        headers |= {"x-static-large-object": "True", "x-manifest-etag": own_etag(head)}
     target = target_of(head)
     if target is not None:
         headers["x-symlink-target"] = quote(f"{target.container}/{target.name}")
@@ -68,8 +66,12 @@ def path_of(head: Head) -> str:
 
 
 def last_modified(stamp: str) -> str:
-    """Whole seconds, rounded up, so that `If-Modified-Since` with this date is not older than the object."""
-    return http_date(math.ceil(seconds_of(stamp)))
+    return http_date(last_modified_s(stamp))
+
+
+def last_modified_s(stamp: str) -> int:
+    """Rounded up, so that `If-Modified-Since` with this date is not older than the object."""
+    return math.ceil(seconds_of(stamp))
 
 
 def container_headers(head: IndexHead, policy: str, *, to_owner: bool) -> dict[str, str]:
@@ -96,7 +98,7 @@ def account_headers(
     head: IndexHead | None, now_s: float, totals: Mapping[str, Totals], *, to_owner: bool
 ) -> dict[str, str]:
     metadata = shown(head.metadata) if head else {}
-    for name, kept in (("x-account-quota-bytes", ACCOUNT_BYTES), ("x-account-quota-count", ACCOUNT_COUNT)):
+    for name, kept in account_quotas(list(totals)).items():
         if head is not None and kept in head.metadata:
             metadata[name] = head.metadata[kept]
     if head is not None and to_owner and ACCESS in head.metadata:
@@ -119,8 +121,20 @@ def account_headers(
     }
 
 
-def listing(kind: str, owner: str, rows: Listing, form: str, headers: dict[str, str], *, body: bool) -> Reply:
-    """A page of an `account` or a `container`; an empty plain one is 204.  `body` is False for HEAD."""
+def listing(
+    kind: str,
+    owner: str,
+    rows: Listing,
+    form: str,
+    headers: dict[str, str],
+    *,
+    body: bool,
+    policies: Sequence[str] = (),
+) -> Reply:
+    """A page of an `account`, with the names of storage policies, or a `container`; an empty plain one is 204.
+
+    `body` is False for HEAD.
+    """
     if not body:
         return Reply(b"", 204, {**headers, "content-length": "0"}, content_type=_TYPES[form])
     if form == "plain":
@@ -128,9 +142,9 @@ def listing(kind: str, owner: str, rows: Listing, form: str, headers: dict[str, 
         if not data:
             return Reply(b"", 204, {**headers, "content-length": "0"}, content_type=_TYPES[form])
     elif form == "json":
-        data = _encode([_json(kind, row) for row in rows])
+        data = _encode([_json(kind, row, policies) for row in rows])
     else:
-        inside = "".join(_xml(kind, row) for row in rows)
+        inside = "".join(_xml(kind, row, policies) for row in rows)
         data = f'<?xml version="1.0" encoding="UTF-8"?>\n<{kind} name={_attr(owner)}>{inside}</{kind}>'.encode()
     return Reply(data, 200, headers, content_type=_TYPES[form])
 
@@ -145,7 +159,7 @@ class _Plain(msgspec.Struct, gc=False):
     last_modified: str
 
 
-def _json(kind: str, row: Listable) -> dict[str, Any] | _Plain:
+def _json(kind: str, row: Listable, policies: Sequence[str]) -> dict[str, Any] | _Plain:
     if isinstance(row, Subdir):
         return {"subdir": row.name}
     if isinstance(row, VersionRow):
@@ -153,6 +167,7 @@ def _json(kind: str, row: Listable) -> dict[str, Any] | _Plain:
     if kind == "account":
         return {
             "name": row.name, "count": row.count, "bytes": row.size_bytes, "last_modified": iso_time(row.stamp),
+            "storage_policy": policies[int(row.content_type or 0)],
         }  # fmt: skip
     if "; " not in row.etag:
         return _Plain(row.name, row.etag, row.size_bytes, row.content_type, iso_time(max(row.stamp, row.told)))
@@ -188,11 +203,11 @@ def _json_version(row: VersionRow) -> dict[str, Any]:
     return view
 
 
-def _xml(kind: str, row: Listable) -> str:
+def _xml(kind: str, row: Listable, policies: Sequence[str]) -> str:
     if isinstance(row, Subdir):
         return f"<subdir name={_attr(row.name)}><name>{_text(row.name)}</name></subdir>"
     element = "container" if kind == "account" else "object"
-    shown = _json(kind, row)
+    shown = _json(kind, row, policies)
     fields = msgspec.structs.asdict(shown) if isinstance(shown, _Plain) else shown
     inside = "".join(f"<{key}>{_text(str(value))}</{key}>" for key, value in fields.items())
     return f"<{element}>{inside}</{element}>"
@@ -205,14 +220,3 @@ def _text(text: str) -> str:
 
 def _attr(text: str) -> str:
     return quoteattr("".join(c if c >= " " or c in "\t\n\r" else "?" for c in text))
-
-
-def iso_time(stamp: str) -> str:
-    """`2026-01-31T23:59:59.123450`: always six digits, no zone, UTC."""
-    ticks = ticks_of(stamp)
-    return f"{_whole(ticks // TICKS_PER_S)}.{ticks % TICKS_PER_S * 10:06d}"
-
-
-@functools.lru_cache(4096)
-def _whole(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None).isoformat()

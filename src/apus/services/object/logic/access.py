@@ -13,6 +13,7 @@ from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid
 
 ACCOUNT_PREFIX: Final = "AUTH_"
+DEFAULT_DOMAIN: Final = "default"
 RESELLER_ROLE: Final = "ResellerAdmin"
 
 
@@ -47,8 +48,8 @@ def acl_allows(
         return True
     if caller is None:
         return False
-    users = {"*", caller.user_id, caller.user_name}
-    projects = {"*", caller.project_id, caller.project_name} - {None, ""}
+    users, projects = known_as(caller)
+    users, projects = users | {"*"}, projects | {"*"}
     for element in elements:
         if element.startswith("."):
             continue
@@ -58,6 +59,16 @@ def acl_allows(
         if not colon and (element in caller.roles or element in projects - {"*"}):
             return True
     return False
+
+
+def known_as(caller: Caller) -> tuple[set[str], set[str]]:
+    """Ids and names of the user and of his project.  Names are unique in a domain alone: an ACL means those of the
+    default one, so that nobody gets in who made a domain with the same names."""
+    users, projects = {caller.user_id}, {caller.project_id or ""}
+    if caller.user_domain_id == DEFAULT_DOMAIN and caller.project_domain_id in (None, DEFAULT_DOMAIN):
+        users.add(caller.user_name)
+        projects.add(caller.project_name or "")
+    return users - {""}, projects - {""}
 
 
 def is_public_acl(acl: str) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid
+from apus.services.object.logic.access import known_as
 
 ACCESS: Final = "x-account-sysmeta-access"
 Level = Literal["", "read-only", "read-write", "admin"]
@@ -36,8 +37,7 @@ def level_of(text: str, caller: Caller) -> Level:
     """The most that it gives the caller."""
     if not text:
         return ""
-    users = {caller.user_id, caller.user_name}
-    projects = {caller.project_id or "", caller.project_name or ""}
+    users, projects = known_as(caller)
     named = users | projects | {f"{project}:{user}" for project in projects for user in users} | caller.roles
     found = msgspec.json.decode(text, type=dict[str, list[str]])
     for level in _LEVELS:

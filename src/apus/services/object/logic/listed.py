@@ -14,7 +14,7 @@ LISTED: Final = "x-object-sysmeta-listed"
 """Parameters for the row of an object that cannot be told from the object itself."""
 
 MANIFEST: Final = "x-object-sysmeta-manifest"
-"""The object is a list of segments."""
+"""The object is a list of segments: the ETag of that list as clients see it."""
 
 
 class Listed(NamedTuple):
@@ -37,11 +37,17 @@ class Listed(NamedTuple):
     """Of a part of an upload `ALGORITHM VALUE`, else empty."""
 
 
+def own_etag(head: Head) -> str:
+    """Of a manifest that of the list, else what reading gives: what the `hash` of a listing is."""
+    etag = head.headers.get(MANIFEST, head.shown_etag)
+    return head.etag if etag == "static" else etag  # what releases before 2026-12 wrote
+
+
 def listed_text(head: Head) -> str:
     """The ETag of an object's row, with its parameters."""
-    text = head.shown_etag
+    text = own_etag(head)
     if MANIFEST in head.headers:
-        text = with_parameters(head.etag, bytes=str(head.shown_size_bytes), slo_etag=head.shown_etag)
+        text = with_parameters(text, bytes=str(head.shown_size_bytes), slo_etag=head.shown_etag)
     more = head.headers.get(LISTED)
     return f"{text}; {more}" if more else text
 

@@ -78,7 +78,7 @@ def _folding(ask: ListingAsk) -> tuple[str, str]:
     """The prefix, and what ends the name of a sub-directory."""
     if ask.path is None:
         return ask.prefix, ask.delimiter
-    return (ask.path.rstrip("/") + "/").lstrip("/"), "/"
+    return f"{ask.path.rstrip('/')}/" if ask.path else "", "/"
 
 
 def _behind(window: Window, name: str) -> Window:

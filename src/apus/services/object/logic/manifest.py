@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from apus.kernel.errors import Conflict, Invalid
+from apus.services.object.logic.hidden import is_hidden
+from apus.services.object.logic.merge import iso_time
 from apus.services.object.logic.ranges import parse_ranges
 
 SEGMENTS_MAX: Final = 10_000
@@ -64,6 +67,12 @@ class Wish:
     range: str | None = None
     """`0-99`, `100-` or `-100`: one range of bytes."""
     data: bytes = b""
+    said: str = ""
+    """The path as the client wrote it."""
+
+    @property
+    def path(self) -> str:
+        return self.said or f"/{self.container}/{self.name}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +84,25 @@ class Seen:
     content_type: str
     changed: str
     nested: bool
+
+
+def wish_of(segment: Segment, account: str) -> Wish:
+    """The same segment of another account's objects."""
+    text = None if segment.whole else _range(segment)
+    return Wish(account, segment.container, segment.name, segment.etag, segment.size_bytes, text, segment.data)
+
+
+class Part(NamedTuple):
+    offset: int
+    length: int
+    of: int
+    """How many there are."""
+
+
+def part_of(segments: Sequence[Segment], number: int) -> Part:
+    """The bytes of one segment, counted from 1; of one that there is not, none."""
+    sizes = [segment.used_bytes for segment in segments]
+    return Part(sum(sizes[: number - 1]), sizes[number - 1] if number <= len(sizes) else 0, len(sizes))
 
 
 def segment_of(wish: Wish, seen: Seen) -> Segment | str:
@@ -115,6 +143,11 @@ def decode_manifest(data: bytes) -> tuple[Segment, ...]:
         raise Conflict("object.manifest", "The manifest of this object cannot be read.", hidden=str(error)) from error
 
 
+def manifest_text(segments: Sequence[Segment], *, raw: bool = False) -> bytes:
+    """The list as clients see it; `raw`: as it could be sent again."""
+    return msgspec.json.encode([(_raw if raw else _view)(segment) for segment in segments])
+
+
 def total_bytes(segments: Sequence[Segment]) -> int:
     return sum(segment.used_bytes for segment in segments)
 
@@ -153,3 +186,34 @@ def pieces(segments: Sequence[Segment], offset: int, length: int) -> Iterator[tu
         at += size
         if at >= end:
             return
+
+
+def _view(segment: Segment) -> dict[str, Any]:
+    if segment.data:
+        return {"data": base64.b64encode(segment.data).decode()}
+    view: dict[str, Any] = {
+        "hash": segment.etag,
+        "bytes": segment.size_bytes,
+        "content_type": segment.content_type,
+        "last_modified": iso_time(segment.changed),
+    }
+    if not is_hidden(segment.account, segment.container):
+        view["name"] = f"/{segment.container}/{segment.name}"
+    if not segment.whole:
+        view["range"] = _range(segment)
+    if segment.nested:
+        view["sub_slo"] = True
+    return view
+
+
+def _raw(segment: Segment) -> dict[str, Any]:
+    if segment.data:
+        return {"data": base64.b64encode(segment.data).decode()}
+    view: dict[str, Any] = {"etag": segment.etag, "size_bytes": segment.size_bytes}
+    if not is_hidden(segment.account, segment.container):
+        view["path"] = f"/{segment.container}/{segment.name}"
+    return view if segment.whole else {**view, "range": _range(segment)}
+
+
+def _range(segment: Segment) -> str:
+    return f"{segment.offset}-{segment.offset + segment.used_bytes - 1}"

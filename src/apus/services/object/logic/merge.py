@@ -6,6 +6,8 @@ row and a message can all hold it.
 
 from __future__ import annotations
 
+import datetime
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
@@ -82,3 +84,14 @@ def digest_of(entries: Iterable[tuple[str, tuple[str, str]]], mark: Fingerprint 
     for name, version in entries:
         digest ^= mark(name, version)
     return digest
+
+
+def iso_time(stamp: str) -> str:
+    """`2026-01-31T23:59:59.123450`: always six digits, no zone, UTC."""
+    ticks = ticks_of(stamp)
+    return f"{_whole(ticks // TICKS_PER_S)}.{ticks % TICKS_PER_S * 10:06d}"
+
+
+@functools.lru_cache(4096)
+def _whole(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None).isoformat()

@@ -33,6 +33,9 @@ ENFORCED: Final = "BucketOwnerEnforced"
 _OWNERS_ALWAYS: Final = ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
 """Else an owner could lock himself out for good."""
 
+_NO_SWIFT_ACL: Final = ("s3:GetObjectVersion", "s3:DeleteObjectVersion")
+"""Older versions are the owner's alone, unless S3's ways say otherwise."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
@@ -99,7 +102,7 @@ def _acl_gives(ask: Ask, *, public: bool) -> bool:
 
 def _swift_gives(ask: Ask, *, public: bool) -> bool:
     """`X-Container-Read` and `X-Container-Write`."""
-    if ask.permission not in ("READ", "WRITE"):
+    if ask.permission not in ("READ", "WRITE") or ask.action in _NO_SWIFT_ACL:
         return False
     acl = ask.container.metadata.get("x-container-write" if ask.to_write else "x-container-read", "")
     return bool(acl) and acl_allows(acl, ask.caller, referrer=ask.referrer, listing=not ask.on_object, public=public)

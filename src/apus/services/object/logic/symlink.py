@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from apus.services.object.logic.listed import LISTED, parameters_text
+from apus.services.object.logic.listed import LISTED, own_etag, parameters_text
 from apus.services.object.model import SYSTEM, Head
 
 LINKS_MAX: Final = 2
@@ -35,11 +35,19 @@ def target_of(head: Head) -> Target | None:
     return Target(account, container, name, etag, int(head.headers.get(_PREFIX + "bytes", "0")))
 
 
-def link_headers(target: Target) -> dict[str, str]:
-    """What makes an empty object a link."""
+def etag_behind(head: Head) -> str:
+    """What a static link to this has to name: of a static link what that names."""
+    target = target_of(head)
+    return target.etag if target is not None and target.etag else own_etag(head)
+
+
+def link_headers(target: Target, slo_etag: str = "") -> dict[str, str]:
+    """What makes an empty object a link; its row shows what reading a segmented target gives."""
     rows = {"symlink": target.path}
     headers = {_PREFIX + "target": target.path}
     if target.etag:
         headers |= {_PREFIX + "etag": target.etag, _PREFIX + "bytes": str(target.size_bytes)}
         rows |= {"symlink_etag": target.etag, "symlink_bytes": str(target.size_bytes)}
+    if slo_etag:
+        rows["slo_etag"] = slo_etag
     return {**headers, LISTED: parameters_text(**rows)}

@@ -35,6 +35,16 @@ class TempUrl(NamedTuple):
         methods = ("HEAD", "GET", "PUT", "POST") if method == "HEAD" else (method,)
         return [f"{first}{name}\n{self.expires_s}\n{where}" for name in methods]
 
+    @property
+    def query(self) -> str:
+        """What a link to something below the prefix bears."""
+        said = {
+            "temp_url_prefix": self.prefix, "temp_url_expires": self.expires, "temp_url_sig": self.signature,
+            "temp_url_ip_range": self.ip_range,
+        }  # fmt: skip
+        parts = [f"{name}={quote(text)}" for name, text in said.items() if text is not None]
+        return "&".join([*parts, "inline"] if self.inline else parts)
+
     def covers(self, name: str) -> bool:
         return self.prefix is None or name.startswith(self.prefix)
 

@@ -30,7 +30,8 @@ MARKER: Final = "x-object-sysmeta-version-marker"
 """The version says that the object was deleted."""
 
 NULL: Final = "null"
-_ID: Final = re.compile(r"[0-9]{16}-[A-Za-z0-9._-]{1,255}")
+_ID: Final = re.compile(r"[0-9]{16}-[A-Za-z0-9._-]{1,255}|[0-9]{1,10}\.[0-9]{1,5}(_[0-9a-f]{1,16})?")
+"""Or Swift's, a time: none of ours is one, so there is no such version."""
 _COMPLEMENT: Final = str.maketrans("0123456789", "9876543210")
 
 
