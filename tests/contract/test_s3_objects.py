@@ -206,6 +206,29 @@ def test_conditions_of_writing(s3: Any, bucket: str) -> None:
     s3.delete_object(Bucket=bucket, Key="o", IfMatch=later)
 
 
+def test_conditions_of_deleting_many(s3: Any, server: S3Server, bucket: str) -> None:
+    etags = {name: s3.put_object(Bucket=bucket, Key=name, Body=name.encode())["ETag"] for name in ("a", "b", "c")}
+    wanted = [{"Key": "a", "ETag": etags["a"]}, {"Key": "b", "ETag": etags["a"]}, {"Key": "c", "ETag": "*"},
+              {"Key": "never", "ETag": "*"}]  # fmt: skip
+    done = s3.delete_objects(Bucket=bucket, Delete={"Objects": wanted})
+    assert [item["Key"] for item in done["Deleted"]] == ["a", "c"]
+    assert [(item["Key"], item["Code"]) for item in done["Errors"]] == [
+        ("b", "PreconditionFailed"), ("never", "NoSuchKey"),
+    ]  # fmt: skip
+    done = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "b", "Size": 7}]})
+    assert [item["Code"] for item in done["Errors"]] == ["NotImplemented"]
+    with refusal("NotImplemented"):
+        s3.delete_object(Bucket=bucket, Key="b", IfMatchSize=7)
+    assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"b"
+
+
+def test_an_empty_object_has_a_type(s3: Any, server: S3Server, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="o", ContentType="text/x", ContentEncoding="deflate, gzip")
+    got = s3.get_object(Bucket=bucket, Key="o")
+    assert (got["ContentType"], got["ContentEncoding"]) == ("text/x", "deflate, gzip")
+    assert s3.get_object(Bucket=bucket, Key="o", ResponseContentType="text/y")["ContentType"] == "text/y"
+
+
 def test_of_many_who_put_if_absent_one_does(s3: Any, server: S3Server, bucket: str) -> None:
     done: list[int] = []
     refused: list[str] = []

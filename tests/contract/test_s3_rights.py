@@ -205,7 +205,11 @@ def test_the_owner_alone(s3: Any, server: S3Server, bucket: str) -> None:
         s3.put_object(Bucket=bucket, Key="p", Body=b"", ACL="public-read")
     with refusal("AccessControlListNotSupported"):
         s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
+    for canned in ("private", "authenticated-read"):
+        with refusal("AccessControlListNotSupported"):
+            s3.put_object(Bucket=bucket, Key="p", Body=b"", ACL=canned)
     s3.put_object(Bucket=bucket, Key="p", Body=b"", ACL="bucket-owner-full-control")
+    s3.put_object(Bucket=bucket, Key="p", Body=b"", GrantFullControl="id=a")
     s3.delete_bucket_ownership_controls(Bucket=bucket)
     assert server.raw("GET", f"/{bucket}/o")[0] == 200
 

@@ -57,7 +57,7 @@ def said_of_object(request: S3Request) -> dict[str, str]:
         if name in headers:
             text = request.text(name)
             if name == "content-encoding":
-                text = ",".join(part.strip() for part in text.split(",") if part.strip() != "aws-chunked")
+                text = ", ".join(part.strip() for part in text.split(",") if part.strip() != "aws-chunked")
             if text:
                 kept[name] = text
     kept.update(storage_class(headers))

@@ -95,11 +95,11 @@ async def store(
 class Condition:
     """`If-Match` and `If-None-Match` of a write.  Without them nothing is looked up, and nobody waits."""
 
-    def __init__(self, request: S3Request) -> None:
-        self._request = request
-        self._headers = {
-            name: request.headers[name] for name in ("if-match", "if-none-match") if name in request.headers
-        }
+    def __init__(self, request: S3Request, *, key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        """Of the request, or of one key among those that its body names."""
+        self._request, self._key = request, request.key if key is None else key
+        sent = request.headers if headers is None else headers
+        self._headers = {name: sent[name] for name in ("if-match", "if-none-match") if name in sent}
         if self._headers.get("if-none-match", "*").strip() != "*" and request.method != "DELETE":
             raise S3Error("NotImplemented", "If-None-Match of a write is * alone.")
         self._held = contextlib.AsyncExitStack()
@@ -114,19 +114,18 @@ class Condition:
         """Raise S3Error when it does not hold."""
         if self._headers:
             request = self._request
-            self._check(await request.door.objects.find(request.account, request.bucket, request.key, newest=True))
+            self._check(await request.door.objects.find(request.account, request.bucket, self._key, newest=True))
 
     async def settle(self) -> None:
         """Look once more, and let nobody who asks the same come between until this ends."""
         if self._headers:
             request = self._request
-            alone = request.door.objects.alone(request.account, request.bucket, request.key)
+            alone = request.door.objects.alone(request.account, request.bucket, self._key)
             self._check(await self._held.enter_async_context(alone))
 
     def _check(self, found: Found | None) -> None:
-        request = self._request
         if found is None and "if-match" in self._headers:
-            raise S3Error("NoSuchKey", fields={"Key": request.key})
+            raise S3Error("NoSuchKey", fields={"Key": self._key})
         etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
         if check(self._headers, etag, changed_s, reading=False) is not None:
             named = "If-Match" if "if-match" in self._headers else "If-None-Match"
@@ -234,10 +233,17 @@ def _directive(headers: Mapping[str, str], name: str) -> str:
 async def delete_object(request: S3Request) -> Reply:
     version_id = wanted_version(request.param("versionId"))
     rights.require(request, acting(request, "s3:DeleteObject"), "WRITE")
+    if any(name.startswith("x-amz-if-match-") for name in request.headers):
+        raise _of_directory_buckets()
     async with Condition(request) as condition:
         await condition.settle()
         done = await _delete(request, request.key, version_id)
     return Reply(status=204, headers=_deleted_headers(done, version_id))
+
+
+def _of_directory_buckets() -> S3Error:
+    """A condition that is not looked at would delete what its sender meant to keep."""
+    return S3Error("NotImplemented", "A deletion's conditions of time and size are those of directory buckets.")
 
 
 async def _delete(request: S3Request, key: str, version_id: str | None) -> Deleted | None:
@@ -295,7 +301,12 @@ async def _delete_one(request: S3Request, node: Node) -> Field:
         version_id = wanted_version(node.get("VersionId") or None)
         action = "s3:DeleteObject" if version_id is None else "s3:DeleteObjectVersion"
         rights.require(request, action, "WRITE", key=name)
-        done = await _delete(request, name, version_id)
+        if node.find("LastModifiedTime") is not None or node.find("Size") is not None:
+            raise _of_directory_buckets()
+        etag = node.get("ETag")
+        async with Condition(request, key=name, headers={"if-match": etag} if etag else {}) as condition:
+            await condition.settle()
+            done = await _delete(request, name, version_id)
     except S3Error as error:
         return _error_of(node, error)
     except CloudError as error:
