@@ -174,6 +174,8 @@ def test_ranges(s3: Any, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="o", PartNumber=1)["ContentLength"] == len(BIG)
     with refusal("InvalidPartNumber"):
         s3.get_object(Bucket=bucket, Key="o", PartNumber=2)
+    with refusal("InvalidRequest"):
+        s3.get_object(Bucket=bucket, Key="o", PartNumber=0, Range="bytes=1-2")
 
 
 def test_conditions_of_reading(s3: Any, bucket: str) -> None:
@@ -220,6 +222,15 @@ def test_conditions_of_deleting_many(s3: Any, server: S3Server, bucket: str) -> 
     with refusal("NotImplemented"):
         s3.delete_object(Bucket=bucket, Key="b", IfMatchSize=7)
     assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"b"
+
+
+def test_tags_and_lists_leave_the_date(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="o", Body=b"x")
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]  # to the millisecond
+    s3.put_object_tagging(Bucket=bucket, Key="o", Tagging={"TagSet": [{"Key": "a", "Value": "1"}]})
+    s3.put_object_acl(Bucket=bucket, Key="o", ACL="public-read")
+    assert s3.list_objects_v2(Bucket=bucket)["Contents"] == listed
+    assert s3.list_object_versions(Bucket=bucket)["Versions"][0]["LastModified"] == listed[0]["LastModified"]
 
 
 def test_an_empty_object_has_a_type(s3: Any, server: S3Server, bucket: str) -> None:
@@ -372,6 +383,8 @@ def test_copies(s3: Any, server: S3Server, bucket: str) -> None:
         s3.copy_object(Bucket=bucket, Key="to", CopySource=f"{bucket}/none")
     with refusal("PreconditionFailed"):
         s3.copy_object(Bucket=bucket, Key="to", CopySource=f"{bucket}/to", CopySourceIfMatch="x")
+    status, _, body = server.signed("PUT", f"/{bucket}/x", x_amz_copy_source=f"/{bucket}/to", range="bytes=0-2")
+    assert (status, b"InvalidArgument" in body) == (400, True)
     with refusal("AccessDenied"):
         server.client("bob").copy_object(Bucket=bucket, Key="x", CopySource=f"{bucket}/to")
     server.client("bob").create_bucket(Bucket="bobs-for-copies")

@@ -155,6 +155,9 @@ def test_what_complete_refuses(s3: Any, server: S3Server, bucket: str) -> None:
     )
     again = complete(s3, bucket, "o", upload_id, [parts[0], parts[2]])
     assert again["ETag"] == etag_of(A, END), "whoever did not hear the answer may ask again"
+    for others in (parts[:1], parts, [{"PartNumber": 1, "ETag": "x"}]):
+        with refusal("NoSuchUpload"):
+            complete(s3, bucket, "o", upload_id, others)
 
 
 def test_uploads_that_are_not_there(s3: Any, server: S3Server, bucket: str) -> None:

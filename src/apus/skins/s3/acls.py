@@ -28,11 +28,11 @@ from apus.skins.s3.xml import CONTENT_TYPE, XSI, Field, Node, document, malforme
 from apus.wire.route import Reply
 
 _GRANT_HEADERS: Final = {
-    "x-amz-grant-full-control": "FULL_CONTROL",
     "x-amz-grant-read": "READ",
     "x-amz-grant-write": "WRITE",
     "x-amz-grant-read-acp": "READ_ACP",
     "x-amz-grant-write-acp": "WRITE_ACP",
+    "x-amz-grant-full-control": "FULL_CONTROL",
 }
 
 

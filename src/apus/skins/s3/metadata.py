@@ -113,7 +113,7 @@ def shown_headers(head: Head, *, etag: str, size_bytes: int) -> dict[str, str]:
     headers = {
         "content-length": str(size_bytes),
         "etag": f'"{etag}"',
-        "last-modified": last_modified(head.changed),
+        "last-modified": last_modified(head.stamp),
         "accept-ranges": "bytes",
     }
     for name, value in said.items():

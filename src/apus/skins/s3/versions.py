@@ -119,7 +119,7 @@ def _version(row: VersionRow, owner: str, encode: Encoding) -> Field:
         ("Key", encode(row.name)),
         ("VersionId", row.version_id),
         ("IsLatest", row.is_latest),
-        ("LastModified", iso_time(row.changed)),
+        ("LastModified", iso_time(row.stamp)),
         ("Owner", [("ID", owner), ("DisplayName", owner)]),
     ]
     if row.is_marker:

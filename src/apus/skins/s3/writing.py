@@ -126,7 +126,7 @@ class Condition:
     def _check(self, found: Found | None) -> None:
         if found is None and "if-match" in self._headers:
             raise S3Error("NoSuchKey", fields={"Key": self._key})
-        etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
+        etag, changed_s = (found.head.shown_etag, seconds_of(found.head.stamp)) if found else (None, 0.0)
         if check(self._headers, etag, changed_s, reading=False) is not None:
             named = "If-Match" if "if-match" in self._headers else "If-None-Match"
             raise S3Error("PreconditionFailed", fields={"Condition": named})
@@ -140,6 +140,9 @@ def written_headers(request: S3Request, head: Head) -> dict[str, str]:
 
 async def copy_object(request: S3Request) -> Reply:
     rights.require(request, "s3:PutObject", "WRITE")
+    if "range" in request.headers:
+        named = {"ArgumentName": "Range", "ArgumentValue": request.headers["range"]}
+        raise S3Error("InvalidArgument", "A copy is of the whole object: it takes no Range.", fields=named)
     found, opened = await readable_source(request)
     check_source(request.headers, found, opened.etag)
     if opened.size_bytes > PUT_BYTES_MAX:
@@ -147,8 +150,8 @@ async def copy_object(request: S3Request) -> Reply:
         raise S3Error("InvalidRequest", shown)
     content_type, headers = _copied(request, found)
     checksum = checksum_of(found.head)
-    named = request.headers.get("x-amz-checksum-algorithm")
-    algorithm = checksums.algorithm_of(named) if named else checksum[0] if checksum else None
+    asked = request.headers.get("x-amz-checksum-algorithm")
+    algorithm = checksums.algorithm_of(asked) if asked else checksum[0] if checksum else None
     intent = Intent(request.account, request.bucket, request.key, content_type, headers, opened.size_bytes)
     async with Condition(request) as condition:
         await condition.look()
@@ -158,7 +161,7 @@ async def copy_object(request: S3Request) -> Reply:
             intent, stream, sealed=wanted.sealed, customer_key=wanted.customer_key, cause=notices.COPY
         )
     fields: list[Field] = [
-        ("LastModified", iso_time(head.changed)),
+        ("LastModified", iso_time(head.stamp)),
         ("ETag", f'"{head.shown_etag}"'),
         *checksum_fields(head),
     ]
@@ -189,7 +192,7 @@ def check_source(headers: Mapping[str, str], found: Found, etag: str) -> None:
     asked = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix + "if-")}
     if "if-match" in asked:
         asked.pop("if-unmodified-since", None)
-    if asked and check(asked, etag, seconds_of(found.head.changed), reading=True) is not None:
+    if asked and check(asked, etag, seconds_of(found.head.stamp), reading=True) is not None:
         raise S3Error("PreconditionFailed")
 
 
