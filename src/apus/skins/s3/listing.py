@@ -131,7 +131,7 @@ def _entries(request: S3Request, rows: list[Row | Subdir], encode: Encoding, *, 
                         ("ETag", f'"{shown.manifest_etag or shown.link_etag or shown.etag}"'),
                         ("Size", shown.link_bytes or shown.size_bytes),
                         ("Owner", owned if with_owner else None),
-                        ("StorageClass", STANDARD),
+                        ("StorageClass", shown.storage_class or STANDARD),
                     ],
                 )
             )

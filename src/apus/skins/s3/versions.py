@@ -125,4 +125,9 @@ def _version(row: VersionRow, owner: str, encode: Encoding) -> Field:
     if row.is_marker:
         return "DeleteMarker", fields
     etag = f'"{row.manifest_etag or row.etag}"'
-    return "Version", [*fields, ("ETag", etag), ("Size", row.size_bytes), ("StorageClass", STANDARD)]
+    return "Version", [
+        *fields,
+        ("ETag", etag),
+        ("Size", row.size_bytes),
+        ("StorageClass", row.storage_class or STANDARD),
+    ]

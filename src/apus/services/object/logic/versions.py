@@ -82,6 +82,7 @@ class VersionRow:
     stamp: str
     told: str = ""
     """The stamp of its metadata, when they were set later."""
+    storage_class: str = ""
 
     @property
     def changed(self) -> str:
@@ -119,4 +120,5 @@ def _version_row(name: str, row: Row, version_id: str, *, is_latest: bool) -> Ve
         row.content_type,
         row.stamp,
         row.told,
+        what.storage_class,
     )
