@@ -282,6 +282,10 @@ def test_checksums(s3: Any, bucket: str, algorithm: str) -> None:
         s3.get_object(Bucket=bucket, Key="wrong")
 
 
+def crc_of(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
 def test_wrong_digests_leave_nothing(server: S3Server, bucket: str) -> None:
     path = f"/{bucket}/o"
     for headers, code in (
@@ -289,7 +293,12 @@ def test_wrong_digests_leave_nothing(server: S3Server, bucket: str) -> None:
         ({"content_md5": base64.b64encode(bytes(16)).decode()}, b"BadDigest"),
         ({"x_amz_content_sha256": "0" * 64}, b"XAmzContentSHA256Mismatch"),
         ({"x_amz_content_sha256": "nonsense"}, b"InvalidArgument"),
+        ({"x_amz_content_sha256": "A" * 64}, b"XAmzContentSHA256Mismatch"),
         ({"x_amz_checksum_crc32": "AAAAAA==", "x_amz_checksum_sha1": "AAAA"}, b"InvalidRequest"),
+        ({"x_amz_checksum_adler": "AAAAAA=="}, b"InvalidRequest"),
+        ({"x_amz_sdk_checksum_algorithm": "SHA1"}, b"InvalidRequest"),
+        ({"x_amz_sdk_checksum_algorithm": "SHA1", "x_amz_checksum_crc32": crc_of(BIG)}, b"InvalidRequest"),
+        ({"x_amz_trailer": "x-amz-checksum-crc32", "x_amz_checksum_crc32": crc_of(BIG)}, b"InvalidRequest"),
     ):
         status, _, body = server.signed("PUT", path, BIG, **headers)
         assert (status, code in body) == (400, True), body
@@ -297,10 +306,12 @@ def test_wrong_digests_leave_nothing(server: S3Server, bucket: str) -> None:
         assert not server.uploads_left()
     digest = base64.b64encode(hashlib.md5(BIG).digest()).decode()
     assert server.signed("PUT", path, BIG, content_md5=digest)[0] == 200
+    upper = hashlib.sha256(BIG).hexdigest().upper()
+    assert server.signed("PUT", path, BIG, x_amz_content_sha256=upper)[0] == 200
 
 
 def test_chunked_with_an_unsigned_trailer(server: S3Server, bucket: str) -> None:
-    crc = base64.b64encode(zlib.crc32(BIG).to_bytes(4, "big")).decode()
+    crc = crc_of(BIG)
     body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (BIG[:70_000], BIG[70_000:])) + b"0\r\n"
     headers = {
         "x_amz_content_sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "content_encoding": "aws-chunked",
@@ -311,16 +322,24 @@ def test_chunked_with_an_unsigned_trailer(server: S3Server, bucket: str) -> None
     for bad, code in (
         (body + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n", b"BadDigest"),
         (body + b"\r\n", b"MalformedTrailerError"),
+        (good[:-2] + b"more: of it\r\n\r\n", b"MalformedTrailerError"),
         (good[:100_000], b"IncompleteBody"),
     ):
         status, _, answer = server.signed("PUT", path, bad, **headers)
         assert (status, code in answer) == (400, True), answer
-    status, _, answer = server.signed("PUT", path, good, **{**headers, "x_amz_decoded_content_length": "5"})
-    assert status == 400
+    for said in (
+        {"x_amz_decoded_content_length": "5"},
+        {"x_amz_decoded_content_length": str(len(BIG) + 1)},
+        {"x_amz_trailer": "x-amz-checksum-crc32,x-amz-checksum-sha1"},
+    ):
+        status, _, answer = server.signed("PUT", path, good, **{**headers, **said})
+        assert status == 400
+        assert (b"IncompleteBody" in answer) == ("x_amz_decoded_content_length" in said), answer
     assert server.signed("GET", path)[0] == 404
     assert not server.uploads_left()
-    status, answer_headers, _ = server.signed("PUT", path, good, **headers)
-    assert (status, answer_headers["x-amz-checksum-crc32"]) == (200, crc)
+    for trailer in ("x-amz-checksum-crc32", "x-amz-checksum-crc32, "):
+        status, answer_headers, _ = server.signed("PUT", path, good, **{**headers, "x_amz_trailer": trailer})
+        assert (status, answer_headers["x-amz-checksum-crc32"]) == (200, crc)
     status, answer_headers, data = server.signed("GET", path)
     assert data == BIG
     assert "content-encoding" not in answer_headers
@@ -405,8 +424,12 @@ def test_many_are_deleted_at_once(s3: Any, server: S3Server, bucket: str) -> Non
     for body in (b"", b"<Delete>", b"<Delete></Delete>", b"<Other/>", b"<Delete><Object/></Delete>", b"\xff",
                  b'<!DOCTYPE a [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>',
                  b"<Delete>" + b"<Object><Key>x</Key></Object>" * 1001 + b"</Delete>"):  # fmt: skip
-        status, _, answer = server.signed("POST", f"/{bucket}?delete", body)
+        digest = base64.b64encode(hashlib.md5(body).digest()).decode()
+        status, _, answer = server.signed("POST", f"/{bucket}?delete", body, content_md5=digest)
         assert (status, b"MalformedXML" in answer) == (400, True), (body[:60], answer)
+    whole = b"<Delete><Object><Key>a</Key></Object></Delete>"
+    status, _, answer = server.signed("POST", f"/{bucket}?delete", whole)
+    assert (status, b"InvalidRequest" in answer) == (400, True)
 
 
 def test_tags(s3: Any, bucket: str) -> None:

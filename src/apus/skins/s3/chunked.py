@@ -149,9 +149,9 @@ def _head_of(line: bytes, *, signed: bool) -> tuple[int, str]:
         raise _malformed()
     signature = ""
     for extension in extensions:
-        name, _, value = extension.strip().partition(b"=")
-        if name == b"chunk-signature":
-            signature = value.decode("latin-1")
+        name, _, value = extension.partition(b"=")
+        if name.strip() == b"chunk-signature":
+            signature = value.strip().decode("latin-1")
     if signed and not signature:
         raise S3Error("SignatureDoesNotMatch", "A chunk is not signed.")
     return int(digits, 16), signature

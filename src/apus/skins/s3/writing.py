@@ -272,7 +272,7 @@ def _deleted_headers(done: Deleted | None, version_id: str | None) -> dict[str, 
 
 
 async def delete_objects(request: S3Request) -> Reply:
-    root = parse(await read_document(request), "Delete")
+    root = parse(await read_document(request, needs_digest=True), "Delete")
     nodes = list(root.all("Object"))
     if not nodes or len(nodes) > DELETE_MAX:
         raise malformed(f"A Delete has 1 to {DELETE_MAX} Objects.")
