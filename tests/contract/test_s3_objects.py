@@ -233,6 +233,20 @@ def test_tags_and_lists_leave_the_date(s3: Any, bucket: str) -> None:
     assert s3.list_object_versions(Bucket=bucket)["Versions"][0]["LastModified"] == listed[0]["LastModified"]
 
 
+def test_the_date_may_be_that_of_mail(server: S3Server, bucket: str) -> None:
+    client = server.client()
+
+    def add_date(params: dict[str, Any], **_: Any) -> None:
+        params["headers"]["Date"] = "now"  # botocore then writes its own there, and no X-Amz-Date
+
+    client.meta.events.register("before-call.s3.PutObject", add_date)
+    client.put_object(Bucket=bucket, Key="o", Body=b"x")
+    sent = server.signature("GET", f"/{bucket}/o")
+    for date in ("yesterday", "Mon, 99 Nov 2026 99:00:00 GMT", "Mon, 1 Jan 99999 00:00:00 +9999"):
+        said = {name: value for name, value in sent.items() if name.lower() != "x-amz-date"}
+        assert server.raw("GET", f"/{bucket}/o", headers={**said, "Date": date})[0] in (400, 403)
+
+
 def test_an_empty_object_has_a_type(s3: Any, server: S3Server, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="o", ContentType="text/x", ContentEncoding="deflate, gzip")
     got = s3.get_object(Bucket=bucket, Key="o")
