@@ -338,6 +338,9 @@ def test_chunked_with_an_unsigned_trailer(server: S3Server, bucket: str) -> None
         (body + b"\r\n", b"MalformedTrailerError"),
         (good[:-2] + b"more: of it\r\n\r\n", b"MalformedTrailerError"),
         (good[:100_000], b"IncompleteBody"),
+        (b"no size\r\n" + good, b"IncompleteBody"),
+        (good.replace(b"\r\n0\r\n", b"0\r\n"), b"IncompleteBody"),
+        (good + b"more", b"IncompleteBody"),
     ):
         status, _, answer = server.signed("PUT", path, bad, **headers)
         assert (status, code in answer) == (400, True), answer
