@@ -348,6 +348,8 @@ def test_chunked_with_an_unsigned_trailer(server: S3Server, bucket: str) -> None
         {"x_amz_decoded_content_length": "5"},
         {"x_amz_decoded_content_length": str(len(BIG) + 1)},
         {"x_amz_trailer": "x-amz-checksum-crc32,x-amz-checksum-sha1"},
+        {"x_amz_trailer": "x-amz-checksum-crc32,x-other"},
+        {"x_amz_trailer": ", x-amz-checksum-crc32"},
     ):
         status, _, answer = server.signed("PUT", path, good, **{**headers, **said})
         assert status == 400

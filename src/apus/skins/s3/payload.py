@@ -88,18 +88,18 @@ class Payload:
     def _expect(self, request: S3Request) -> None:
         """Which checksum is promised: in a header, or by name in a trailer."""
         sent = checksums.sent_checksum(request.headers)
-        announced = [name for item in request.headers.get("x-amz-trailer", "").split(",") if (name := item.strip())]
+        text = request.headers.get("x-amz-trailer", "").rstrip(", ")
+        announced = [item.strip().lower() for item in text.split(",")] if text else []
+        if not checksums.HEADERS.keys() >= set(announced):
+            raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
         if len(announced) + (sent is not None) > 1:
             raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header or trailer.")
         if sent is not None:
             self.algorithm, self._wanted = sent
         elif announced:
-            self._trailer = announced[0].lower()
-            if self._trailer not in checksums.HEADERS:
-                raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
             if self._chunked is None:
                 raise S3Error("InvalidRequest", "x-amz-trailer needs a body of aws-chunked with trailers.")
-            self.algorithm = checksums.HEADERS[self._trailer]
+            self._trailer, self.algorithm = announced[0], checksums.HEADERS[announced[0]]
         named = request.headers.get("x-amz-sdk-checksum-algorithm")
         if named is not None and checksums.algorithm_of(named) != self.algorithm:
             shown = "Value for x-amz-sdk-checksum-algorithm header is invalid: no such checksum is sent."
