@@ -310,6 +310,7 @@ def test_wrong_digests_leave_nothing(server: S3Server, bucket: str) -> None:
         ({"x_amz_content_sha256": "A" * 64}, b"XAmzContentSHA256Mismatch"),
         ({"x_amz_checksum_crc32": "AAAAAA==", "x_amz_checksum_sha1": "AAAA"}, b"InvalidRequest"),
         ({"x_amz_checksum_adler": "AAAAAA=="}, b"InvalidRequest"),
+        ({"x_amz_checksum_crc32": "AAAAAB=="}, b"InvalidRequest"),
         ({"x_amz_sdk_checksum_algorithm": "SHA1"}, b"InvalidRequest"),
         ({"x_amz_sdk_checksum_algorithm": "SHA1", "x_amz_checksum_crc32": crc_of(BIG)}, b"InvalidRequest"),
         ({"x_amz_trailer": "x-amz-checksum-crc32", "x_amz_checksum_crc32": crc_of(BIG)}, b"InvalidRequest"),

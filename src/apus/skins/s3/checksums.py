@@ -82,7 +82,8 @@ def algorithm_of(text: str) -> str:
 def checked(algorithm: str, value: str, field: str) -> str:
     """The value, when it can be one; raise S3Error."""
     try:
-        if len(base64.b64decode(value, validate=True)) == _SIZES[algorithm]:
+        digest = base64.b64decode(value, validate=True)
+        if len(digest) == _SIZES[algorithm] and encoded(digest) == value:  # no bits behind the last byte
             return value
     except (binascii.Error, ValueError):
         pass
