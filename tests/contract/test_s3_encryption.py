@@ -172,6 +172,7 @@ def test_what_is_refused(s3: Any, server: S3Server, bucket: str) -> None:
         ({prefix: "aws:kms"}, 501, b"NotImplemented"),
         ({prefix: "ROT13"}, 400, b"InvalidEncryptionAlgorithmError"),
         ({f"{prefix}_aws_kms_key_id": "x"}, 400, b"InvalidArgument"),
+        ({f"{prefix}_aws_kms_key_id": "x", prefix: "AES256"}, 400, b"InvalidArgument"),
         ({f"{prefix}_customer_algorithm": "AES256"}, 400, b"InvalidArgument"),
         ({f"{prefix}_customer_key": key}, 400, b"InvalidArgument"),
         ({f"{prefix}_customer_algorithm": "AES256", f"{prefix}_customer_key": key, f"{prefix}_customer_key_MD5": "x"}, 400, b"InvalidArgument"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from apus.services.identity.logic.signing import signing_key
+from apus.skins.s3.form_policy import form_policy_of
 from tests.contract.s3_server import REGION, S3Server
 
 
@@ -87,6 +88,24 @@ def test_by_boto3(s3: Any, server: S3Server, bucket: str) -> None:
     assert (got["Body"].read(), got["ContentType"], got["ETag"]) == (b"file", "image/png", headers["etag"])
 
 
+def test_names_are_filled_in_before_the_policy_is_asked(s3: Any, server: S3Server, bucket: str) -> None:
+    fields = {"key": "${filename}", "x-amz-meta-name": "of ${filename}"}
+    conditions: list[Any] = [{"bucket": bucket}, ["starts-with", "$key", "cat"], {"x-amz-meta-name": "of cat.png"}]
+    assert send(server, bucket, signed(fields, conditions))[0] == 204
+    assert s3.head_object(Bucket=bucket, Key="cat.png")["Metadata"] == {"name": "of cat.png"}
+    assert send(server, bucket, signed(fields, conditions), filename="dog.png")[0] == 403
+
+
+def test_a_dollar_may_be_escaped(s3: Any, server: S3Server, bucket: str) -> None:
+    here: list[Any] = [{"bucket": bucket}]
+    for key in ("$a", r"\$a", r"\a"):
+        assert send(server, bucket, signed({"key": key}, [*here, {"key": key}]))[0] == 204
+        assert s3.get_object(Bucket=bucket, Key=key)
+    assert send(server, bucket, signed({"key": r"\$a"}, [*here, {"key": "$a"}]))[0] == 403
+    text = rb'{"expiration": "2031-01-01T00:00:00Z", "conditions": [{"key": "\$a"}]}'  # no JSON, and taken
+    assert form_policy_of(base64.b64encode(text).decode()).conditions[0].value == "$a"
+
+
 def test_what_the_answer_is(s3: Any, server: S3Server, bucket: str) -> None:
     open_to = [{"bucket": bucket}, ["starts-with", "$key", ""], ["starts-with", "$success_action_status", ""],
                ["starts-with", "$success_action_redirect", ""]]  # fmt: skip
@@ -101,6 +120,7 @@ def test_what_the_answer_is(s3: Any, server: S3Server, bucket: str) -> None:
     status, headers, body = answer(success_action_status="201")
     assert (status, headers["location"].endswith(f"/{bucket}/a%20b")) == (201, True)
     assert b"<Key>a b</Key>" in body
+    assert b"<PostResponse>" in body  # in no namespace
     assert f"<ETag>{headers['etag']}</ETag>".replace('"', "") in body.decode().replace('"', "")
     status, headers, _ = answer(success_action_redirect="http://there.example/page?x=1")
     assert status == 303

@@ -174,6 +174,8 @@ def test_ranges(s3: Any, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="o", PartNumber=1)["ContentLength"] == len(BIG)
     with refusal("InvalidPartNumber"):
         s3.get_object(Bucket=bucket, Key="o", PartNumber=2)
+    with refusal("InvalidRequest"):
+        s3.get_object(Bucket=bucket, Key="o", PartNumber=0, Range="bytes=1-2")
 
 
 def test_conditions_of_reading(s3: Any, bucket: str) -> None:
@@ -204,6 +206,52 @@ def test_conditions_of_writing(s3: Any, bucket: str) -> None:
         s3.delete_object(Bucket=bucket, Key="o", IfMatch=etag)
     assert s3.get_object(Bucket=bucket, Key="o")["Body"].read() == b"2"
     s3.delete_object(Bucket=bucket, Key="o", IfMatch=later)
+
+
+def test_conditions_of_deleting_many(s3: Any, server: S3Server, bucket: str) -> None:
+    etags = {name: s3.put_object(Bucket=bucket, Key=name, Body=name.encode())["ETag"] for name in ("a", "b", "c")}
+    wanted = [{"Key": "a", "ETag": etags["a"]}, {"Key": "b", "ETag": etags["a"]}, {"Key": "c", "ETag": "*"},
+              {"Key": "never", "ETag": "*"}]  # fmt: skip
+    done = s3.delete_objects(Bucket=bucket, Delete={"Objects": wanted})
+    assert [item["Key"] for item in done["Deleted"]] == ["a", "c"]
+    assert [(item["Key"], item["Code"]) for item in done["Errors"]] == [
+        ("b", "PreconditionFailed"), ("never", "NoSuchKey"),
+    ]  # fmt: skip
+    done = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "b", "Size": 7}]})
+    assert [item["Code"] for item in done["Errors"]] == ["NotImplemented"]
+    with refusal("NotImplemented"):
+        s3.delete_object(Bucket=bucket, Key="b", IfMatchSize=7)
+    assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"b"
+
+
+def test_tags_and_lists_leave_the_date(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="o", Body=b"x")
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]  # to the millisecond
+    s3.put_object_tagging(Bucket=bucket, Key="o", Tagging={"TagSet": [{"Key": "a", "Value": "1"}]})
+    s3.put_object_acl(Bucket=bucket, Key="o", ACL="public-read")
+    assert s3.list_objects_v2(Bucket=bucket)["Contents"] == listed
+    assert s3.list_object_versions(Bucket=bucket)["Versions"][0]["LastModified"] == listed[0]["LastModified"]
+
+
+def test_the_date_may_be_that_of_mail(server: S3Server, bucket: str) -> None:
+    client = server.client()
+
+    def add_date(params: dict[str, Any], **_: Any) -> None:
+        params["headers"]["Date"] = "now"  # botocore then writes its own there, and no X-Amz-Date
+
+    client.meta.events.register("before-call.s3.PutObject", add_date)
+    client.put_object(Bucket=bucket, Key="o", Body=b"x")
+    sent = server.signature("GET", f"/{bucket}/o")
+    for date in ("yesterday", "Mon, 99 Nov 2026 99:00:00 GMT", "Mon, 1 Jan 99999 00:00:00 +9999"):
+        said = {name: value for name, value in sent.items() if name.lower() != "x-amz-date"}
+        assert server.raw("GET", f"/{bucket}/o", headers={**said, "Date": date})[0] in (400, 403)
+
+
+def test_an_empty_object_has_a_type(s3: Any, server: S3Server, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="o", ContentType="text/x", ContentEncoding="deflate, gzip")
+    got = s3.get_object(Bucket=bucket, Key="o")
+    assert (got["ContentType"], got["ContentEncoding"]) == ("text/x", "deflate, gzip")
+    assert s3.get_object(Bucket=bucket, Key="o", ResponseContentType="text/y")["ContentType"] == "text/y"
 
 
 def test_of_many_who_put_if_absent_one_does(s3: Any, server: S3Server, bucket: str) -> None:
@@ -248,6 +296,10 @@ def test_checksums(s3: Any, bucket: str, algorithm: str) -> None:
         s3.get_object(Bucket=bucket, Key="wrong")
 
 
+def crc_of(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
 def test_wrong_digests_leave_nothing(server: S3Server, bucket: str) -> None:
     path = f"/{bucket}/o"
     for headers, code in (
@@ -255,7 +307,13 @@ def test_wrong_digests_leave_nothing(server: S3Server, bucket: str) -> None:
         ({"content_md5": base64.b64encode(bytes(16)).decode()}, b"BadDigest"),
         ({"x_amz_content_sha256": "0" * 64}, b"XAmzContentSHA256Mismatch"),
         ({"x_amz_content_sha256": "nonsense"}, b"InvalidArgument"),
+        ({"x_amz_content_sha256": "A" * 64}, b"XAmzContentSHA256Mismatch"),
         ({"x_amz_checksum_crc32": "AAAAAA==", "x_amz_checksum_sha1": "AAAA"}, b"InvalidRequest"),
+        ({"x_amz_checksum_adler": "AAAAAA=="}, b"InvalidRequest"),
+        ({"x_amz_checksum_crc32": "AAAAAB=="}, b"InvalidRequest"),
+        ({"x_amz_sdk_checksum_algorithm": "SHA1"}, b"InvalidRequest"),
+        ({"x_amz_sdk_checksum_algorithm": "SHA1", "x_amz_checksum_crc32": crc_of(BIG)}, b"InvalidRequest"),
+        ({"x_amz_trailer": "x-amz-checksum-crc32", "x_amz_checksum_crc32": crc_of(BIG)}, b"InvalidRequest"),
     ):
         status, _, body = server.signed("PUT", path, BIG, **headers)
         assert (status, code in body) == (400, True), body
@@ -263,10 +321,12 @@ def test_wrong_digests_leave_nothing(server: S3Server, bucket: str) -> None:
         assert not server.uploads_left()
     digest = base64.b64encode(hashlib.md5(BIG).digest()).decode()
     assert server.signed("PUT", path, BIG, content_md5=digest)[0] == 200
+    upper = hashlib.sha256(BIG).hexdigest().upper()
+    assert server.signed("PUT", path, BIG, x_amz_content_sha256=upper)[0] == 200
 
 
 def test_chunked_with_an_unsigned_trailer(server: S3Server, bucket: str) -> None:
-    crc = base64.b64encode(zlib.crc32(BIG).to_bytes(4, "big")).decode()
+    crc = crc_of(BIG)
     body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (BIG[:70_000], BIG[70_000:])) + b"0\r\n"
     headers = {
         "x_amz_content_sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "content_encoding": "aws-chunked",
@@ -277,16 +337,29 @@ def test_chunked_with_an_unsigned_trailer(server: S3Server, bucket: str) -> None
     for bad, code in (
         (body + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n", b"BadDigest"),
         (body + b"\r\n", b"MalformedTrailerError"),
+        (good[:-2] + b"more: of it\r\n\r\n", b"MalformedTrailerError"),
         (good[:100_000], b"IncompleteBody"),
+        (b"no size\r\n" + good, b"IncompleteBody"),
+        (good.replace(b"\r\n0\r\n", b"0\r\n"), b"IncompleteBody"),
+        (good + b"more", b"IncompleteBody"),
     ):
         status, _, answer = server.signed("PUT", path, bad, **headers)
         assert (status, code in answer) == (400, True), answer
-    status, _, answer = server.signed("PUT", path, good, **{**headers, "x_amz_decoded_content_length": "5"})
-    assert status == 400
+    for said in (
+        {"x_amz_decoded_content_length": "5"},
+        {"x_amz_decoded_content_length": str(len(BIG) + 1)},
+        {"x_amz_trailer": "x-amz-checksum-crc32,x-amz-checksum-sha1"},
+        {"x_amz_trailer": "x-amz-checksum-crc32,x-other"},
+        {"x_amz_trailer": ", x-amz-checksum-crc32"},
+    ):
+        status, _, answer = server.signed("PUT", path, good, **{**headers, **said})
+        assert status == 400
+        assert (b"IncompleteBody" in answer) == ("x_amz_decoded_content_length" in said), answer
     assert server.signed("GET", path)[0] == 404
     assert not server.uploads_left()
-    status, answer_headers, _ = server.signed("PUT", path, good, **headers)
-    assert (status, answer_headers["x-amz-checksum-crc32"]) == (200, crc)
+    for trailer in ("x-amz-checksum-crc32", "x-amz-checksum-crc32, "):
+        status, answer_headers, _ = server.signed("PUT", path, good, **{**headers, "x_amz_trailer": trailer})
+        assert (status, answer_headers["x-amz-checksum-crc32"]) == (200, crc)
     status, answer_headers, data = server.signed("GET", path)
     assert data == BIG
     assert "content-encoding" not in answer_headers
@@ -349,6 +422,8 @@ def test_copies(s3: Any, server: S3Server, bucket: str) -> None:
         s3.copy_object(Bucket=bucket, Key="to", CopySource=f"{bucket}/none")
     with refusal("PreconditionFailed"):
         s3.copy_object(Bucket=bucket, Key="to", CopySource=f"{bucket}/to", CopySourceIfMatch="x")
+    status, _, body = server.signed("PUT", f"/{bucket}/x", x_amz_copy_source=f"/{bucket}/to", range="bytes=0-2")
+    assert (status, b"InvalidArgument" in body) == (400, True)
     with refusal("AccessDenied"):
         server.client("bob").copy_object(Bucket=bucket, Key="x", CopySource=f"{bucket}/to")
     server.client("bob").create_bucket(Bucket="bobs-for-copies")
@@ -369,8 +444,12 @@ def test_many_are_deleted_at_once(s3: Any, server: S3Server, bucket: str) -> Non
     for body in (b"", b"<Delete>", b"<Delete></Delete>", b"<Other/>", b"<Delete><Object/></Delete>", b"\xff",
                  b'<!DOCTYPE a [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>',
                  b"<Delete>" + b"<Object><Key>x</Key></Object>" * 1001 + b"</Delete>"):  # fmt: skip
-        status, _, answer = server.signed("POST", f"/{bucket}?delete", body)
+        digest = base64.b64encode(hashlib.md5(body).digest()).decode()
+        status, _, answer = server.signed("POST", f"/{bucket}?delete", body, content_md5=digest)
         assert (status, b"MalformedXML" in answer) == (400, True), (body[:60], answer)
+    whole = b"<Delete><Object><Key>a</Key></Object></Delete>"
+    status, _, answer = server.signed("POST", f"/{bucket}?delete", whole)
+    assert (status, b"InvalidRequest" in answer) == (400, True)
 
 
 def test_tags(s3: Any, bucket: str) -> None:

@@ -198,6 +198,12 @@ def test_the_owner_alone(s3: Any, server: S3Server, bucket: str) -> None:
         s3.get_bucket_ownership_controls(Bucket=bucket)
     rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     s3.put_object_acl(Bucket=bucket, Key="o", ACL="public-read")
+    s3.put_bucket_acl(Bucket=bucket, GrantRead='id="b"')
+    with refusal("InvalidBucketAclWithObjectOwnership"):
+        s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=rules)
+    with refusal("InvalidBucketAclWithObjectOwnership"):
+        s3.create_bucket(Bucket="shared-and-owned", ACL="public-read", ObjectOwnership="BucketOwnerEnforced")
+    s3.put_bucket_acl(Bucket=bucket, ACL="private")
     s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=rules)
     assert s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"] == rules
     assert code(server.raw("GET", f"/{bucket}/o")) == (403, "AccessDenied")
@@ -205,7 +211,11 @@ def test_the_owner_alone(s3: Any, server: S3Server, bucket: str) -> None:
         s3.put_object(Bucket=bucket, Key="p", Body=b"", ACL="public-read")
     with refusal("AccessControlListNotSupported"):
         s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
+    for canned in ("private", "authenticated-read"):
+        with refusal("AccessControlListNotSupported"):
+            s3.put_object(Bucket=bucket, Key="p", Body=b"", ACL=canned)
     s3.put_object(Bucket=bucket, Key="p", Body=b"", ACL="bucket-owner-full-control")
+    s3.put_object(Bucket=bucket, Key="p", Body=b"", GrantFullControl="id=a")
     s3.delete_bucket_ownership_controls(Bucket=bucket)
     assert server.raw("GET", f"/{bucket}/o")[0] == 200
 
@@ -229,6 +239,13 @@ def test_no_public_access(s3: Any, server: S3Server, bucket: str) -> None:
         s3.put_bucket_policy(Bucket=bucket, Policy=policy(bucket, {}))
     s3.delete_public_access_block(Bucket=bucket)
     assert server.raw("GET", f"/{bucket}/o")[0] == 200
+
+
+def test_nobody_lets_in_all_but_some(s3: Any, bucket: str) -> None:
+    but_bob = {"Principal": None, "NotPrincipal": {"AWS": "arn:aws:iam::b:root"}}
+    with refusal("MalformedPolicy"):
+        s3.put_bucket_policy(Bucket=bucket, Policy=policy(bucket, but_bob))
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy(bucket, {**but_bob, "Effect": "Deny"}))
 
 
 def test_policies(s3: Any, bob: Any, server: S3Server, bucket: str) -> None:

@@ -155,6 +155,9 @@ def test_what_complete_refuses(s3: Any, server: S3Server, bucket: str) -> None:
     )
     again = complete(s3, bucket, "o", upload_id, [parts[0], parts[2]])
     assert again["ETag"] == etag_of(A, END), "whoever did not hear the answer may ask again"
+    for others in (parts[:1], parts, [{"PartNumber": 1, "ETag": "x"}]):
+        with refusal("NoSuchUpload"):
+            complete(s3, bucket, "o", upload_id, others)
 
 
 def test_uploads_that_are_not_there(s3: Any, server: S3Server, bucket: str) -> None:
@@ -398,6 +401,12 @@ def test_rights(s3: Any, server: S3Server, bucket: str) -> None:
     server.ask("POST", f"/v1/AUTH_a/{bucket}", X_Container_Write="b:*", X_Container_Read="b:*")
     put(bob, bucket, "bobs", A, END)
     assert bob.get_object(Bucket=bucket, Key="bobs")["ContentLength"] == len(A + END)
+    his = bob.create_multipart_upload(Bucket=bucket, Key="more")["UploadId"]
+    said = [
+        *s3.list_multipart_uploads(Bucket=bucket)["Uploads"],
+        s3.list_parts(Bucket=bucket, Key="more", UploadId=his),
+    ]
+    assert [(item["Owner"]["ID"], item["Initiator"]["ID"]) for item in said] == [("b", "b"), ("a", "a"), ("b", "b")]
 
 
 def test_by_the_transfer_manager(s3: Any, bucket: str) -> None:

@@ -98,6 +98,22 @@ def test_versions_and_markers(s3: Any, bucket: str) -> None:
     s3.delete_bucket(Bucket=bucket)
 
 
+def test_storage_classes_are_listed(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="plain", Body=b"x", StorageClass="STANDARD_IA")
+    assert s3.list_objects_v2(Bucket=bucket)["Contents"][0]["StorageClass"] == "STANDARD_IA"
+    keep(s3, bucket)
+    s3.put_object(Bucket=bucket, Key="kept", Body=b"x", StorageClass="ONEZONE_IA")
+    s3.put_object(Bucket=bucket, Key="plain", Body=b"y")
+    upload_id = s3.create_multipart_upload(Bucket=bucket, Key="parts", StorageClass="GLACIER_IR")["UploadId"]
+    etag = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload_id, PartNumber=1, Body=b"x")["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload_id, MultipartUpload=parts)
+    rows = [(item["Key"], item["StorageClass"]) for item in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+    assert rows == [("kept", "ONEZONE_IA"), ("parts", "GLACIER_IR"), ("plain", "STANDARD")]
+    versions = [(item["Key"], item["StorageClass"]) for item in s3.list_object_versions(Bucket=bucket)["Versions"]]
+    assert versions == [*rows, ("plain", "STANDARD_IA")]
+
+
 def test_the_null_version(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="o", Body=b"before")
     keep(s3, bucket)

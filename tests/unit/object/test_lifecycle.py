@@ -12,12 +12,21 @@ from hypothesis import strategies as st
 
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.engine import Intent
-from apus.services.object.logic.lifecycle import DAY_S, LIFECYCLE, Rule, expiry_of, leaving, midnight, rules_text
+from apus.services.object.logic.lifecycle import (
+    DAY_S,
+    LIFECYCLE,
+    Rule,
+    expiry_of,
+    leaving,
+    midnight,
+    rules_text,
+    written_s,
+)
 from apus.services.object.logic.locks import COMPLIANCE, Retention
 from apus.services.object.logic.merge import TICKS_PER_S, make_stamp
 from apus.services.object.logic.tags import TAGS
 from apus.services.object.logic.uploads import parts_container, uploads_container
-from apus.services.object.logic.versions import VersionRow, version_of
+from apus.services.object.logic.versions import NULL, VersionRow, version_of
 from apus.services.object.loops.lifecycle import Lifecycle
 from apus.services.object.model import Head, ListingAsk, Subdir
 from tests.object_store import FixedClock, awaited, chunks, drive_paths, make_world
@@ -198,6 +207,11 @@ def test_when_it_is_said_to_go() -> None:
     assert expiry_of(rules[2:], "b", 1, {}, NOON_S) is None
     assert midnight(DAY_S) == DAY_S
     assert midnight(DAY_S + 0.5) == 2 * DAY_S
+
+
+def test_age_is_counted_from_the_writing() -> None:
+    written, told = (make_stamp(int(at_s * TICKS_PER_S), "n1") for at_s in (NOON_S, NOON_S + DAY_S))
+    assert written_s(VersionRow("o", NULL, True, False, 1, "", "", "", written, told)) == NOON_S
 
 
 def row(at_s: float, *, marker: bool, latest: bool) -> VersionRow:

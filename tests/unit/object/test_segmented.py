@@ -94,7 +94,7 @@ async def test_nested_manifests_and_rights(tmp_path: Path) -> None:
             raise Forbidden("test.no", "no")
 
     opened = await objects.open_parts(found, may_read)
-    with pytest.raises(Forbidden):
+    with pytest.raises(Conflict):
         await all_of(opened.stream(0, 1))
     _, problems = await objects.segmented.resolve([Wish("AUTH_a", "private", "1")], may_read)
     assert [problem.why for problem in problems] == ["403 Forbidden"]

@@ -132,7 +132,7 @@ class Uploads:
         whole = dataclasses.replace(intent, headers={**intent.headers, UPLOAD: upload_id}, stamp=stamp)
         segments = segments_of(account, container, parts)
         head = await self._store.put_manifest(
-            whole, segments, etag=etag_of_parts(parts), sealed=sealed, cause=COMPLETED
+            whole, segments, etag=etag_of_parts([part.etag for part in parts]), sealed=sealed, cause=COMPLETED
         )
         await self.give_up(upload, container)
         return head

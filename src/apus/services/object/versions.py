@@ -18,7 +18,7 @@ from apus.kernel.errors import NotFound
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.hidden import NUL, hidden_container
 from apus.services.object.logic.history import DELETED_TYPE
-from apus.services.object.logic.listed import LISTED, link_parameters, listed, listed_text, parameters_text
+from apus.services.object.logic.listed import LISTED, lasting_parameters, listed, listed_text, parameters_text
 from apus.services.object.logic.locks import check_unlocked
 from apus.services.object.logic.versions import (
     LINK,
@@ -227,7 +227,7 @@ class Versions:
         shown = listed(Row("", "", etag=listed_text(entry)))
         if shown.manifest_etag:
             parameters |= {"etag": shown.etag, "slo_etag": shown.manifest_etag}
-        parameters |= link_parameters(shown)
+        parameters |= lasting_parameters(shown)
         headers = {LINK: entry_id, LISTED: parameters_text(**parameters), **(expiry or {})}
         intent = Intent(entry.account, container, name, entry.shown_type, headers, 0, stamp=stamp)
         await self._shelf.put(intent, nothing())

@@ -28,13 +28,12 @@ from apus.skins.s3.xml import CONTENT_TYPE, XSI, Field, Node, document, malforme
 from apus.wire.route import Reply
 
 _GRANT_HEADERS: Final = {
-    "x-amz-grant-full-control": "FULL_CONTROL",
     "x-amz-grant-read": "READ",
     "x-amz-grant-write": "WRITE",
     "x-amz-grant-read-acp": "READ_ACP",
     "x-amz-grant-write-acp": "WRITE_ACP",
+    "x-amz-grant-full-control": "FULL_CONTROL",
 }
-_HARMLESS: Final = ("private", "bucket-owner-full-control")
 
 
 def bucket_owner(request: S3Request) -> str:
@@ -93,11 +92,18 @@ def check_settable(request: S3Request, acl: Acl | None) -> None:
     if acl is None:
         return
     metadata = request.head.metadata
-    harmless = request.headers.get("x-amz-acl") in _HARMLESS
-    if metadata.get(OWNERSHIP) == ENFORCED and not harmless:
+    if metadata.get(OWNERSHIP) == ENFORCED and not _says_nothing_new(request, acl):
         raise S3Error("AccessControlListNotSupported")
     if BLOCK_ACLS in metadata.get(PUBLIC_ACCESS, "") and is_public_acl(acl.grants):
         raise S3Error("AccessDenied")
+
+
+def _says_nothing_new(request: S3Request, acl: Acl) -> bool:
+    """The bucket's owner has everything where lists are off, and nobody else has anything."""
+    canned = request.headers.get("x-amz-acl")
+    if canned is not None:
+        return canned == "bucket-owner-full-control"
+    return acl.grants == (Grant(bucket_owner(request), "FULL_CONTROL"),)
 
 
 def object_acl(request: S3Request) -> dict[str, str]:

@@ -21,7 +21,7 @@ _STREAMS: Final = {
     "STREAMING-UNSIGNED-PAYLOAD-TRAILER": (False, True),
 }
 """Whether chunks are signed, and whether trailers follow."""
-_SHA256: Final = re.compile("[0-9a-f]{64}")
+_SHA256: Final = re.compile("[0-9a-fA-F]{64}")
 DEFAULT_REGION: Final = "us-east-1"
 """What clients sign for that were told no region."""
 
@@ -49,7 +49,7 @@ class Proof:
     @property
     def sha256(self) -> str | None:
         """What the body must hash to."""
-        return self.payload if _SHA256.fullmatch(self.payload) else None
+        return self.payload.lower() if _SHA256.fullmatch(self.payload) else None
 
 
 class Authority:
@@ -126,7 +126,8 @@ def _payload_of(request: S3Request, *, presigned: bool) -> str:
             "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
             "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value."
         )
-        raise S3Error("InvalidArgument", shown)
+        fields = {"ArgumentName": "x-amz-content-sha256", "ArgumentValue": payload}
+        raise S3Error("InvalidArgument", shown, fields=fields)
     return payload
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from apus.kernel.errors import Conflict, NotFound
 from apus.services.object.logic.access import account_of, owns
-from apus.services.object.logic.grants import acl_text, is_public_acl
+from apus.services.object.logic.grants import acl_text, is_shared_acl
 from apus.services.object.logic.rights import ACL, ENFORCED, OWNERSHIP
 from apus.services.object.model import ListingAsk, Row
 from apus.skins.s3.acls import sent_acl
@@ -107,10 +107,8 @@ def _asked_of_new(request: S3Request) -> dict[str, str]:
         fields[OWNERSHIP] = ownership
     acl = sent_acl(request, owner, owner)
     if acl is not None:
-        if ownership == ENFORCED and is_public_acl(acl.grants):
-            raise S3Error(
-                "InvalidBucketState", "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced"
-            )
+        if ownership == ENFORCED and is_shared_acl(acl):
+            raise S3Error("InvalidBucketAclWithObjectOwnership")
         fields[ACL] = acl_text(acl)
     return fields
 

@@ -47,6 +47,7 @@ ALGORITHMS: Final[Mapping[str, Callable[[], Digest]]] = {
 }
 _SIZES: Final = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32}
 _PREFIX: Final = "x-amz-checksum-"
+_ABOUT: Final = frozenset(_PREFIX + what for what in ("algorithm", "mode", "type"))
 HEADERS: Final = {_PREFIX + name.lower(): name for name in ALGORITHMS}
 """Header (and trailer) to algorithm."""
 
@@ -81,7 +82,8 @@ def algorithm_of(text: str) -> str:
 def checked(algorithm: str, value: str, field: str) -> str:
     """The value, when it can be one; raise S3Error."""
     try:
-        if len(base64.b64decode(value, validate=True)) == _SIZES[algorithm]:
+        digest = base64.b64decode(value, validate=True)
+        if len(digest) == _SIZES[algorithm] and encoded(digest) == value:  # no bits behind the last byte
             return value
     except (binascii.Error, ValueError):
         pass
@@ -98,7 +100,10 @@ def sent_checksum(headers: Mapping[str, str], *, composite: bool = False) -> tup
 
     `composite`: it may be that of parts, with how many they are behind it.
     """
-    found = [(HEADERS[name], headers[name]) for name in HEADERS.keys() & headers.keys()]
+    sent = [name for name in headers if name.startswith(_PREFIX) and name not in _ABOUT]
+    if not HEADERS.keys() >= set(sent):
+        raise S3Error("InvalidRequest", "The algorithm type you specified in x-amz-checksum- header is invalid.")
+    found = [(HEADERS[name], headers[name]) for name in sent]
     if len(found) > 1:
         raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not "
                       "allowed.")  # fmt: skip

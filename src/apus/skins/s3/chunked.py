@@ -127,6 +127,8 @@ class ChunkedBody:
         else:
             raise S3Error("MalformedTrailerError")
         if self._chain is not None and self._trailing:
+            if not signature:
+                raise _malformed("its trailers are not signed")
             self._chain.check_trailers(lines, signature)
         while (piece := await self._reader.rest()) is not None:
             if piece.strip(b"\r\n"):
@@ -149,13 +151,14 @@ def _head_of(line: bytes, *, signed: bool) -> tuple[int, str]:
         raise _malformed()
     signature = ""
     for extension in extensions:
-        name, _, value = extension.strip().partition(b"=")
-        if name == b"chunk-signature":
-            signature = value.decode("latin-1")
+        name, _, value = extension.partition(b"=")
+        if name.strip() == b"chunk-signature":
+            signature = value.strip().decode("latin-1")
     if signed and not signature:
-        raise S3Error("SignatureDoesNotMatch", "A chunk is not signed.")
+        raise _malformed("a chunk is not signed")
     return int(digits, 16), signature
 
 
-def _malformed() -> S3Error:
-    return S3Error("InvalidRequest", "The body is not well-formed aws-chunked.")
+def _malformed(why: str = "") -> S3Error:
+    """Amazon's word for all that ends otherwise than its own lengths and lines say."""
+    return S3Error("IncompleteBody", f"The body is not well-formed aws-chunked{why and ': '}{why}.")

@@ -9,7 +9,7 @@ from typing import Final
 
 from apus.kernel.errors import NotFound
 from apus.services.object.engine import Intent
-from apus.services.object.logic.uploads import PART_NUMBER_MAX, UPLOAD, Part
+from apus.services.object.logic.uploads import PART_NUMBER_MAX, UPLOAD, Part, etag_of_parts
 from apus.services.object.model import Head
 from apus.skins.s3 import checksums
 from apus.skins.s3.encryption import SEALED, encryption_headers
@@ -46,7 +46,7 @@ async def complete(request: S3Request) -> Reply:
         try:
             upload = await found_upload(request)
         except NotFound:
-            return await _completed_before(request, upload_id)
+            return await _completed_before(request, upload_id, named)
         parts = _matched(named, await request.door.objects.uploads.parts(upload, request.bucket), promise_of(upload))
         headers = {name: value for name, value in upload.headers.items() if name not in (PROMISED, SEALED)}
         headers.update(_checksum(request, promise_of(upload), parts))
@@ -58,12 +58,20 @@ async def complete(request: S3Request) -> Reply:
     return _done(request, head)
 
 
-async def _completed_before(request: S3Request, upload_id: str) -> Reply:
-    """The answer to who asks again because the first answer was lost."""
+async def _completed_before(request: S3Request, upload_id: str, named: list[Named]) -> Reply:
+    """The answer to who asks for the same again because the first answer was lost."""
     found = await request.door.objects.find(request.account, request.bucket, request.key, newest=True)
-    if found is None or found.head.headers.get(UPLOAD) != upload_id:
+    if found is None or found.head.headers.get(UPLOAD) != upload_id or not _is_of(found.head, named):
         raise S3Error("NoSuchUpload", fields={"UploadId": upload_id})
     return _done(request, found.head)
+
+
+def _is_of(head: Head, named: list[Named]) -> bool:
+    """Whether these are the parts that it was made of."""
+    try:
+        return head.shown_etag == etag_of_parts([one.etag for one in named])
+    except ValueError:
+        return False
 
 
 def _done(request: S3Request, head: Head) -> Reply:

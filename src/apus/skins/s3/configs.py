@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from apus.services.object.logic.grants import acl_of, is_public_acl
+from apus.services.object.logic.grants import acl_of, is_shared_acl
 from apus.services.object.logic.rights import (
     ACL,
     BLOCK_ACLS,
@@ -134,8 +134,9 @@ async def put_ownership(request: S3Request) -> Reply:
         raise malformed("OwnershipControls have one Rule with an ObjectOwnership.")
     ownership = rules[0].need("ObjectOwnership")
     acl = request.head.metadata.get(ACL)
-    if ownership == ENFORCED and acl is not None and is_public_acl(acl_of(acl).grants):
-        raise S3Error("InvalidBucketState", "The bucket has an ACL that gives access to others; remove that first.")
+    if ownership == ENFORCED and acl is not None and is_shared_acl(acl_of(acl)):
+        shown = "The bucket has an ACL that gives access to others; remove that first."
+        raise S3Error("InvalidBucketAclWithObjectOwnership", shown)
     await request.door.objects.describe_container(request.account, request.bucket, {OWNERSHIP: ownership})
     return Reply()
 

@@ -174,7 +174,7 @@ class S3Door:
         if reading is not None:
             shown = reading.headers(wrote=request.method not in ("GET", "HEAD") and status < 300)
             headers += [(name.encode(), value.encode()) for name, value in shown.items()]
-        if reply.content_type is not None and (data or reply.stream is not None or request.method == "HEAD"):
+        if reply.content_type is not None and status not in _BODILESS:
             headers.append((b"content-type", _clean(reply.content_type)))
         for name, value in reply.headers.items():
             sized = sized or name == "content-length"

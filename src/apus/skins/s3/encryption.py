@@ -49,9 +49,9 @@ def asked(request: S3Request) -> Encryption:
     headers = request.headers
     customer_key = key_of(headers)
     algorithm = headers.get(SSE)
+    if algorithm in (None, AES256) and any(name in headers for name in _KMS_HEADERS[:2]):
+        raise S3Error("InvalidArgument", "A key id goes with aws:kms alone, which is not there.")
     if algorithm is None:
-        if any(name in headers for name in _KMS_HEADERS[:2]):
-            raise S3Error("InvalidArgument", "A key id goes with aws:kms alone, which is not there.")
         return Encryption(customer_key=customer_key) if customer_key is not None else NONE
     if customer_key is not None:
         raise S3Error("InvalidArgument", "Server Side Encryption with Customer provided key is incompatible with the "

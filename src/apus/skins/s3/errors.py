@@ -28,6 +28,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "InternalError": (500, "An internal error happened. Try again."),
     "InvalidAccessKeyId": (403, "The access key that you provided does not exist in our records."),
     "InvalidArgument": (400, "Invalid argument."),
+    "InvalidBucketAclWithObjectOwnership": (400, "The bucket's ACL gives to others; its owner is to own all in it."),
     "InvalidBucketName": (400, "The specified bucket is not valid."),
     "InvalidBucketState": (409, "The request is not valid for the current state of the bucket."),
     "InvalidDigest": (400, "The Content-MD5 that you specified is not valid."),

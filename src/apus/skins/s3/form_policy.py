@@ -20,7 +20,7 @@ from apus.skins.s3.errors import S3Error
 _RANGE: Final = "content-length-range"
 _EXEMPT: Final = ("x-amz-signature", "file", "policy", "awsaccesskeyid", "signature")
 _IGNORED: Final = "x-ignore-"
-_ESCAPED: Final = re.compile(r"\\(.)")
+_ESCAPED: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,7 +42,9 @@ class FormPolicy:
 def form_policy_of(encoded: str) -> FormPolicy:
     """Raise S3Error (InvalidPolicyDocument) for what is none."""
     try:
-        document = msgspec.json.decode(base64.b64decode(encoded, validate=True))
+        text = base64.b64decode(encoded, validate=True)
+        # a policy may say `\$`, which JSON does not know
+        document = msgspec.json.decode(_ESCAPED.sub(lambda match: b"$" if match[1] == b"$" else match[0], text))
     except (binascii.Error, ValueError, RecursionError):
         raise _invalid("Invalid Policy: Invalid JSON.") from None
     if not isinstance(document, dict) or not isinstance(document.get("expiration"), str):
@@ -93,7 +95,7 @@ def _condition(item: Any) -> Condition:
         raise _invalid("Invalid Policy: Invalid Simple-Condition: a Simple-Condition has one property.")
     if operator not in ("eq", "starts-with") or not isinstance(value, str):
         raise _invalid("Invalid Policy: Invalid Condition.")
-    return Condition(operator, field.lower(), _ESCAPED.sub(r"\1", value))
+    return Condition(operator, field.lower(), value)
 
 
 def check_form(policy: FormPolicy, fields: Mapping[str, str], now_s: float) -> None:

@@ -56,14 +56,17 @@ async def post_object(request: S3Request) -> Reply:
 
 
 async def _fields(form: FormReader) -> dict[str, str]:
-    """Those before the file, in lower case.  Raise S3Error without a file."""
+    """Those before the file, in lower case, with its name where they ask for it: the policy is held against that.
+
+    Raise S3Error without a file.
+    """
     fields: dict[str, str] = {}
     room = FIELDS_BYTES_MAX
     while (part := await form.next_part()) is not None:
         name = part.name.lower()
         if name == "file":
-            fields["file"] = (part.filename or "").replace("\\", "/").rpartition("/")[2]
-            return fields
+            filename = (part.filename or "").replace("\\", "/").rpartition("/")[2]
+            return {name: value.replace("${filename}", filename) for name, value in fields.items()} | {"file": filename}
         text = await form.text(room)
         room -= len(text.encode())
         if name in fields:
@@ -104,7 +107,7 @@ async def _prove(request: S3Request, fields: Mapping[str, str]) -> FormPolicy | 
 
 
 def _key(fields: Mapping[str, str]) -> str:
-    key = fields.get("key", "").replace("${filename}", fields["file"])
+    key = fields.get("key", "")
     if not key:
         shown = "Bucket POST must contain a field named 'key'. If it is specified, please check the order."
         raise S3Error("InvalidArgument", shown, fields={"ArgumentName": "key", "ArgumentValue": ""})
@@ -157,4 +160,4 @@ def _done(request: S3Request, fields: Mapping[str, str], headers: dict[str, str]
     told_fields: list[Field] = [
         ("Location", location), ("Bucket", request.bucket), ("Key", request.key), ("ETag", etag),
     ]  # fmt: skip
-    return Reply(document("PostResponse", told_fields), 201, headers, content_type=CONTENT_TYPE)
+    return Reply(document("PostResponse", told_fields, namespace=""), 201, headers, content_type=CONTENT_TYPE)

@@ -127,11 +127,11 @@ def _entries(request: S3Request, rows: list[Row | Subdir], encode: Encoding, *, 
                     "Contents",
                     [
                         ("Key", encode(row.name)),
-                        ("LastModified", iso_time(max(row.stamp, row.told))),
+                        ("LastModified", iso_time(row.stamp)),
                         ("ETag", f'"{shown.manifest_etag or shown.link_etag or shown.etag}"'),
                         ("Size", shown.link_bytes or shown.size_bytes),
                         ("Owner", owned if with_owner else None),
-                        ("StorageClass", STANDARD),
+                        ("StorageClass", shown.storage_class or STANDARD),
                     ],
                 )
             )

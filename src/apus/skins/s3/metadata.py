@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from apus.services.object.logic.conditions import http_date
+from apus.services.object.logic.listed import LISTED, parameters_text
 from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.tags import TAGS, tags_of
 from apus.services.object.model import Head
@@ -57,7 +58,7 @@ def said_of_object(request: S3Request) -> dict[str, str]:
         if name in headers:
             text = request.text(name)
             if name == "content-encoding":
-                text = ",".join(part.strip() for part in text.split(",") if part.strip() != "aws-chunked")
+                text = ", ".join(part.strip() for part in text.split(",") if part.strip() != "aws-chunked")
             if text:
                 kept[name] = text
     kept.update(storage_class(headers))
@@ -76,7 +77,7 @@ def storage_class(headers: Mapping[str, str]) -> dict[str, str]:
     name = headers.get("x-amz-storage-class", STANDARD)
     if name not in CLASSES:
         raise S3Error("InvalidStorageClass", fields={"StorageClassRequested": name})
-    return {CLASS: name} if name != STANDARD else {}
+    return {CLASS: name, LISTED: parameters_text(storage_class=name)} if name != STANDARD else {}
 
 
 def content_type_of(request: S3Request) -> str:
@@ -113,7 +114,7 @@ def shown_headers(head: Head, *, etag: str, size_bytes: int) -> dict[str, str]:
     headers = {
         "content-length": str(size_bytes),
         "etag": f'"{etag}"',
-        "last-modified": last_modified(head.changed),
+        "last-modified": last_modified(head.stamp),
         "accept-ranges": "bytes",
     }
     for name, value in said.items():

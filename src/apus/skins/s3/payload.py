@@ -70,6 +70,7 @@ class Payload:
         source = source or request.stream()
         self._chunked = ChunkedBody(source, proof.chain, trailing=proof.trailing) if proof.chunked else None
         self._source = self._chunked.stream() if self._chunked is not None else source
+        self._announced_bytes = announced_size(request) if proof.chunked else None
         self._sha256 = hashlib.sha256() if proof.sha256 is not None else None
         self._wanted_sha256 = proof.sha256
         self._at_end = at_end
@@ -87,18 +88,22 @@ class Payload:
     def _expect(self, request: S3Request) -> None:
         """Which checksum is promised: in a header, or by name in a trailer."""
         sent = checksums.sent_checksum(request.headers)
-        announced = request.headers.get("x-amz-trailer", "").strip().lower()
-        named = request.headers.get("x-amz-sdk-checksum-algorithm")
+        text = request.headers.get("x-amz-trailer", "").rstrip(", ")
+        announced = [item.strip().lower() for item in text.split(",")] if text else []
+        if not checksums.HEADERS.keys() >= set(announced):
+            raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
+        if len(announced) + (sent is not None) > 1:
+            raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header or trailer.")
         if sent is not None:
             self.algorithm, self._wanted = sent
         elif announced:
-            if announced not in checksums.HEADERS:
-                raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
             if self._chunked is None:
                 raise S3Error("InvalidRequest", "x-amz-trailer needs a body of aws-chunked with trailers.")
-            self._trailer, self.algorithm = announced, checksums.HEADERS[announced]
-        elif named:
-            self.algorithm = checksums.algorithm_of(named)
+            self._trailer, self.algorithm = announced[0], checksums.HEADERS[announced[0]]
+        named = request.headers.get("x-amz-sdk-checksum-algorithm")
+        if named is not None and checksums.algorithm_of(named) != self.algorithm:
+            shown = "Value for x-amz-sdk-checksum-algorithm header is invalid: no such checksum is sent."
+            raise S3Error("InvalidRequest", shown)
         if self.algorithm is not None:
             self._digest = checksums.ALGORITHMS[self.algorithm]()
 
@@ -115,6 +120,7 @@ class Payload:
     async def stream(self) -> AsyncIterator[bytes]:
         async for piece in self._source:
             self.size_bytes += len(piece)
+            self._check_size()
             if self._sha256 is not None:
                 self._sha256.update(piece)
             if self._digest is not None:
@@ -124,7 +130,17 @@ class Payload:
         if self._at_end is not None:
             await self._at_end()
 
+    def _check_size(self, *, at_end: bool = False) -> None:
+        """Of what is in the chunks: the server holds the rest against Content-Length."""
+        size, announced = self.size_bytes, self._announced_bytes
+        if announced is not None and (size > announced or (at_end and size < announced)):
+            fields = {"NumberBytesExpected": str(announced), "NumberBytesProvided": str(size)}
+            raise S3Error("IncompleteBody", fields=fields)
+
     def _check(self) -> None:
+        self._check_size(at_end=True)
+        if self._trailer and self._chunked is not None and self._chunked.trailers.keys() - {self._trailer}:
+            raise S3Error("MalformedTrailerError", "There are trailers that x-amz-trailer does not name.")
         if self._sha256 is not None and self._sha256.hexdigest() != self._wanted_sha256:
             fields = {
                 "ClientComputedContentSHA256": self._wanted_sha256 or "",
@@ -154,7 +170,7 @@ async def read_document(request: S3Request, *, needs_digest: bool = False, of_bo
     expected = content_md5(request)
     payload = Payload(request, of_body=of_body)
     if needs_digest and expected is None and payload.algorithm is None:
-        raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5")
+        raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 or x-amz-checksum-*")
     parts = []
     async for piece in payload.stream():
         if payload.size_bytes > DOCUMENT_BYTES_MAX:

@@ -25,6 +25,8 @@ async def put_policy(request: S3Request) -> Reply:
         statements = parse_policy(data, request.bucket)
     except Invalid as error:
         raise S3Error("MalformedPolicy", error.shown) from error
+    if any(statement.allows and statement.not_principals for statement in statements):
+        raise S3Error("MalformedPolicy", "Allow with NotPrincipal would let in all the world but these.")
     if BLOCK_POLICY in request.head.metadata.get(PUBLIC_ACCESS, "") and is_public(statements):
         raise S3Error("AccessDenied")
     await request.door.objects.describe_container(request.account, request.bucket, {POLICY: data.decode()})

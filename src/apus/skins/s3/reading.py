@@ -66,7 +66,7 @@ async def get_object(request: S3Request) -> Reply:
     opened = await request.door.objects.open_parts(found, may_read(request), customer_key=key_for(request, head))
     headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes) | version_headers(request, head)
     headers |= lock_headers(head.shown_headers) | expiration_header(request, head) | encryption_headers(request, head)
-    refused = check(_conditions(request.headers), opened.etag, seconds_of(head.changed), reading=True)
+    refused = check(_conditions(request.headers), opened.etag, seconds_of(head.stamp), reading=True)
     if refused == 412:
         raise S3Error("PreconditionFailed")
     if refused is not None:
@@ -106,17 +106,17 @@ def may_read(request: S3Request) -> MayRead:
 
 async def _wanted(request: S3Request, found: Found, opened: Opened, headers: dict[str, str]) -> tuple[int, int, int]:
     """Status, offset and length of what is asked for; the headers are told."""
-    size, number = opened.size_bytes, part_number(request)
-    text = request.headers.get("range")
+    size, text = opened.size_bytes, request.headers.get("range")
+    if text is not None and "partNumber" in request.params_of:
+        raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+    number = part_number(request)
     if number is not None:
-        if text is not None:
-            raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
         offset, length = await _part(request, found, opened, number, headers)
     elif text is None:
         return 200, 0, size
     else:
         if_range = request.headers.get("if-range")
-        if if_range is not None and if_range.strip('"') not in (opened.etag, last_modified(found.head.changed)):
+        if if_range is not None and if_range.strip('"') not in (opened.etag, last_modified(found.head.stamp)):
             return 200, 0, size
         ranges = parse_ranges(text, size)
         if ranges is None or len(ranges) > 1:
@@ -184,7 +184,7 @@ async def get_object_attributes(request: S3Request) -> Reply:
         fields.append(("StorageClass", head.shown_headers.get(CLASS, STANDARD)))
     if "ObjectSize" in asked:
         fields.append(("ObjectSize", opened.size_bytes))
-    headers = {"last-modified": last_modified(head.changed)} | version_headers(request, head)
+    headers = {"last-modified": last_modified(head.stamp)} | version_headers(request, head)
     return Reply(document("GetObjectAttributesResponse", fields), headers=headers, content_type=CONTENT_TYPE)
 
 

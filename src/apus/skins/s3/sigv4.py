@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import dataclasses
+import email.utils
 import hashlib
 import hmac
 import re
@@ -78,10 +79,18 @@ def _stamp_of(headers: Mapping[str, str]) -> str:
         if _DATE.fullmatch(date):
             return date
         try:
-            return time.strftime("%Y%m%dT%H%M%SZ", time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
-        except ValueError:
+            return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(_mail_date_s(date)))
+        except (ValueError, OverflowError):
             pass
     raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header.")
+
+
+def _mail_date_s(text: str) -> float:
+    """With any zone: boto3 signs `-0000`, others `GMT`.  Raise ValueError."""
+    parsed = email.utils.parsedate_tz(text)
+    if parsed is None:
+        raise ValueError(text)
+    return calendar.timegm((*parsed[:6], 0, 0, 0)) - (parsed[9] or 0)
 
 
 def from_query(query: Mapping[str, str]) -> Signature:

@@ -7,7 +7,7 @@ from typing import Final
 
 from apus.services.object.logic.uploads import PART_NUMBER_MAX, Part, key_and_id
 from apus.services.object.model import Head, ListingAsk, Row
-from apus.skins.s3.acls import bucket_owner, owner_of
+from apus.skins.s3.acls import owner_of
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.listing import Encoding, max_keys
 from apus.skins.s3.metadata import CLASS, STANDARD, iso_time
@@ -96,7 +96,7 @@ def _said(request: S3Request, upload: Head) -> list[Field]:
     owner, promise = owner_of(upload, request.head), promise_of(upload)
     return [
         ("Initiator", [("ID", owner), ("DisplayName", owner)]),
-        ("Owner", [("ID", bucket_owner(request)), ("DisplayName", bucket_owner(request))]),
+        ("Owner", [("ID", owner), ("DisplayName", owner)]),
         ("StorageClass", upload.headers.get(CLASS, STANDARD)),
         ("ChecksumAlgorithm", promise.algorithm),
         ("ChecksumType", promise.kind or None),

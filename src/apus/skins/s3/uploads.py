@@ -155,7 +155,7 @@ async def _copy_part(request: S3Request, upload: Head, number: int) -> Reply:
 
     whole = dataclasses.replace(intent, headers=headers)
     head = await _put(request, upload, number, whole, body())
-    fields: list[Field] = [("LastModified", iso_time(head.changed)), ("ETag", f'"{head.shown_etag}"')]
+    fields: list[Field] = [("LastModified", iso_time(head.stamp)), ("ETag", f'"{head.shown_etag}"')]
     if algorithm is not None and digest is not None:
         fields.append(("Checksum" + algorithm, checksums.encoded(digest.digest())))
     copied = encryption.told_of_upload(request, upload.headers)

@@ -119,10 +119,15 @@ def _version(row: VersionRow, owner: str, encode: Encoding) -> Field:
         ("Key", encode(row.name)),
         ("VersionId", row.version_id),
         ("IsLatest", row.is_latest),
-        ("LastModified", iso_time(row.changed)),
+        ("LastModified", iso_time(row.stamp)),
         ("Owner", [("ID", owner), ("DisplayName", owner)]),
     ]
     if row.is_marker:
         return "DeleteMarker", fields
     etag = f'"{row.manifest_etag or row.etag}"'
-    return "Version", [*fields, ("ETag", etag), ("Size", row.size_bytes), ("StorageClass", STANDARD)]
+    return "Version", [
+        *fields,
+        ("ETag", etag),
+        ("Size", row.size_bytes),
+        ("StorageClass", row.storage_class or STANDARD),
+    ]

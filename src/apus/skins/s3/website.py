@@ -153,7 +153,7 @@ async def _shown(request: S3Request, key: str, status: int = 200) -> Reply:
         from apus.services.object.logic.conditions import check
         from apus.services.object.logic.merge import seconds_of
 
-        if check(request.headers, opened.etag, seconds_of(found.head.changed), reading=True) == 304:
+        if check(request.headers, opened.etag, seconds_of(found.head.stamp), reading=True) == 304:
             return Reply(b"", 304, {"etag": headers["etag"]})
     stream = opened.stream(0, opened.size_bytes)
     return Reply(None, status, headers, stream=stream, content_type=found.head.shown_type)

@@ -92,22 +92,23 @@ async def store(
         )
 
 
-def condition_of(request: S3Request) -> Condition:
-    """`If-Match` and `If-None-Match` of a write."""
-    headers = {name: request.headers[name] for name in ("if-match", "if-none-match") if name in request.headers}
-    if headers.get("if-none-match", "*").strip() != "*" and request.method != "DELETE":
+def condition_of(request: S3Request, *, key: str | None = None, headers: Mapping[str, str] | None = None) -> Condition:
+    """`If-Match` and `If-None-Match` of a write: of the request, or of one key among those that its body names."""
+    key, sent = request.key if key is None else key, request.headers if headers is None else headers
+    asked = {name: sent[name] for name in ("if-match", "if-none-match") if name in sent}
+    if asked.get("if-none-match", "*").strip() != "*" and request.method != "DELETE":
         raise S3Error("NotImplemented", "If-None-Match of a write is * alone.")
-    place = request.account, request.bucket, request.key
+    place = request.account, request.bucket, key
 
     def met(found: Found | None) -> None:
-        if found is None and "if-match" in headers:
-            raise S3Error("NoSuchKey", fields={"Key": request.key})
-        etag, changed_s = (found.head.shown_etag, seconds_of(found.head.changed)) if found else (None, 0.0)
-        if check(headers, etag, changed_s, reading=False) is not None:
-            named = "If-Match" if "if-match" in headers else "If-None-Match"
+        if found is None and "if-match" in asked:
+            raise S3Error("NoSuchKey", fields={"Key": key})
+        etag, changed_s = (found.head.shown_etag, seconds_of(found.head.stamp)) if found else (None, 0.0)
+        if check(asked, etag, changed_s, reading=False) is not None:
+            named = "If-Match" if "if-match" in asked else "If-None-Match"
             raise S3Error("PreconditionFailed", fields={"Condition": named})
 
-    return Condition(request.door.objects, place, met if headers else None)
+    return Condition(request.door.objects, place, met if asked else None)
 
 
 def written_headers(request: S3Request, head: Head) -> dict[str, str]:
@@ -118,6 +119,9 @@ def written_headers(request: S3Request, head: Head) -> dict[str, str]:
 
 async def copy_object(request: S3Request) -> Reply:
     rights.require(request, "s3:PutObject", "WRITE")
+    if "range" in request.headers:
+        named = {"ArgumentName": "Range", "ArgumentValue": request.headers["range"]}
+        raise S3Error("InvalidArgument", "A copy is of the whole object: it takes no Range.", fields=named)
     found, opened = await readable_source(request)
     check_source(request.headers, found, opened.etag)
     if opened.size_bytes > PUT_BYTES_MAX:
@@ -125,8 +129,8 @@ async def copy_object(request: S3Request) -> Reply:
         raise S3Error("InvalidRequest", shown)
     content_type, headers = _copied(request, found)
     checksum = checksum_of(found.head)
-    named = request.headers.get("x-amz-checksum-algorithm")
-    algorithm = checksums.algorithm_of(named) if named else checksum[0] if checksum else None
+    asked = request.headers.get("x-amz-checksum-algorithm")
+    algorithm = checksums.algorithm_of(asked) if asked else checksum[0] if checksum else None
     intent = Intent(request.account, request.bucket, request.key, content_type, headers, opened.size_bytes)
     async with condition_of(request) as condition:
         await condition.look()
@@ -136,7 +140,7 @@ async def copy_object(request: S3Request) -> Reply:
             intent, stream, sealed=wanted.sealed, customer_key=wanted.customer_key, cause=notices.COPY
         )
     fields: list[Field] = [
-        ("LastModified", iso_time(head.changed)),
+        ("LastModified", iso_time(head.stamp)),
         ("ETag", f'"{head.shown_etag}"'),
         *checksum_fields(head),
     ]
@@ -167,7 +171,7 @@ def check_source(headers: Mapping[str, str], found: Found, etag: str) -> None:
     asked = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix + "if-")}
     if "if-match" in asked:
         asked.pop("if-unmodified-since", None)
-    if asked and check(asked, etag, seconds_of(found.head.changed), reading=True) is not None:
+    if asked and check(asked, etag, seconds_of(found.head.stamp), reading=True) is not None:
         raise S3Error("PreconditionFailed")
 
 
@@ -211,10 +215,17 @@ def _directive(headers: Mapping[str, str], name: str) -> str:
 async def delete_object(request: S3Request) -> Reply:
     version_id = wanted_version(request.param("versionId"))
     rights.require(request, acting(request, "s3:DeleteObject"), "WRITE")
+    if any(name.startswith("x-amz-if-match-") for name in request.headers):
+        raise _of_directory_buckets()
     async with condition_of(request) as condition:
         await condition.settle()
         done = await _delete(request, request.key, version_id)
     return Reply(status=204, headers=_deleted_headers(done, version_id))
+
+
+def _of_directory_buckets() -> S3Error:
+    """A condition that is not looked at would delete what its sender meant to keep."""
+    return S3Error("NotImplemented", "A deletion's conditions of time and size are those of directory buckets.")
 
 
 async def _delete(request: S3Request, key: str, version_id: str | None) -> Deleted | None:
@@ -240,7 +251,7 @@ def _deleted_headers(done: Deleted | None, version_id: str | None) -> dict[str, 
 
 
 async def delete_objects(request: S3Request) -> Reply:
-    root = parse(await read_document(request), "Delete")
+    root = parse(await read_document(request, needs_digest=True), "Delete")
     nodes = list(root.all("Object"))
     if not nodes or len(nodes) > DELETE_MAX:
         raise malformed(f"A Delete has 1 to {DELETE_MAX} Objects.")
@@ -272,7 +283,12 @@ async def _delete_one(request: S3Request, node: Node) -> Field:
         version_id = wanted_version(node.get("VersionId") or None)
         action = "s3:DeleteObject" if version_id is None else "s3:DeleteObjectVersion"
         rights.require(request, action, "WRITE", key=name)
-        done = await _delete(request, name, version_id)
+        if node.find("LastModifiedTime") is not None or node.find("Size") is not None:
+            raise _of_directory_buckets()
+        etag = node.get("ETag")
+        async with condition_of(request, key=name, headers={"if-match": etag} if etag else {}) as condition:
+            await condition.settle()
+            done = await _delete(request, name, version_id)
     except S3Error as error:
         return _error_of(node, error)
     except CloudError as error:

@@ -112,7 +112,8 @@ Field = tuple[str, Any]
 
 
 def document(name: str, fields: Sequence[Field], *, namespace: str = NAMESPACE) -> bytes:
-    parts = [f'<?xml version="1.0" encoding="UTF-8"?>\n<{name} xmlns="{namespace}">']
+    belongs = f' xmlns="{namespace}"' if namespace else ""
+    parts = [f'<?xml version="1.0" encoding="UTF-8"?>\n<{name}{belongs}>']
     _write(parts, fields)
     parts.append(f"</{name}>")
     return "".join(parts).encode("utf-8", "replace")

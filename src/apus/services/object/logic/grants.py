@@ -78,5 +78,10 @@ def granted(acl: Acl, permission: str, caller: Caller | None, *, public: bool = 
     return False
 
 
+def is_shared_acl(acl: Acl) -> bool:
+    """Whether it gives anything to others than the owner."""
+    return any(grant.who != acl.owner for grant in acl.grants)
+
+
 def is_public_acl(grants: Sequence[Grant]) -> bool:
     return any(grant.who in (ALL_USERS, AUTHENTICATED) for grant in grants)

@@ -119,7 +119,7 @@ def abort_of(rules: Sequence[Rule], name: str, begun_s: float) -> tuple[int, str
 
 def written_s(row: VersionRow) -> float:
     """When a version was written; its metadata may have changed since."""
-    return row.changed_s if row.version_id == NULL else seconds_of(row.version_id)
+    return seconds_of(row.stamp) if row.version_id == NULL else seconds_of(row.version_id)
 
 
 def leaving(

@@ -35,6 +35,8 @@ class Listed(NamedTuple):
     """Of a version: it says that the object was deleted."""
     checksum: str
     """Of a part of an upload `ALGORITHM VALUE`, else empty."""
+    storage_class: str
+    """As S3 names it; empty for the usual one."""
 
 
 def own_etag(head: Head) -> str:
@@ -74,12 +76,14 @@ def listed(row: Row) -> Listed:
         "null" in found,
         "marker" in found,
         found.get("checksum", ""),
+        found.get("storage_class", ""),
     )
 
 
-def link_parameters(row: Listed) -> dict[str, str]:
-    """Those of a symbolic link, for another row."""
+def lasting_parameters(row: Listed) -> dict[str, str]:
+    """What holds for another row of the same object: that it is a symbolic link, and its storage class."""
+    kept = {"storage_class": row.storage_class} if row.storage_class else {}
     if not row.link:
-        return {}
+        return kept
     static = {"symlink_etag": row.link_etag, "symlink_bytes": str(row.link_bytes)} if row.link_etag else {}
-    return {"symlink": row.link, **static}
+    return {**kept, "symlink": row.link, **static}

@@ -99,10 +99,10 @@ def newest_parts(rows: Iterable[Row]) -> dict[int, Part]:
     return dict(sorted(newest.items()))
 
 
-def etag_of_parts(parts: Sequence[Part]) -> str:
+def etag_of_parts(etags: Sequence[str]) -> str:
     """The MD5 of the parts' MD5s, and how many they are: `…-3`."""
-    joined = b"".join(bytes.fromhex(part.etag) for part in parts)
-    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
+    joined = b"".join(bytes.fromhex(etag) for etag in etags)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
 
 def segments_of(account: str, container: str, parts: Iterable[Part]) -> list[Segment]:

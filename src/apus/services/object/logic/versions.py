@@ -15,7 +15,6 @@ from typing import Final, Literal
 from apus.kernel.errors import Invalid
 from apus.services.object.logic.hidden import NUL
 from apus.services.object.logic.listed import listed
-from apus.services.object.logic.merge import seconds_of
 from apus.services.object.model import Head, Row
 
 State = Literal["", "enabled", "suspended"]
@@ -81,12 +80,15 @@ class VersionRow:
     etag: str
     manifest_etag: str
     content_type: str
-    changed: str
-    """The stamp of its last change."""
+    stamp: str
+    told: str = ""
+    """The stamp of its metadata, when they were set later."""
+    storage_class: str = ""
 
     @property
-    def changed_s(self) -> float:
-        return seconds_of(self.changed)
+    def changed(self) -> str:
+        """The stamp of its last change."""
+        return max(self.stamp, self.told)
 
 
 def version_rows(
@@ -117,5 +119,7 @@ def _version_row(name: str, row: Row, version_id: str, *, is_latest: bool) -> Ve
         what.etag,
         what.manifest_etag,
         row.content_type,
-        max(row.stamp, row.told),
+        row.stamp,
+        row.told,
+        what.storage_class,
     )
