@@ -187,7 +187,8 @@ class Trouble:
     async def _rots(self) -> None:
         if self._one.cluster.repairs.count():
             return
-        volumes = sorted(path for path in self._disk.snapshot(ROOT / "d1") if path.suffix == ".volume")
+        files = self._disk.snapshot(ROOT / "d1")
+        volumes = sorted(path for path, data in files.items() if path.suffix == ".volume" and data)
         if volumes:
             self._disk.flip_bit(self._dice.choice(volumes))
 
