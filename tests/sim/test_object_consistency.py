@@ -4,6 +4,7 @@ drives join and leave; a session reads its own writes."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
@@ -80,25 +81,26 @@ class Client:
         """Strong or not: reads have to see either."""
         self._count += 1
         name, value, began_s = self._dice.choice(NAMES), f"{self._number}.{self._count}", self._one.now_s
-        level = self._dice.choice((Level.STRONG, Level.EVENTUAL))
+        level, ended_s = self._dice.choice((Level.STRONG, Level.EVENTUAL)), math.inf
         try:
-            await self._asking(level, lambda: self._put(name, value))
-            ended_s = self._one.now_s
-        except CloudError:
-            ended_s = math.inf
-        self._history.append(Operation(name, False, value, began_s, ended_s))
+            with contextlib.suppress(CloudError):
+                await self._asking(level, lambda: self._put(name, value))
+                ended_s = self._one.now_s
+        finally:  # also of one that is on its way when the story ends: it may have been read
+            self._history.append(Operation(name, False, value, began_s, ended_s))
 
     async def _delete(self) -> None:
         name, began_s = self._dice.choice(NAMES), self._one.now_s
+        is_read, ended_s = False, math.inf
         try:
             await self._asking(Level.STRONG, lambda: self._remove(name))
             ended_s = self._one.now_s
         except NotFound:
-            self._history.append(Operation(name, True, ABSENT, began_s, self._one.now_s))
-            return
+            is_read, ended_s = True, self._one.now_s
         except CloudError:
-            ended_s = math.inf
-        self._history.append(Operation(name, False, ABSENT, began_s, ended_s))
+            pass  # nobody knows whether it happened
+        finally:
+            self._history.append(Operation(name, is_read, ABSENT, began_s, ended_s))
 
     async def _remove(self, name: str) -> str:
         await self._one.store.service.engine.delete("AUTH_a", "c", name)
@@ -187,7 +189,8 @@ class Trouble:
     async def _rots(self) -> None:
         if self._one.cluster.repairs.count():
             return
-        volumes = sorted(path for path in self._disk.snapshot(ROOT / "d1") if path.suffix == ".volume")
+        files = self._disk.snapshot(ROOT / "d1")
+        volumes = sorted(path for path, data in files.items() if path.suffix == ".volume" and data)
         if volumes:
             self._disk.flip_bit(self._dice.choice(volumes))
 
