@@ -159,6 +159,9 @@ def test_broken_links_tell_where_they_lead(swift: SwiftServer, base: str) -> Non
     for name, status, target in (("l", 404, "none"), ("s", 409, "a")):
         found, headers, _ = swift.ask("GET", f"{base}/{name}")
         assert (found, headers["content-location"]) == (status, f"{base}/{target}")
+    swift.ask("PUT", base + "/n", b"", X_Symlink_Target="no-container/o")
+    found, headers, _ = swift.ask("GET", base + "/n")
+    assert (found, headers["content-location"]) == (404, "/v1/AUTH_a/no-container/o")
     swift.ask("PUT", base + "-shown", X_Container_Read="b:*")
     swift.ask("PUT", base + "-shown/l", b"", X_Symlink_Target=f"{box}/a")
     found, headers, _ = swift.ask("GET", base + "-shown/l", token="bob")

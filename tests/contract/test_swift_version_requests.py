@@ -161,3 +161,10 @@ def test_what_expires_is_the_current_link(swift: SwiftServer, base: str) -> None
     assert swift.ask("GET", version)[2] == b"1"
     assert swift.ask("DELETE", version)[0] == 204
     assert listed(swift, base + "?versions") == []
+
+
+def test_what_is_current_tells_where_it_stays(swift: SwiftServer, base: str) -> None:
+    version_id = swift.ask("PUT", base + "/o", b"1")[1]["x-object-version-id"]
+    swift.ask("PUT", base + "/l", b"", X_Symlink_Target=base.rpartition("/")[2] + "/o")
+    for name in ("o", "l"):
+        assert swift.ask("GET", f"{base}/{name}")[1]["content-location"] == f"{base}/o?version-id={version_id}"

@@ -73,7 +73,7 @@ class Opening:
             if may_read is not None:
                 try:
                     await may_read(target.account, target.container, target.name)
-                except (Forbidden, Unauthenticated) as error:
+                except (Forbidden, NotFound, Unauthenticated) as error:
                     error.details = {**error.details, **where}
                     raise
             following = await self._source.find(target.account, target.container, target.name)

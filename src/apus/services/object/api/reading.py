@@ -18,7 +18,7 @@ from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.manifest import Part
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import target_of
-from apus.services.object.logic.versions import is_marker, state_of, version_of
+from apus.services.object.logic.versions import NULL, is_marker, state_of, version_of
 from apus.services.object.model import STRIDE_BYTES
 from apus.services.object.opening import Opened
 from apus.wire.route import Reply
@@ -39,14 +39,16 @@ async def show_object(ask: Ask) -> Reply:
         if ask.headers.get("if-match"):
             return page(412)
         raise NotFound("object.absent", "The resource could not be found.")
-    version = {"x-object-version-id": version_of(found.head)} if state_of(container.metadata) else {}
+    version = _version(found, container.metadata, named=version_id is not None)
     if is_marker(found.head):
         return dataclasses.replace(page(404, version), content_type=DELETED_TYPE)
     if ask.query("symlink") == "get" and target_of(found.head) is not None:
         return await _shown(ask, found, await ask.service.open_parts(found), version)
     followed = await ask.service.follow(found, ask.may_read)
     if followed is not found:
-        version = {**await _version(ask, followed), "content-location": views.path_of(followed.head)}
+        known = await ask.service.directory.known(followed.head.account, followed.head.container)
+        where = {"content-location": views.path_of(followed.head)}
+        version = {**where, **_version(followed, known.metadata if known is not None else {}, named=False)}
     if ask.query("multipart-manifest") == "get":
         if MANIFEST in followed.head.headers:
             return await large.show_manifest(ask, followed, version)
@@ -59,10 +61,15 @@ async def show_object(ask: Ask) -> Reply:
     return reply
 
 
-async def _version(ask: Ask, followed: Found) -> dict[str, str]:
-    """Which one a link led to."""
-    versioning = await ask.service.versioning(followed.head.account, followed.head.container)
-    return {"x-object-version-id": version_of(followed.head)} if versioning else {}
+def _version(found: Found, container: Mapping[str, str], *, named: bool) -> dict[str, str]:
+    """Which one it is, and where it stays when it is no longer the current one."""
+    if not state_of(container):
+        return {}
+    version_id = version_of(found.head)
+    shown = {"x-object-version-id": version_id}
+    if not named and version_id != NULL:
+        shown["content-location"] = f"{views.path_of(found.head)}?version-id={version_id}"
+    return shown
 
 
 def _itself(ask: Ask, found: Found) -> Opened:
