@@ -30,8 +30,10 @@ from apus.services.object.logic.ring import part_of
 MERGE_RUNS: Final = 4
 """So many runs of like size become one."""
 
-SLICE: Final = 256
-"""Entries that are packed at once, in a millisecond: who packs keeps the interpreter, and requests wait for it."""
+SLICE: Final = 64
+"""Entries that are packed at once, in a third of a millisecond: who packs keeps the interpreter, and requests wait."""
+PAUSE_S: Final = 0.005
+"""Between two of them."""
 
 _UNKNOWN: Final = Entry(0, 0, 0, 0, "", "")
 
@@ -156,6 +158,8 @@ class KeyIndex:
         """A run of these."""
         builder, hashes, parts = RunBuilder(len(entries)), sorted(entries), []
         for first in range(0, len(hashes), SLICE):
+            if first:
+                await self._world.clock.sleep(PAUSE_S)
             some = [(path_hash, entries[path_hash]) for path_hash in hashes[first : first + SLICE]]
             parts.append(await self._world.run.in_thread(partial(builder.take, self.nodes, some)))
         return b"".join([*parts, builder.end()])
