@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import uvicorn
+
+from tests.contract.swift_server import SwiftServer
 
 
 class Served:
@@ -89,3 +92,19 @@ def serve_app() -> Iterator[Callable[..., Served]]:
     """`serve_app(make)`: see serve_in_thread; ends with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda make: stack.enter_context(serve_in_thread(make))
+
+
+@pytest.fixture(scope="module")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
+    """A store with Swift's door, for the tests of one module."""
+    server = SwiftServer(tmp_path_factory.mktemp("swift"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
+    """The path of a container of the test's own."""
+    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
+    assert swift.ask("PUT", path)[0] == 201
+    return path

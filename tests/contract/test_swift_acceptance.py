@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Iterator
 from email.utils import formatdate, parsedate_to_datetime
-
-import pytest
 
 from apus.services.object.logic.merge import seconds_of
 from tests.contract.swift_server import SwiftServer
-
-
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
-    server = SwiftServer(tmp_path_factory.mktemp("swift"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
-    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
-    assert swift.ask("PUT", path)[0] == 201
-    return path
 
 
 def test_words_of_errors_end_without_a_newline(swift: SwiftServer, base: str) -> None:

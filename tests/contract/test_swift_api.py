@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,20 +18,6 @@ from apus.services.object.model import STRIDE_BYTES
 from tests.contract.swift_server import SwiftServer
 
 BIG = bytes(range(256)) * 12_289  # three strides and a bit
-
-
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
-    server = SwiftServer(tmp_path_factory.mktemp("swift"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
-    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
-    assert swift.ask("PUT", path)[0] == 201
-    return path
 
 
 def test_containers(swift: SwiftServer) -> None:

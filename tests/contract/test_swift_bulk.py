@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import tarfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.contract.swift_server import SwiftServer
-
-
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
-    server = SwiftServer(tmp_path_factory.mktemp("swift"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
-    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
-    assert swift.ask("PUT", path)[0] == 201
-    return path
 
 
 def packed(mode: str, content: dict[str, bytes], **pax: str) -> bytes:

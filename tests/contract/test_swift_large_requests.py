@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,21 +18,12 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
-    server = SwiftServer(tmp_path_factory.mktemp("swift"))
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
+def base(swift: SwiftServer, base: str) -> str:
     """A container with the segments a, b and c."""
-    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
-    assert swift.ask("PUT", path)[0] == 201
     for size, name in ((3, "a"), (4, "b"), (1, "c")):
-        swift.ask("PUT", f"{path}/{name}", name.encode() * size)
-    return path
+        swift.ask("PUT", f"{base}/{name}", name.encode() * size)
+    return base
 
 
 def put(swift: SwiftServer, path: str, base: str, names: str = "abc", **headers: str) -> tuple[int, bytes]:

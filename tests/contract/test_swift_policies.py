@@ -92,10 +92,10 @@ def test_versions_are_kept_as_their_container_is(swift: SwiftServer) -> None:
 
 
 def test_accounts_and_info_tell_of_policies(swift: SwiftServer) -> None:
-    swift.ask("PUT", "/v1/AUTH_b/a", token="bob")
-    swift.ask("PUT", "/v1/AUTH_b/b", token="bob", X_Storage_Policy="two")
-    swift.ask("PUT", "/v1/AUTH_b/b/o", b"12345", token="bob")
-    seen = swift.ask("HEAD", "/v1/AUTH_b", token="bob")[1]
+    swift.ask("PUT", "/v1/AUTH_boss/a", token="boss")
+    swift.ask("PUT", "/v1/AUTH_boss/b", token="boss", X_Storage_Policy="two")
+    swift.ask("PUT", "/v1/AUTH_boss/b/o", b"12345", token="boss")
+    seen = swift.ask("HEAD", "/v1/AUTH_boss", token="boss")[1]
     figures = {
         name: [
             seen[f"x-account-storage-policy-{name}-{what}"]

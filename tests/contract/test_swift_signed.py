@@ -28,13 +28,6 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
     server.stop()
 
 
-@pytest.fixture
-def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
-    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
-    assert swift.ask("PUT", path)[0] == 201
-    return path
-
-
 def signed(path: str, method: str = "GET", key: str = "secret", expires: int = LATER, first: str = "") -> str:
     signature = hmac.new(key.encode(), f"{first}{method}\n{expires}\n{path}".encode(), "sha256").hexdigest()
     return f"temp_url_sig={signature}&temp_url_expires={expires}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,13 +12,6 @@ import pytest
 from tests.contract.swift_server import SwiftServer
 
 MARKER = "application/x-deleted;swift_versions_deleted=1"
-
-
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
-    server = SwiftServer(tmp_path_factory.mktemp("swift"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture

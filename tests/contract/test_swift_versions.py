@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,20 +14,6 @@ from tests.contract.swift_server import SwiftServer
 
 def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
-    server = SwiftServer(tmp_path_factory.mktemp("swift"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
-    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
-    assert swift.ask("PUT", path)[0] == 201
-    return path
 
 
 def rows(swift: SwiftServer, path: str) -> list[Any]:

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from apus.services.object.service import Options
 from tests.contract.swift_server import SwiftServer
-
-
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
-    server = SwiftServer(tmp_path_factory.mktemp("swift"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def base(swift: SwiftServer, request: pytest.FixtureRequest) -> str:
-    path = "/v1/AUTH_a/" + re.sub("[^a-z0-9_]", "-", request.node.name)
-    assert swift.ask("PUT", path)[0] == 201
-    return path
 
 
 def visit(swift: SwiftServer, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
