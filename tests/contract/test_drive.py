@@ -147,6 +147,30 @@ async def _large(drive: KeptDrive, root: Path) -> None:
     assert await drive.copies.audit(PLACE) == head
 
 
+async def _at_hand(drive: KeptDrive, root: Path) -> None:
+    copies = drive.copies
+    assert copies.at_hand(PLACE, 1 << 21) is None
+    for number, data in enumerate((b"small", LARGE[: 1 << 20]), 1):
+        head = head_of(data, number)
+        await copies.store(PLACE, head, data)
+        assert await copies.fetch(PLACE) == (head, data)  # so it is in the page cache
+        if isinstance(drive, RemoteDrive):
+            assert copies.at_hand(PLACE, 1 << 21) is None
+            continue
+        assert copies.at_hand(PLACE, 0) == (head, None)
+        assert copies.at_hand(PLACE, 1 << 21) == (head, data)
+        (volume,) = (root / "volumes").glob("*.volume")
+        with volume.open("r+b") as file:
+            file.seek(-1, 2)
+            last = file.read(1)
+            for byte, found in ((bytes([last[0] ^ 1]), None), (last, (head, data))):
+                file.seek(-1, 2)
+                file.write(byte)
+                file.flush()
+                assert copies.at_hand(PLACE, 1 << 21) == found
+                assert copies.at_hand(PLACE, 0) == (head, None)
+
+
 async def _aborted(drive: KeptDrive, root: Path) -> None:
     for _ in range(2):
         writer = await drive.copies.begin(PLACE)
@@ -246,6 +270,7 @@ async def _troubles(drive: KeptDrive, root: Path) -> None:
 
 test_small_objects = on_both(_small)
 test_large_objects = on_both(_large)
+test_what_is_at_hand_is_sound = on_both(_at_hand)
 test_an_aborted_upload_leaves_nothing = on_both(_aborted)
 test_indexes = on_both(_indexes)
 test_pending_changes = on_both(_pending)

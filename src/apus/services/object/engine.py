@@ -45,7 +45,7 @@ UNCLAIMED_MAX: Final = 100_000
 """Archives to be looked at that are remembered; past it, the scan finds them."""
 
 AT_HAND_BYTES: Final = 256 << 10
-"""What is read with its head in one go; more is streamed."""
+"""What is read with its head in one go, unless the reader says how much he wants; more is streamed."""
 
 INLINE_BYTES: Final = 64 << 10
 """Hashing less than this takes less than the way to a thread and back."""
@@ -58,10 +58,10 @@ class Found:
     place: Place
     head: Head
     drive: Drive
-    data: bytes | None
+    data: Chunk | None
 
     @classmethod
-    def at(cls, place: Place, head: Head, drive: Drive, kept: bytes | None) -> Found:
+    def at(cls, place: Place, head: Head, drive: Drive, kept: Chunk | None) -> Found:
         """`kept`: what the drive keeps beside the head, which is nothing of an object in fragments."""
         return cls(place, head, drive, kept if head.coded is None else None)
 
@@ -143,10 +143,12 @@ class Engine:
         finally:
             await unbroken(upload.close())
 
-    async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None:
+    async def find(
+        self, account: str, container: str, name: str, *, newest: bool = False, upto_bytes: int = AT_HAND_BYTES
+    ) -> Found | None:
         """The object, or None; a deleted one is not found.  `newest` asks every copy, not just one."""
         place = await self.place(account, container, name)
-        found = await self.locate(place, newest=newest)
+        found = await self.locate(place, newest=newest, upto_bytes=upto_bytes)
         return None if found is None or found.head.gone else found
 
     async def locate(self, place: Place, *, newest: bool = False, upto_bytes: int = AT_HAND_BYTES) -> Found | None:
@@ -166,7 +168,7 @@ class Engine:
     async def _look(self, place: Place, newest: bool, upto_bytes: int) -> Found | None:
         """One copy, or all where one may not be enough."""
         if not newest and not self.cluster.repairs.suspects("objects", place.part):
-            found = await self._first(place)
+            found = await self._first(place, upto_bytes)
             if found is not None:
                 return found
         return await self._newest(place, upto_bytes)
@@ -227,18 +229,20 @@ class Engine:
         await self.cluster.spread("objects", place.part, lambda drive: drive.copies.describe(place, meta))
         return noted(msgspec.structs.replace(found.head, meta=meta))
 
-    async def _first(self, place: Place) -> Found | None:
+    async def _first(self, place: Place, upto_bytes: int) -> Found | None:
         """The first primary that has it.  A missing or failing copy is noted, so the next reader asks them all."""
         for drive in self.cluster.primaries(place.part):
             if self.cluster.resting(drive):
                 self.cluster.repairs.suspect("objects", place.part)
                 continue
-            try:
-                async with asyncio.timeout(READ_TIMEOUT_S):
-                    got = await drive.copies.fetch(place, AT_HAND_BYTES)
-            except OSError as error:
-                self._note(drive, place, error)
-                continue
+            got = drive.copies.at_hand(place, upto_bytes)
+            if got is None:
+                try:
+                    async with asyncio.timeout(READ_TIMEOUT_S):
+                        got = await drive.copies.fetch(place, min(upto_bytes, AT_HAND_BYTES))
+                except OSError as error:
+                    self._note(drive, place, error)
+                    continue
             if got is None:
                 return None
             return Found.at(place, got[0], drive, got[1])
@@ -251,6 +255,7 @@ class Engine:
         if found is not None:
             return found
         primaries = {drive.id for drive in self.cluster.primaries(place.part)}
+        upto_bytes = min(upto_bytes, AT_HAND_BYTES)  # of each copy
         answers = await ask_each(drives, lambda drive: drive.copies.fetch(place, upto_bytes), READ_TIMEOUT_S)
         best: Found | None = None
         heard = 0

@@ -7,24 +7,29 @@ when its turn comes; one that is not what the manifest says ends the reply rathe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 from urllib.parse import unquote
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
-from apus.services.object.engine import Found
+from apus.services.object.engine import AT_HAND_BYTES, Found
 from apus.services.object.logic import manifest
 from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.logic.listed import MANIFEST, listed
 from apus.services.object.logic.manifest import DEPTH_MAX, Segment
 from apus.services.object.logic.symlink import LINKS_MAX, etag_behind, target_of
-from apus.services.object.model import ListingAsk, Row, Subdir
+from apus.services.object.model import STRIDE_BYTES, ListingAsk, Row, Subdir
 
 DYNAMIC: Final = "x-object-manifest"
 """`CONTAINER/PREFIX`, percent-encoded: the object is all objects there whose names begin so, whenever it is read."""
 
 DYNAMIC_MAX: Final = 100_000
+
+_WITH_HEAD_BYTES: Final = STRIDE_BYTES + (64 << 10)
+"""Enough for any object that is packed."""
+_PARTIAL: Final = frozenset(("range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
+"""Headers with which not all of an object may be sent."""
 
 MayRead = Callable[[str, str, str], Awaitable[None]]
 """(account, container, name): raise unless the reader may read that too.  An empty name is the container's listing."""
@@ -38,9 +43,16 @@ class Opened:
     etag: str
     stream: Callable[[int, int], AsyncIterator[Chunk]]
     """(offset, length)"""
-    data: bytes | None = None
+    data: Chunk | None = None
     """All of it, when it is small and at hand."""
     segmented: bool = False
+
+
+def bytes_with_head(method: str, headers: Mapping[str, str]) -> int:
+    """How much of an object is best read together with its head for this request."""
+    if method != "GET":
+        return 0
+    return _WITH_HEAD_BYTES if _PARTIAL.isdisjoint(headers) else AT_HAND_BYTES
 
 
 class Source(Protocol):
@@ -52,7 +64,7 @@ class Source(Protocol):
         """The bytes of the object itself, decrypted."""
         ...
 
-    def at_hand(self, found: Found, customer_key: bytes | None = None) -> bytes | None:
+    def at_hand(self, found: Found, customer_key: bytes | None = None) -> Chunk | None:
         """All of them, if they came with it."""
         ...
 

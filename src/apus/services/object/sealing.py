@@ -72,7 +72,7 @@ class Sealing:
             return stored
         return _decrypted(unwrap(seal, self._keyring, customer_key), stored, offset)
 
-    def at_hand(self, found: Found, customer_key: bytes | None = None) -> bytes | None:
+    def at_hand(self, found: Found, customer_key: bytes | None = None) -> Chunk | None:
         """All of a small object, if its bytes came with it."""
         seal = found.head.headers.get(SEAL)
         if seal is None or found.data is None:

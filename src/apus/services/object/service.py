@@ -19,7 +19,7 @@ from apus.services.object.cluster import Cluster
 from apus.services.object.consistency import strictly
 from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
-from apus.services.object.engine import Found, Intent
+from apus.services.object.engine import AT_HAND_BYTES, Found, Intent
 from apus.services.object.history import History
 from apus.services.object.logic import notices
 from apus.services.object.logic.access import is_reseller, owns
@@ -158,12 +158,22 @@ class Objects:
     # Objects.
 
     async def find(
-        self, account: str, container: str, name: str, *, newest: bool = False, version_id: str | None = None
+        self,
+        account: str,
+        container: str,
+        name: str,
+        *,
+        newest: bool = False,
+        version_id: str | None = None,
+        upto_bytes: int = AT_HAND_BYTES,
     ) -> Found | None:
-        """The object, or one version of it: that may be a delete marker.  `newest` asks every copy."""
+        """The object, or one version of it: that may be a delete marker.  `newest` asks every copy.
+
+        `upto_bytes`: with its bytes, if they are at hand and no more than this with their head.
+        """
         if version_id is not None:
             return await self.versions.find(account, container, name, version_id)
-        found = await self.shelf.find(account, container, name, newest=newest)
+        found = await self.shelf.find(account, container, name, newest=newest, upto_bytes=upto_bytes)
         if found is None or LINK not in found.head.headers:
             return found
         version = await self.versions.follow(found)
@@ -253,7 +263,7 @@ class Objects:
         """The bytes of the object itself, decrypted: of a manifest its list."""
         return self.sealing.opened(found, self.engine.read(found, offset, length), offset, customer_key)
 
-    def at_hand(self, found: Found, customer_key: bytes | None = None) -> bytes | None:
+    def at_hand(self, found: Found, customer_key: bytes | None = None) -> Chunk | None:
         """All bytes of a small object, decrypted, if they came with it."""
         return self.sealing.at_hand(found, customer_key)
 

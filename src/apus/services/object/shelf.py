@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from apus.kernel.buffers import Chunk
 from apus.services.object.cluster import Cluster
 from apus.services.object.directory import Directory
-from apus.services.object.engine import Engine, Found, Intent, Removed
+from apus.services.object.engine import AT_HAND_BYTES, Engine, Found, Intent, Removed
 from apus.services.object.lister import Lister
 from apus.services.object.model import Head
 from apus.services.object.shards import SHARD_ROWS
@@ -22,8 +22,10 @@ class Shelf:
         self.engine = Engine(cluster, self.directory.policy_of)
         self.lister = Lister(cluster, self.directory)
 
-    async def find(self, account: str, container: str, name: str, *, newest: bool = False) -> Found | None:
-        found = await self.engine.find(account, container, name, newest=newest)
+    async def find(
+        self, account: str, container: str, name: str, *, newest: bool = False, upto_bytes: int = AT_HAND_BYTES
+    ) -> Found | None:
+        found = await self.engine.find(account, container, name, newest=newest, upto_bytes=upto_bytes)
         return None if found is None or self.expired(found.head) else found
 
     def expired(self, head: Head) -> bool:

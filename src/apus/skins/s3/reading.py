@@ -15,7 +15,7 @@ from apus.services.object.logic.merge import seconds_of
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.versions import is_marker
 from apus.services.object.model import Head
-from apus.services.object.opening import MayRead, Opened
+from apus.services.object.opening import MayRead, Opened, bytes_with_head
 from apus.skins.s3 import checksums, rights
 from apus.skins.s3.encryption import SOURCE, encryption_headers, key_for
 from apus.skins.s3.errors import S3Error
@@ -46,7 +46,8 @@ _OVERRIDES: Final = {
 
 async def found_object(request: S3Request) -> Found:
     """The object that the request names, or the version of it; of a link what it leads to.  Raise S3Error."""
-    return await request.door.objects.follow(await found_version(request), may_read(request))
+    found = await found_version(request, upto_bytes=bytes_with_head(request.method, request.headers))
+    return await request.door.objects.follow(found, may_read(request))
 
 
 def part_number(request: S3Request) -> int | None:

@@ -44,11 +44,12 @@ def version_headers(request: S3Request, head: Head) -> dict[str, str]:
     return {VERSION_HEADER: version_of(head)} if state_of(request.head.metadata) else {}
 
 
-async def found_version(request: S3Request) -> Found:
-    """The object, or the version of it, that the request names.  Raise S3Error when there is none to be read."""
+async def found_version(request: S3Request, upto_bytes: int = 0) -> Found:
+    """The object, or the version of it, that the request names; with its bytes if they are at hand and no more than
+    this with their head.  Raise S3Error when there is none to be read."""
     version_id = wanted_version(request.param("versionId"))
     objects, place = request.door.objects, (request.account, request.bucket, request.key)
-    found = await objects.find(*place, version_id=version_id)
+    found = await objects.find(*place, version_id=version_id, upto_bytes=upto_bytes)
     if found is None:
         missing = rights.missing_key(request, version=version_id is not None)
         if version_id is None and state_of(request.head.metadata):

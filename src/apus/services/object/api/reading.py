@@ -20,7 +20,7 @@ from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import NULL, is_marker, state_of, version_of
 from apus.services.object.model import STRIDE_BYTES
-from apus.services.object.opening import Opened
+from apus.services.object.opening import Opened, bytes_with_head
 from apus.wire.route import Reply
 
 _BOUNDARY: Final = "apus{:016x}"
@@ -32,7 +32,8 @@ _REFUSED: Final = (
 
 async def show_object(ask: Ask) -> Reply:
     container, version_id = await ask.container_of(ask.account, ask.container), ask.query("version-id")
-    found = await ask.service.find(*ask.place, newest=ask.newest, version_id=version_id)
+    upto_bytes = bytes_with_head(ask.method, ask.headers)
+    found = await ask.service.find(*ask.place, newest=ask.newest, version_id=version_id, upto_bytes=upto_bytes)
     action = READ if version_id is None else READ_VERSION
     await ask.require(container, action, ask.name, found.head if found is not None else None)
     if found is None:

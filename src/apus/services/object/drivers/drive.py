@@ -60,6 +60,10 @@ class Copies(Protocol):
 
     async def head(self, place: Place) -> Head | None: ...
 
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+        """As `fetch`, of what is there, sound and read without waiting; else None, and `fetch` says what it is."""
+        ...
+
     async def fetch(self, place: Place, upto_bytes: int = ...) -> tuple[Head, bytes | None] | None:
         """The head, and the bytes with it when they are packed and no more than `upto_bytes` with their head."""
         ...

@@ -42,6 +42,9 @@ class PolicyCopies:
     def glance(self, place: Place) -> tuple[str, str] | None:
         return self._of(place.part).glance(place)
 
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+        return self._of(place.part).at_hand(place, upto_bytes)
+
     async def head(self, place: Place) -> Head | None:
         return await self._of(place.part).head(place)
 

@@ -130,6 +130,10 @@ class RemoteCopies:
         """Another host cannot be asked without waiting."""
         return None
 
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+        """Another host cannot be asked without waiting."""
+        return None
+
     async def head(self, place: Place) -> Head | None:
         head: Head | None = await self._link.call("copies.head", place)
         return head

@@ -43,6 +43,9 @@ from apus.services.object.model import (
 HEAD_ROOM_BYTES: Final = 8 << 10
 """What a record needs beside its data, about."""
 
+_AT_ONCE_BYTES: Final = 64 << 10
+"""Records up to this are read by one call; the data of longer ones into the buffer that they are sent from."""
+
 _log: Final = get_logger("apus.object.volumes")
 
 
@@ -107,6 +110,17 @@ class VolumeCopies:
             return None
         return entry.version if entry is not None else NO_VERSION
 
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+        journal = self._journal
+        if journal is None or not self._fence.lets_in():
+            return None
+        path_hash = bytes.fromhex(place.hash)
+        try:
+            entry = journal.index.glance(path_hash)
+            return None if entry is None or isinstance(entry, Cold) else _cached(journal, path_hash, entry, upto_bytes)
+        except (IndexDamaged, CorruptCopy):
+            return None
+
     async def head(self, place: Place) -> Head | None:
         found = await self._look(place, 0)
         return found[0] if found else None
@@ -121,8 +135,8 @@ class VolumeCopies:
         if entry is None or entry.stamp != head.stamp:
             raise ReplacedCopy(errno.ESTALE, "another version took its place")
         try:
-            record, _ = await self._record(journal, path_hash, entry, entry.head_bytes)
             if entry.in_file:
+                record, _ = await self._record(journal, path_hash, entry, entry.head_bytes)
                 bytes_of = self.large.read(record.path, head, offset, length)
             else:
                 bytes_of = verified(head, _Data(journal, entry), offset, length)
@@ -359,6 +373,29 @@ class VolumeCopies:
             return False
         record, _ = await self._record(journal, path_hash, entry, entry.head_bytes)
         return record.path == path
+
+
+def _cached(journal: Journal, path_hash: bytes, entry: Entry, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+    """The head, and the bytes if they are no more than this with it; None where the drive has to be waited for.  Raise
+    CorruptCopy."""
+    volumes, usage = journal.volumes, journal.volumes.usage.get(entry.volume)
+    whole = entry.length <= upto_bytes and not entry.in_file
+    at_once = whole and entry.length <= _AT_ONCE_BYTES
+    data = volumes.read_cached(entry.volume, entry.offset, entry.length if at_once else entry.head_bytes)
+    if data is None or usage is None:
+        return None
+    record = unpack(data, usage.marker, path_hash)
+    head = record.head
+    if not whole:
+        return head, None
+    body: Chunk | None = data[record.head_bytes :]
+    if not at_once:
+        start = entry.offset + entry.head_bytes
+        body = volumes.view_cached(entry.volume, start, entry.length - entry.head_bytes)
+    if body is None:
+        return None
+    verify_data(head, body)
+    return head, body
 
 
 class _Data:
