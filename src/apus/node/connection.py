@@ -15,8 +15,10 @@ from typing import Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from apus.kernel.buffers import Chunk
+from apus.wire.answer import ANSWER, ANSWERER
 from apus.wire.body import FILL, FILLER
 
 HEAD_MAX_BYTES: Final = 128 << 10
@@ -124,10 +126,12 @@ class _Http(HttpToolsProtocol):
         size = 0 if waits else _stated_bytes(self.headers)
         if size > LONG_BYTES:
             self.body = LongBody(self, size)
-            self.scope["extensions"] = {FILL: {FILLER: self.body}}
         super().on_headers_complete()
-        if self.body is not None:
-            self.body.cycle = self.cycle
+        if self.cycle is not None:
+            extensions = self.scope["extensions"] = {ANSWER: {ANSWERER: Answering(self.cycle)}}
+            if self.body is not None:
+                self.body.cycle = self.cycle
+                extensions[FILL] = {FILLER: self.body}
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -152,6 +156,34 @@ class _Http(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class Answering:
+    """Of one request.  Implements `wire.answer.Wholesale`."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    async def answer(self, status: int, fields: bytes, body: Chunk) -> None:
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected:
+            return
+        assert not cycle.response_started
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        standing = b"".join([b"%b: %b\r\n" % field for field in cycle.default_headers])
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        cycle.transport.write(b"".join((STATUS_LINE[status], standing, fields, end)))
+        if body:
+            cycle.transport.write(body)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
 
 
 class LongBody:

@@ -8,37 +8,30 @@ logged with its request id, and answers 500 without its text.
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from apus.kernel import policy
-from apus.kernel.buffers import Chunk
 from apus.kernel.caller import Caller
 from apus.kernel.errors import CloudError, Invalid, NotFound, Unauthenticated
 from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.access import require_listed
+from apus.wire.answer import Answer, Send, rendered, send_answer
 from apus.wire.body import ClientGone
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
-from apus.wire.route import ApiRequest, Reply, Route, Router, convert_body, decode_body, send_chunks
-from apus.wire.versions import Version, VersionChain, text_of
+from apus.wire.route import ApiRequest, Reply, Route, Router, convert_body, decode_body
+from apus.wire.versions import Version, VersionChain
 
 if TYPE_CHECKING:
     from apus.wire.metrics import Metrics
 
 _log: Final = get_logger("apus.http")
-_encode = msgspec.json.Encoder().encode
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_BODILESS: Final = (204, 304)
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class Authenticator(Protocol):
@@ -120,7 +113,7 @@ class App:
         api = self._api_for(request.raw_path)
         try:
             answer = await self._answer(api, request)
-            await _send(request, answer, send)
+            await send_answer(request, answer, send)
         except ClientGone:
             _log.info("client gone", request_id=request.request_id, method=request.method, path=request.raw_path)
             return
@@ -150,17 +143,17 @@ class App:
                 return api
         return _NOWHERE
 
-    async def _answer(self, api: Api, request: ApiRequest) -> _Answer:
+    async def _answer(self, api: Api, request: ApiRequest) -> Answer:
         try:
-            return _rendered(api, request, await self._handle(api, request))
+            return rendered(request, await self._handle(api, request), api.versions)
         except CloudError as error:
-            return _rendered(api, request, self._fault(api, request, error))
+            return rendered(request, self._fault(api, request, error), api.versions)
         except ClientGone:
             raise
         except Exception:
             _log.exception("unhandled", request_id=request.request_id, path=request.raw_path)
             ours = CloudError("wire.internal", f"An unexpected error happened; it is logged as {request.request_id}.")
-            return _rendered(api, request, self._fault(api, request, ours))
+            return rendered(request, self._fault(api, request, ours), api.versions)
 
     async def _handle(self, api: Api, request: ApiRequest) -> Reply:
         if api.versions is not None:
@@ -239,71 +232,3 @@ def _in_range(route: Route, version: Version | None) -> bool:
     if version is None:
         return True
     return (route.since is None or version >= route.since) and (route.until is None or version <= route.until)
-
-
-class _Answer(NamedTuple):
-    """A reply as it goes out."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    data: Chunk
-    stream: AsyncIterator[Chunk] | None
-
-
-def _rendered(api: Api, request: ApiRequest, reply: Reply) -> _Answer:
-    status = reply.status or request.route.status
-    bodiless = status in _BODILESS
-    data: Chunk = b""
-    content_type = reply.content_type
-    if reply.stream is None and reply.body is not None and not bodiless:
-        if isinstance(reply.body, bytes | memoryview):
-            data = reply.body
-        else:
-            data, content_type = _encode(reply.body), content_type or "application/json"
-    headers = [(b"x-openstack-request-id", request.request_id.encode())]
-    if content_type is not None:
-        headers.append((b"content-type", _clean(content_type)))
-    if api.versions is not None and request.version is not None:
-        headers.extend(_version_headers(api.versions, request.version))
-    sized = reply.stream is not None or bodiless
-    for name, value in reply.headers.items():
-        lowered = name.lower().encode("ascii")
-        sized = sized or lowered == b"content-length"
-        headers.append((lowered, _clean(value)))
-    if not sized:
-        headers.append((b"content-length", b"%d" % len(data)))
-    if "expect" in request.headers and not request.body_ended:
-        # The client still holds its body back, and may send it or not: what follows here would be a guess.
-        headers.append((b"connection", b"close"))
-    return _Answer(status, headers, data, reply.stream)
-
-
-def _version_headers(versions: VersionChain, version: Version) -> list[tuple[bytes, bytes]]:
-    number, vary = text_of(version).encode(), b"OpenStack-API-Version"
-    headers = [(b"openstack-api-version", versions.service_type.encode() + b" " + number)]
-    if versions.legacy_header is not None:
-        headers.append((versions.legacy_header.encode(), number))
-        vary += b", " + versions.legacy_header.encode()
-    return [*headers, (b"vary", vary)]
-
-
-def _clean(value: str) -> bytes:
-    """A header's value: what a client named cannot begin another header."""
-    return _CONTROLS.sub(" ", value).encode("utf-8", "replace")
-
-
-async def _send(request: ApiRequest, answer: _Answer, send: Send) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    if answer.stream is None or request.method == "HEAD" or answer.status in _BODILESS:
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.data})
-        return
-    await _send_stream(request, answer.stream, send)
-
-
-async def _send_stream(request: ApiRequest, stream: AsyncIterator[Chunk], send: Send) -> None:
-    try:
-        await send_chunks(stream, send, request.gone if request.body_ended else None)
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()
