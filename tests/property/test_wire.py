@@ -57,7 +57,7 @@ def test_the_router_finds_what_fits(parts: Sequence[str], method: str) -> None:
     assert bool(found) == (bool(fitting) and method in ("GET", "HEAD", "PUT"))
     assert all(route.path in fitting for route, _ in found)
     if methods:
-        assert methods == ["GET", "HEAD", "PUT"]
+        assert sorted(methods) == ["GET", "PUT"]
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

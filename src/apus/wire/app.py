@@ -7,7 +7,6 @@ logged with its request id, and answers 500 without its text.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
@@ -184,7 +183,7 @@ class App:
         if api.versions is not None and request.version is not None and isinstance(reply.body, dict):
             view = api.versions.downgrade(reply.body, route.operation, request.version)
             if view is not reply.body:
-                return dataclasses.replace(reply, body=view)
+                return msgspec.structs.replace(reply, body=view)
         return reply
 
     def _route(self, api: Api, request: ApiRequest) -> tuple[Route, dict[str, str]]:
@@ -198,8 +197,9 @@ class App:
             if _in_range(route, request.version):
                 return route, params
         if methods and not found:
-            shown = f"{request.method} is not possible here; possible: {', '.join(methods)}."
-            raise MethodNotAllowed("wire.method", shown, details={"allow": list(methods)})
+            possible = sorted({*methods, "HEAD"} if "GET" in methods else methods)
+            shown = f"{request.method} is not possible here; possible: {', '.join(possible)}."
+            raise MethodNotAllowed("wire.method", shown, details={"allow": possible})
         raise NotFound("wire.no_route", "The resource could not be found.")
 
     async def _body(self, api: Api, request: ApiRequest, route: Route) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -19,16 +19,19 @@ from apus.wire.body import FILL, FILLER, Body, ClientGone, Filler, Receive
 from apus.wire.versions import Version
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer.  `body` is encoded as JSON unless it is a Chunk; `stream` sends chunks as they come."""
 
     body: Any = None
     status: int | None = None
     """The route's own status when None."""
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     stream: AsyncIterator[Chunk] | None = None
     content_type: str | None = None
+
+    def having(self, headers: Mapping[str, str]) -> Reply:
+        """The same with these headers besides."""
+        return msgspec.structs.replace(self, headers={**self.headers, **headers})
 
 
 @contextlib.asynccontextmanager
@@ -77,12 +80,13 @@ class ApiRequest:
     """One request, decoded as far as its route says."""
 
     __slots__ = (
-        "_filler", "_queries", "_receive", "body", "body_ended", "caller", "headers", "params", "raw_path", "raw_query",
-        "request_id", "route", "scope", "service", "version",
+        "_filler", "_queries", "_receive", "body", "body_ended", "caller", "headers", "method", "params", "raw_path",
+        "raw_query", "request_id", "route", "scope", "service", "version",
     )  # fmt: skip
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, headers: Mapping[str, str], request_id: str) -> None:
         self.scope, self._receive, self.headers, self.request_id = scope, receive, headers, request_id
+        self.method: str = scope["method"]
         self.raw_path: str = scope["raw_path"].decode("ascii", "replace")
         self.raw_query: str = scope["query_string"].decode("ascii", "replace")
         self.params: dict[str, str] = {}
@@ -95,10 +99,6 @@ class ApiRequest:
         self.caller: Caller | None = None
         self._queries: list[tuple[str, str]] | None = None
         self._filler: Filler | None = scope.get("extensions", {}).get(FILL, {}).get(FILLER)
-
-    @property
-    def method(self) -> str:
-        return str(self.scope["method"])
 
     @property
     def who(self) -> Caller:
@@ -115,6 +115,8 @@ class ApiRequest:
 
     def query(self, name: str, default: str | None = None) -> str | None:
         """The last value of this parameter."""
+        if not self.raw_query:
+            return default
         for key, value in reversed(self.queries):
             if key == name:
                 return value
@@ -232,8 +234,9 @@ class Router:
         target = node.routes if target is None else target
         target.setdefault(route.method, []).append((route, tuple(names)))
 
-    def find(self, method: str, raw_path: str) -> tuple[Sequence[tuple[Route, dict[str, str]]], Sequence[str]]:
-        """Routes for this method (several when versions differ), and the methods that the path has at all.
+    def find(self, method: str, raw_path: str) -> tuple[Sequence[tuple[Route, dict[str, str]]], Collection[str]]:
+        """Routes for this method (several when versions differ), and the methods that the path has at all; HEAD goes
+        with GET.
 
         `raw_path` is still percent-encoded and begins with '/', or is empty.
         """
@@ -244,7 +247,7 @@ class Router:
         methods, values = found
         chosen = methods.get(method) or (methods.get("GET") if method == "HEAD" else None) or []
         routes = [(route, dict(zip(names, values, strict=True))) for route, names in chosen]
-        return routes, sorted({*methods, "HEAD"} if "GET" in methods else methods)
+        return routes, methods
 
     def _walk(
         self, node: _Node, segments: Sequence[str], at: int, values: tuple[str, ...]
@@ -258,11 +261,13 @@ class Router:
             if found is not None:
                 return found
         if node.variable is not None and segment:
-            found = self._walk(node.variable, segments, at + 1, (*values, unquote(segment)))
+            value = unquote(segment) if "%" in segment else segment
+            found = self._walk(node.variable, segments, at + 1, (*values, value))
             if found is not None:
                 return found
         if node.rest:
-            return node.rest, (*values, unquote("/".join(segments[at:])))
+            rest = "/".join(segments[at:])
+            return node.rest, (*values, unquote(rest) if "%" in rest else rest)
         return None
 
 

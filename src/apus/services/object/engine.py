@@ -51,8 +51,7 @@ INLINE_BYTES: Final = 64 << 10
 """Hashing less than this takes less than the way to a thread and back."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A version, and where it was seen; small ones come with their bytes."""
 
     place: Place

@@ -62,8 +62,7 @@ NO_VERSION: Final = ("", "")
 """Older than any."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where something is kept: the partition, and its name within."""
 
     part: int

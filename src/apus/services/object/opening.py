@@ -6,10 +6,11 @@ when its turn comes; one that is not what the manifest says ends the reply rathe
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 from urllib.parse import unquote
+
+import msgspec
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
@@ -35,8 +36,7 @@ MayRead = Callable[[str, str, str], Awaitable[None]]
 """(account, container, name): raise unless the reader may read that too.  An empty name is the container's listing."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A body that can be read from anywhere."""
 
     size_bytes: int

@@ -86,7 +86,7 @@ class Versions:
         expiry = _expiry(head.shown_headers)
         if found is None or not expiry:
             return found
-        return dataclasses.replace(found, head=_with(found.head, expiry))
+        return msgspec.structs.replace(found, head=_with(found.head, expiry))
 
     async def find(self, account: str, container: str, name: str, version_id: str) -> Found | None:
         """This version, a delete marker too."""
@@ -270,7 +270,7 @@ class Versions:
     ) -> Found | None:
         kept = versions_container(container)
         found = await self._shelf.find(account, kept, entry_name(name, entry_id), newest=newest)
-        return dataclasses.replace(found, head=_shown(found.head, container, name)) if found else None
+        return msgspec.structs.replace(found, head=_shown(found.head, container, name)) if found else None
 
     async def _unlink(
         self, account: str, container: str, name: str, *, if_stamp: str | None = None, stamp: str = ""

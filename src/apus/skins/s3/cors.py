@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
@@ -110,4 +109,4 @@ def with_headers(request: S3Request, reply: Reply) -> Reply:
     rule = root and _rule_for(list(root.all("CORSRule")), request.headers["origin"], request.method, ())
     if not rule:
         return reply
-    return dataclasses.replace(reply, headers={**reply.headers, **_said(rule, request.headers["origin"])})
+    return reply.having(_said(rule, request.headers["origin"]))

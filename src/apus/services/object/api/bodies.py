@@ -52,6 +52,8 @@ def names_of(request: ApiRequest) -> tuple[str, str, str]:
 
 
 def _decoded(part: str) -> str:
+    if "%" not in part:
+        return part
     try:
         text = unquote_to_bytes(part).decode()
     except UnicodeDecodeError as error:

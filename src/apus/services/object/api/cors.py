@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -57,13 +56,12 @@ async def with_origin(ask: Ask, reply: Reply) -> Reply:
     extra = metadata.get(_META + "expose-headers", "").replace(",", " ").split()
     meta = [name for name in reply.headers if "-meta-" in name]
     headers = {
-        **reply.headers,
         "access-control-allow-origin": allowed,
         "access-control-expose-headers": ", ".join(_each_once([*_SIMPLE, *meta, *extra])),
     }
     if allowed != "*":
         headers["vary"] = "Origin"
-    return dataclasses.replace(reply, headers=headers)
+    return reply.having(headers)
 
 
 async def _metadata(ask: Ask) -> Mapping[str, str]:

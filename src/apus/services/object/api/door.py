@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import quote
 
 from apus.kernel.errors import CloudError
@@ -25,7 +24,7 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
         try:
             ask = Ask.of(request)
         except CloudError as error:
-            return traced(request, refusal(request, error))
+            return traced(request, refusal(request, error), {})
         reading: Reading | None = None
         try:
             reading = consistency.asked(ask.headers, of_object=bool(ask.name))
@@ -37,28 +36,26 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
                 reply = signed.signed_reply(ask, url, reply, saved=shown is None)
         except CloudError as error:
             reply = refusal(request, error)
-        if reading is not None:
-            reply = _told(ask, reading, reply)
-        return traced(request, await cors.with_origin(ask, reply))
+        told = _told(ask, reading, reply) if reading is not None else {}
+        return traced(request, await cors.with_origin(ask, reply), told)
 
     handle.__name__ = getattr(handler, "__name__", "")
     return handle
 
 
-def _told(ask: Ask, reading: Reading, reply: Reply) -> Reply:
+def _told(ask: Ask, reading: Reading, reply: Reply) -> Mapping[str, str]:
     """What it got, and how old it may be."""
     if not ask.name:
         ask.service.directory.saw(reading, ask.account, ask.container)
     wrote = ask.method not in ("GET", "HEAD", "OPTIONS") and (reply.status or 200) < 300
-    shown = reading.headers(wrote=wrote)
-    return dataclasses.replace(reply, headers={**reply.headers, **shown})
+    return reading.headers(wrote=wrote)
 
 
 def plain_door(handler: Callable[[ApiRequest], Awaitable[Reply]]) -> Callable[[ApiRequest], Awaitable[Reply]]:
     """For a route that names none."""
 
     async def handle(request: ApiRequest) -> Reply:
-        return traced(request, await handler(request))
+        return traced(request, await handler(request), {})
 
     handle.__name__ = getattr(handler, "__name__", "")
     return handle
@@ -78,10 +75,10 @@ def refusal(request: ApiRequest, error: CloudError) -> Reply:
     return Reply(FAULTS.render(status, error), status, headers, content_type=HTML)
 
 
-def traced(request: ApiRequest, reply: Reply) -> Reply:
-    """Swift's own name for the id of a request, beside OpenStack's, in its own form: 21 and 10 hex digits, the latter
-    the time (tools that read logs, and Tempest, match on it)."""
+def traced(request: ApiRequest, reply: Reply, told: Mapping[str, str]) -> Reply:
+    """With these headers, and Swift's own name for the id of a request, beside OpenStack's, in its own form: 21 and 10
+    hex digits, the latter the time (tools that read logs, and Tempest, match on it)."""
     objects: Objects = request.service
     digits = request.request_id.removeprefix("req-").replace("-", "")
     trans_id = f"tx{digits[:21]:0<21}-{int(objects.cluster.world.clock.now_s()):010x}"
-    return dataclasses.replace(reply, headers={**reply.headers, "x-trans-id": trans_id})
+    return reply.having({**told, "x-trans-id": trans_id})

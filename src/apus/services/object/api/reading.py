@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
+
+import msgspec
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import NotFound
@@ -19,7 +20,7 @@ from apus.services.object.logic.manifest import Part
 from apus.services.object.logic.ranges import parse_ranges
 from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import NULL, is_marker, state_of, version_of
-from apus.services.object.model import STRIDE_BYTES
+from apus.services.object.model import STRIDE_BYTES, Head
 from apus.services.object.opening import Opened, bytes_with_head
 from apus.wire.route import Reply
 
@@ -42,7 +43,7 @@ async def show_object(ask: Ask) -> Reply:
         raise NotFound("object.absent", "The resource could not be found.")
     version = _version(found, container.metadata, named=version_id is not None)
     if is_marker(found.head):
-        return dataclasses.replace(page(404, version), content_type=DELETED_TYPE)
+        return msgspec.structs.replace(page(404, version), content_type=DELETED_TYPE)
     if ask.query("symlink") == "get" and target_of(found.head) is not None:
         return await _shown(ask, found, await ask.service.open_parts(found), version)
     followed = await ask.service.follow(found, ask.may_read)
@@ -94,7 +95,7 @@ async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]
         return await _part(ask, opened, part, headers, head.shown_type)
     if not ask.reading:
         return Reply(b"", 200, headers, content_type=head.shown_type)
-    ranges = _ranges(ask.headers, opened, views.last_modified(head.changed))
+    ranges = _ranges(ask.headers, opened, head)
     if ranges is None:
         return await _piece(opened, 0, opened.size_bytes, 200, headers, head.shown_type)
     if not ranges:
@@ -106,12 +107,12 @@ async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]
     return _pieces(opened, ranges, headers, head.shown_type, boundary)
 
 
-def _ranges(headers: Mapping[str, str], opened: Opened, last_modified: str) -> list[tuple[int, int]] | None:
+def _ranges(headers: Mapping[str, str], opened: Opened, head: Head) -> list[tuple[int, int]] | None:
     header = headers.get("range")
     if header is None:
         return None
     if_range = headers.get("if-range")
-    if if_range is not None and if_range.strip('"') not in (opened.etag, last_modified):
+    if if_range is not None and if_range.strip('"') not in (opened.etag, views.last_modified(head.changed)):
         return None
     return parse_ranges(header, opened.size_bytes)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator
 from html import escape
 from typing import Final
 from urllib.parse import quote, unquote
+
+import msgspec
 
 from apus.kernel.errors import CloudError, Invalid, TooLarge, Unauthenticated
 from apus.services.object.api.ask import Ask
@@ -71,7 +72,7 @@ def signed_reply(ask: Ask, url: TempUrl, reply: Reply, *, saved: bool) -> Reply:
     if saved and ask.method in ("GET", "HEAD") and reply.status in (200, 206):
         headers["content-disposition"] = url.disposition(ask.name, headers.get("content-disposition"))
         headers["expires"] = http_date(url.expires_s)
-    return dataclasses.replace(reply, headers=headers)
+    return msgspec.structs.replace(reply, headers=headers)
 
 
 def is_form(ask: Ask) -> bool:

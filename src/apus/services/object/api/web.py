@@ -11,6 +11,8 @@ from html import escape
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
+
 from apus.kernel.errors import CloudError, Unauthenticated
 from apus.services.object.api import reading, views
 from apus.services.object.api.ask import LIST, Ask
@@ -133,7 +135,7 @@ class _Visit:
         found = await _tried(
             reading.show_object, dataclasses.replace(self._ask, name=f"{reply.status}{self._site.error}")
         )
-        return dataclasses.replace(found, status=reply.status) if found.status == 200 else reply
+        return msgspec.structs.replace(found, status=reply.status) if found.status == 200 else reply
 
     def _with_slash(self) -> Reply:
         request = self._ask.request

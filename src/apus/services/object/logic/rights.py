@@ -5,10 +5,11 @@ In this order: a denial of the bucket policy; ownership; a permission of the pol
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from apus.kernel.caller import Caller
 from apus.services.object.logic.access import acl_allows, is_reseller, owns
@@ -37,8 +38,7 @@ _NO_SWIFT_ACL: Final = ("s3:GetObjectVersion", "s3:DeleteObjectVersion")
 """Older versions are the owner's alone, unless S3's ways say otherwise."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     caller: Caller | None
     container: IndexHead
     action: str

@@ -89,8 +89,17 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
     def _kept(self) -> dict[int, tuple[str, ...]]:
         return {}
 
+    @cached_property
+    def _kept_primaries(self) -> dict[int, tuple[str, ...]]:
+        return {}
+
     def primaries(self, part: int) -> tuple[str, ...]:
-        return tuple(self.drives[place].id for place in self.places[part :: self.parts])
+        known = self._kept_primaries.get(part)
+        if known is None:
+            known = tuple(self.drives[place].id for place in self.places[part :: self.parts])
+            if len(self._kept_primaries) < KEPT_MAX:
+                self._kept_primaries[part] = known
+        return known
 
     def handoffs(self, part: int) -> tuple[str, ...]:
         """Other drives that take data, the farthest first, in an order of this partition's own."""
