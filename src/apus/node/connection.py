@@ -75,9 +75,11 @@ class Gathering:
         self.get_extra_info, self.is_closing = transport.get_extra_info, transport.is_closing
 
     def write(self, data: bytes | memoryview) -> None:
-        if not self._parts:
-            self._loop.call_soon(self._flush)
         self._parts.append(data)
+        if len(data) >= LONG_BYTES:  # while it is in the processor's cache
+            self._flush()
+        elif len(self._parts) == 1:
+            self._loop.call_soon(self._flush)
 
     def close(self) -> None:
         self._flush()
