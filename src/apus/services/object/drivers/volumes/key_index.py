@@ -35,6 +35,9 @@ SLICE: Final = 64
 PAUSE_S: Final = 0.005
 """Between two of them."""
 
+SEEN_MAX: Final = 4096
+"""Entries of runs that are remembered, a megabyte or so: what is asked for once is often asked for again."""
+
 _UNKNOWN: Final = Entry(0, 0, 0, 0, "", "")
 
 
@@ -50,6 +53,8 @@ class KeyIndex:
         self.parts: dict[int, tuple[int, int]] = {}
         """How many versions a partition has, and the digest of them."""
         self._flushing: dict[bytes, Entry | None] = {}
+        self._seen: dict[bytes, Entry] = {}
+        """What runs say, of none that is in memory."""
         self._world, self._directory, self._mark = world, directory, mark
         self._last_run = 0
 
@@ -72,12 +77,15 @@ class KeyIndex:
         found = self._in_memory(path_hash)
         if found is not _UNKNOWN:
             return found
+        seen = self._seen.get(path_hash)
+        if seen is not None:
+            return seen
         for run in self.runs:
             entry = run.find_cached(path_hash)
             if entry is COLD:
                 return COLD
             if isinstance(entry, Entry):
-                return None if entry.flags & ABSENT else entry
+                return None if entry.flags & ABSENT else self._saw(path_hash, entry)
         return None
 
     async def find(self, path_hash: bytes) -> Entry | None:
@@ -96,6 +104,7 @@ class KeyIndex:
     def set(self, path_hash: bytes, before: Entry | None, after: Entry | None) -> None:
         """`before` is what `find` says now."""
         self.recent[path_hash] = after
+        self._seen.pop(path_hash, None)
         if before is not None and after is not None and before.version == after.version:
             return
         text = path_hash.hex()
@@ -197,6 +206,12 @@ class KeyIndex:
     async def close(self) -> None:
         for run in self.runs:
             await run.close()
+
+    def _saw(self, path_hash: bytes, entry: Entry) -> Entry:
+        if len(self._seen) >= SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        self._seen[path_hash] = entry
+        return entry
 
     def _in_memory(self, path_hash: bytes) -> Entry | None:
         entry = self.recent.get(path_hash, _UNKNOWN)
