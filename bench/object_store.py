@@ -368,7 +368,7 @@ class Worker:
     def pick(self):
         """next (op, key) or None"""
         a = self.a
-        if a.op in ("put", "delete") or (a.op in ("get", "head") and not a.secs):
+        if a.op in ("put", "delete") or (a.op in ("get", "head", "stat") and not a.secs):
             i = self.next
             self.next += a.procs_used
             if a.count and not a.secs and i >= a.count:
@@ -418,7 +418,7 @@ class Worker:
                     st = await c.send(parts, "PUT")
                     ok = st in (200, 201)
                 else:
-                    m = op.upper()
+                    m, key = ("HEAD", "") if op == "stat" else (op.upper(), key)
                     st = await c.send((self.api.request(m, key),), m, md5=verify)
                     ok = st in (200, 204)
             except ConnectionError:
@@ -746,7 +746,7 @@ def main():
     g("--prefix", default="o-")
     g("--span", type=int, default=0, help="names have a number below this in front, spread over all of them")
     g("--start", type=int, default=0)
-    g("--op", default="put", help="put get head delete mix")
+    g("--op", default="put", help="put get head delete mix stat (HEAD of the container)")
     g("--mix", default="get=70,put=20,head=10")
     g("--size", default="4K")
     g("--conc", type=int, default=8)

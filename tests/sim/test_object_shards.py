@@ -15,7 +15,7 @@ import pytest
 from apus.kernel.errors import CloudError, Conflict, NotFound
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.directory import Directory
-from apus.services.object.logic.shards import SHARDS, shard_of
+from apus.services.object.logic.shards import SHARDS, owner_text, shard_of
 from apus.services.object.loops.sharder import SETTLE_S, Sharder
 from apus.services.object.model import Change, ListingAsk, Row
 from apus.services.object.service import Options
@@ -121,6 +121,30 @@ async def test_a_container_is_cut_while_it_is_written_and_joined_when_it_shrinks
     assert bounds_of(store) == ("",) if CONTAINER in store.service.directory.shards.known() else True
     await store.service.delete_container(*CONTAINER)
     assert await held(store) == []
+
+
+@awaited
+async def test_totals_of_a_shard_that_there_is_not_do_not_count() -> None:
+    clock = ManualClock()
+    store = await opened(FaultyDisk(), clock, shard_rows=8)
+    await store.service.make_container(*CONTAINER, {})
+    for number in range(40):
+        await store.service.put(intent(f"{number:02d}"), chunks(BODY))
+    await sharded(store, clock)
+    told, indexes = (SHARDS, owner_text(*CONTAINER)), store.service.directory.indexes
+    bounds = bounds_of(store)[1:]
+    assert [row.name for row in await indexes.rows(*told, "", 100) if not row.gone] == list(bounds)
+    assert await counted(store) == (40, 40 * len(BODY))
+    await indexes.apply(Change(*told, (Row("zz", store.cluster.stamp(), count=7, size_bytes=7),)))
+    assert await counted(store) == (40, 40 * len(BODY))
+    await indexes.apply(Change(*told, (Row("zz", store.cluster.stamp(), gone=True),)))
+    assert await counted(store) == (40, 40 * len(BODY))
+    await indexes.apply(Change(*told, (Row(bounds[0], store.cluster.stamp(), gone=True),)))
+    assert (await counted(store))[0] < 40
+    store.service.directory.shards.changed(CONTAINER, bounds)
+    assert await counted(store) == (40, 40 * len(BODY))
+    await store.service.put(intent("00-new"), chunks(BODY))
+    assert await counted(store) == (41, 41 * len(BODY))
 
 
 @awaited

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -56,6 +57,8 @@ class Shards:
         self._maps: OrderedDict[Owner, tuple[float, ShardMap]] = OrderedDict()
         self._changed: dict[Owner, set[str]] = {}
         """Bounds of shards whose totals are to be told."""
+        self._told_of: dict[Owner, int] = {}
+        """The generations of maps of which the totals of just the right shards were told."""
         self.cluster.on_index_healed = self.doubt
 
     async def map_of(self, account: str, container: str) -> ShardMap:
@@ -143,19 +146,45 @@ class Shards:
         own = Totals(0, head.rows, head.size_bytes, head.objects)
         if not shards.is_settled:
             own = await self.indexes.totals(*owner, "", shards.upto(""))
-        told = await self.totals(owner)
-        found = [own, *(told[bound] for bound in shards.bounds[1:] if bound in told)]
+        others = await self._sum(owner, shards)
         return msgspec.structs.replace(
             head,
-            rows=sum(one.rows for one in found),
-            size_bytes=sum(one.size_bytes for one in found),
-            objects=sum(one.objects for one in found),
+            rows=own.rows + others.rows,
+            size_bytes=own.size_bytes + others.size_bytes,
+            objects=own.objects + others.objects,
+        )
+
+    async def _sum(self, owner: Owner, shards: ShardMap) -> Totals:
+        """Of all shards but the first.
+
+        The index of their totals adds them up itself: its head says what its rows count and weigh.  That is enough for
+        a container once it was seen to have a row for each shard and no other, while it has as many.
+        """
+        with suppress(Unavailable):
+            await self._report(owner)
+        others = shards.bounds[1:]
+        if self._told_of.get(owner) == shards.generation:
+            head = await self.indexes.head(SHARDS, owner_text(*owner))
+            if head is not None and head.rows == len(others):
+                return Totals(0, head.objects, head.size_bytes)
+        told = await self._told(owner)
+        if owner[1] and shards.is_settled and told.keys() == set(others):
+            self._told_of[owner] = shards.generation
+        found = [told[bound] for bound in others if bound in told]
+        return Totals(
+            0,
+            sum(one.rows for one in found),
+            sum(one.size_bytes for one in found),
+            sum(one.objects for one in found),
         )
 
     async def totals(self, owner: Owner) -> dict[str, Totals]:
         """By bound, of all shards but the first: exact for what this node wrote, a report old for what others did."""
         with suppress(Unavailable):
             await self._report(owner)
+        return await self._told(owner)
+
+    async def _told(self, owner: Owner) -> dict[str, Totals]:
         found: dict[str, Totals] = {}
         after = ""
         while rows := await self.indexes.rows(SHARDS, owner_text(*owner), after, ROWS_AT_ONCE):
@@ -275,4 +304,5 @@ def _map_in(head: IndexHead) -> ShardMap:
 _NOTHING: Final = ("", "")
 """The field where there is none."""
 
-_decode: Final = msgspec.json.Decoder(ShardMap).decode
+_decode: Final = lru_cache(256)(msgspec.json.Decoder(ShardMap).decode)
+"""A map has as many names as there are shards, and is read again with each head."""
