@@ -187,14 +187,22 @@ async def _indexes(drive: KeptDrive, root: Path) -> None:
     assert await indexes.digest("containers", PLACE) == 0
     made = await indexes.apply("containers", PLACE, Change("a", "c", rows[:1], made=stamp(1)))
     assert made.exists
+    is_here = not isinstance(drive, RemoteDrive)
+    assert await indexes.head("containers", PLACE) == made
+    assert indexes.at_hand("containers", PLACE) == (made if is_here else None)
     wait = indexes.note("containers", PLACE, Change("a", "c", rows[1:]))
     if wait is not None:
         await wait
+    assert indexes.at_hand("containers", PLACE) is None  # of that it knows nothing
     assert await indexes.rows("containers", PLACE, "a/1", 10) == list(rows[1:])
     assert list(await indexes.versions("containers", PLACE, "", 2)) == [(row.name, *row.version) for row in rows[:2]]
     found = await indexes.listing("containers", PLACE, ListingAsk(delimiter="/"))
     assert list(found) == [Subdir("a/"), rows[2]]
     await indexes.flush()
+    head = await indexes.head("containers", PLACE)
+    assert head is not None
+    assert head.rows == len(rows)
+    assert indexes.at_hand("containers", PLACE) == (head if is_here else None)
     await indexes.audit("containers", PLACE)
     assert await indexes.digest("containers", PLACE) != 0
     assert list(await indexes.parts("containers")) == [PLACE.part]
@@ -208,6 +216,7 @@ async def _indexes(drive: KeptDrive, root: Path) -> None:
     await indexes.audit("containers", PLACE)
     await indexes.reclaim("containers", PLACE, stamp(1))
     await indexes.drop("containers", PLACE)
+    assert indexes.at_hand("containers", PLACE) is None
     assert await indexes.head("containers", PLACE) is None
 
 

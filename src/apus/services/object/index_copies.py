@@ -71,13 +71,14 @@ class IndexCopies:
                 if self.cluster.resting(drive):
                     self.cluster.repairs.suspect(kind, place.part)
                     continue
-                try:
-                    async with asyncio.timeout(READ_TIMEOUT_S):
-                        head = await drive.indexes.head(kind, place)
-                except OSError as error:
-                    self.cluster.failed(drive, error)
-                    self.cluster.repairs.suspect(kind, place.part)
-                    continue
+                head = drive.indexes.at_hand(kind, place)
+                if head is None:
+                    try:
+                        async with asyncio.timeout(READ_TIMEOUT_S):
+                            head = await drive.indexes.head(kind, place)
+                    except OSError as error:
+                        self._not_from(drive, error, kind, place)
+                        continue
                 if head is not None and (head.exists or _is_never_made(head)):
                     return head
                 break  # one copy is enough to say that it is there, and not that it is not

@@ -147,13 +147,16 @@ class SqliteIndexes:
                     return
                 await self._merge(name, [], SLICE)
 
-    async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
+    def at_hand(self, kind: IndexKind, place: Place) -> IndexHead | None:
         name = _name(kind, place)
         index = self._open.get(name)
-        if index is not None and index.known is not None and name not in self._noted and self._fence.lets_in():
-            self._used.add(name)
-            return index.known[0]
-        return await self._ask(kind, place, lambda index: index.head(), None)
+        if index is None or index.known is None or name in self._noted or not self._fence.lets_in():
+            return None
+        self._used.add(name)
+        return index.known[0]
+
+    async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
+        return self.at_hand(kind, place) or await self._ask(kind, place, lambda index: index.head(), None)
 
     async def listing(self, kind: IndexKind, place: Place, ask: ListingAsk) -> Sequence[Row | Subdir]:
         return await self._ask(kind, place, lambda index: index.listing(ask), [])

@@ -255,6 +255,10 @@ class RemoteIndexes:
             self._noted |= noted & {self._opened()}
             raise
 
+    def at_hand(self, kind: IndexKind, place: Place) -> IndexHead | None:
+        """Another host cannot be asked without waiting."""
+        return None
+
     async def head(self, kind: IndexKind, place: Place) -> IndexHead | None:
         head: IndexHead | None = await self._link.call("indexes.head", kind, place)
         return head
