@@ -30,7 +30,7 @@ async def strides(
     """The body in pieces of `stride_bytes`, the last one shorter.  Raise TooLarge past the limit or `announced`."""
     assert SMALL_BYTES < stride_bytes <= BUFFER_BYTES
     limit = limit if announced is None else min(announced, limit)
-    if isinstance(data, Filling) and announced is not None and SMALL_BYTES < announced <= limit:
+    if announced is not None and SMALL_BYTES < announced <= limit and isinstance(data, Filling):
         async for stride in _filled(data, announced, stride_bytes):
             yield stride
         return
