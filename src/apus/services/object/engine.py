@@ -293,7 +293,7 @@ class Engine:
             if seen is None or seen > version or (seen < version and drive.id in primaries):
                 return None
         try:
-            got = await first.copies.fetch(place, upto_bytes)
+            got = first.copies.at_hand(place, upto_bytes) or await first.copies.fetch(place, upto_bytes)
         except OSError:
             return None
         return Found.at(place, got[0], first, got[1]) if got is not None and got[0].version == version else None
