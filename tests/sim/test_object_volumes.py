@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from apus.services.object.drivers.fence import DriveIdentity, Fence, format_drive
+from apus.services.object.drivers.quarantine import DIRECTORY, KEPT_S
 from apus.services.object.drivers.trailer import checksums_of, seal
 from apus.services.object.drivers.volumes.copies import VolumeCopies
 from apus.services.object.drivers.volumes.files import OPEN_MAX
@@ -435,11 +436,35 @@ async def test_a_volume_that_cannot_be_read_is_put_aside_once() -> None:
     for _ in range(2):
         copies = await opened(disk, clock, volume_bytes=1)
         assert [await read_all(copies, name) for name in NAMES[:3]] == [None, (head_of("o1", 2, b"x"), b"x"), None]
-        aside = [path.name for path in disk.files if path.parent.name == "quarantine"]
-        assert [name.partition("-")[0] for name in aside] == [first.name]
+        assert aside(disk) == [first.name]
         assert [path for path in disk.files if path.suffix == ".volume"] == [second]
     await copies.store(place_of("o5"), head_of("o5", 4, b"y"), b"y")
     assert await read_all(await opened(disk, clock), "o5") == (head_of("o5", 4, b"y"), b"y")
+
+
+def aside(disk: FaultyDisk) -> list[str]:
+    return [path.name.partition("-")[0] for path in disk.files if path.parent.name == DIRECTORY]
+
+
+@awaited
+async def test_what_was_put_aside_is_kept_for_a_month_or_until_room_is_short() -> None:
+    disk, clock = FaultyDisk(), ManualClock()
+    copies = await opened(disk, clock, volume_bytes=1000)
+    for ticks, name in enumerate(NAMES[:4], 1):
+        bad = ROOT / f"{name}.bad"
+        disk.files[bad] = disk.synced[bad] = b"?"
+        await copies.large.quarantine.take(bad, name)
+        await copies.large.quarantine.take(bad, name)  # it is no longer there
+        clock.time_s += KEPT_S / 3
+        await copies.tidy()
+        assert aside(disk) == list(NAMES[max(0, ticks - 3) : ticks])
+    clock.time_s += KEPT_S / 3 + 1
+    await copies.tidy()
+    assert aside(disk) == [NAMES[3]]
+    disk.full.add(ROOT)
+    clock.time_s += 2
+    await copies.tidy()
+    assert aside(disk) == []
 
 
 @awaited

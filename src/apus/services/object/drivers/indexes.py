@@ -21,6 +21,7 @@ from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import Fence
 from apus.services.object.drivers.index_places import IndexPlaces
+from apus.services.object.drivers.quarantine import Quarantine
 from apus.services.object.drivers.sqlite_index import Connect, IndexFile, connect_file
 from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.model import (
@@ -91,6 +92,7 @@ class SqliteIndexes:
         files: OpenFiles | None = None,
     ) -> None:
         self._world, self._root, self._fence, self._connect = world, root, fence, connect
+        self._quarantine = Quarantine(world, root)
         self._places = IndexPlaces(world.disk, root, part_power)
         self._files = files or OpenFiles()
         self._open: OrderedDict[str, IndexFile] = OrderedDict()
@@ -323,12 +325,9 @@ class SqliteIndexes:
         unreadable = not code and isinstance(error, sqlite3.OperationalError)  # Python's own: text that is no UTF-8
         if code in _CORRUPT or unreadable or not isinstance(error, sqlite3.Error):
             path = self._path(name)
-            aside = self._root / "quarantine" / f"{path.name}-{int(self._world.clock.now_s() * 1000)}"
-            await self._world.disk.make_directory(aside.parent)
             for suffix in ("-wal", "-shm"):
                 await self._world.disk.remove(path.with_name(path.name + suffix))
-            if await self._world.disk.stat(path) is not None:
-                await self._world.disk.rename_synced(path, aside)
+            await self._quarantine.take(path, path.name)
             return CorruptCopy(errno.EIO, str(error))
         return DriveTrouble(errno.EIO, str(error))
 

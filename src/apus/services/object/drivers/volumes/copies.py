@@ -226,6 +226,7 @@ class VolumeCopies:
         """Give back what dead bytes take, and what a crash left; returns how many bytes were moved."""
         journal = await self._ready()
         with _trouble(self._fence):
+            await self.large.quarantine.sweep(all_of_it=not self._fence.lets_in(self._volume_bytes))
             if not self._swept:
                 await self.large.sweep(self._is_in_use)
                 self._swept = True

@@ -6,12 +6,12 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
 from typing import Final
 
 import msgspec
 
-from apus.kernel.world import Disk, OpenFile
+from apus.kernel.world import OpenFile, World
+from apus.services.object.drivers.quarantine import Quarantine
 from apus.services.object.drivers.volumes.record import (
     MARKER_BYTES,
     VOLUME_HEADER_BYTES,
@@ -22,9 +22,6 @@ from apus.services.object.model import CorruptCopy
 
 VOLUME_BYTES: Final = 1 << 30
 """A volume that has grown to this takes no more: what compaction rewrites in one go, at most."""
-
-QUARANTINE: Final = "quarantine"
-"""Beside the directory of the volumes: what cannot be read, for whoever wants to look at it."""
 
 OPEN_MAX: Final = 64
 """Volumes of a drive that are open at once."""
@@ -43,7 +40,7 @@ class Usage(msgspec.Struct):
 
 
 class Volumes:
-    def __init__(self, disk: Disk, dice: Random, directory: Path, volume_bytes: int = VOLUME_BYTES) -> None:
+    def __init__(self, world: World, directory: Path, volume_bytes: int = VOLUME_BYTES) -> None:
         self.directory = directory
         self.usage: dict[int, Usage] = {}
         self.active: int | None = None
@@ -51,7 +48,8 @@ class Volumes:
         """The highest number that a volume has had."""
         self.volume_bytes = volume_bytes
         self.appended_bytes = 0
-        self._disk, self._dice = disk, dice
+        self._disk, self._dice = world.disk, world.dice
+        self._quarantine = Quarantine(world, directory.parent)
         self._open: OrderedDict[int, OpenFile] = OrderedDict()
 
     def path(self, number: int) -> Path:
@@ -144,9 +142,7 @@ class Volumes:
         if file.size_bytes <= VOLUME_HEADER_BYTES:
             await self._disk.remove(path)
             return
-        aside = self.directory.parent / QUARANTINE / f"{path.name}-{self._dice.getrandbits(64):016x}"
-        await self._disk.make_directory(aside.parent)
-        await self._disk.rename_synced(path, aside)
+        await self._quarantine.take(path, path.name)
 
     async def close(self) -> None:
         while self._open:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from apus.kernel.world import FileWriter, World
+from apus.services.object.drivers.quarantine import Quarantine
 from apus.services.object.drivers.verified import verified
 from apus.services.object.model import Head, Place, trouble_of
 
@@ -26,6 +27,7 @@ InUse = Callable[[bytes, str], Awaitable[bool]]
 class LargeFiles:
     def __init__(self, world: World, root: Path) -> None:
         self._world, self._disk, self._root = world, world.disk, root
+        self.quarantine = Quarantine(world, root)
         self.uploading: set[str] = set()
         """Files that are written now."""
 
@@ -56,12 +58,9 @@ class LargeFiles:
         await self._disk.remove(self._root / path)
 
     async def put_aside(self, path: str) -> None:
-        """Keep a bad file for whoever wants to know what happened to it."""
+        """A bad file."""
         source = self._root / path
-        aside = self._root / "quarantine" / f"{source.name[:_HASH_DIGITS]}-{int(self._world.clock.now_s() * 1000)}"
-        if await self._disk.stat(source) is not None:
-            await self._disk.make_directory(aside.parent)
-            await self._disk.rename_synced(source, aside)
+        await self.quarantine.take(source, source.name[:_HASH_DIGITS])
 
     async def sweep(self, in_use: InUse) -> None:
         for path in await self.strays(in_use):

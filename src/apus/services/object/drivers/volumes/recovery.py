@@ -97,7 +97,7 @@ async def recover(
 
     async def recovered(manifest: Manifest | None) -> Journal:
         index = KeyIndex(world, directory, part_power, Nodes(manifest.nodes if manifest else ()), mark)
-        volumes = Volumes(world.disk, world.dice, directory, volume_bytes)
+        volumes = Volumes(world, directory, volume_bytes)
         await index.open(manifest.runs if manifest else (), saved.runs if saved else ())
         return await _recover(Journal(volumes, index, fence), manifest)
 
