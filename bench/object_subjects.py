@@ -95,6 +95,13 @@ _PEERS = {
 }  # fmt: skip
 
 
+def fill_swift(container: str, names: int) -> None:
+    """Names for a container of the running Swift that is there."""
+    home = ANCHORS / "swift"
+    words = [str(home / "venv/bin/python"), str(HERE / "swift_names.py"), str(home / "dev"), "AUTH_test", container]
+    subprocess.run([*words, str(names)], check=True, stdout=sys.stderr)
+
+
 @contextlib.contextmanager
 def peer(name: str) -> Iterator[Subject]:
     """Installed if need be (as root, from Debian's and Python's registries), started, and stopped at the end."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime, timedelta
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apus.services.object.layout import _NamedRing, _numbered
-from apus.services.object.logic.merge import make_stamp, merge_fields, next_ticks, swift_time
+from apus.services.object.logic.merge import TICKS_PER_S, iso_time, make_stamp, merge_fields, next_ticks, swift_time
 from apus.services.object.logic.ring import HANDOFFS_MAX, DriveSpec, Ring, part_of, path_hash, split
 from apus.services.object.logic.ring_builder import balance, crowded_parts, loads, moved_copies, rebalance
 
 PARTS = 1 << 7
+EPOCH = datetime(1970, 1, 1)
 
 
 @st.composite
@@ -203,6 +205,13 @@ def test_ticks_never_repeat(now_s: float, last: int) -> None:
 
 def test_swift_shows_five_decimals() -> None:
     assert swift_time(make_stamp(170000000012345, "n")) == "1700000000.12345"
+
+
+@given(st.integers(min_value=0, max_value=9_999_999_999 * TICKS_PER_S))
+def test_a_listing_shows_the_time_of_a_stamp(ticks: int) -> None:
+    moment = EPOCH + timedelta(microseconds=ticks * (1_000_000 // TICKS_PER_S))
+    assert iso_time(make_stamp(ticks, "n")) == moment.isoformat(timespec="microseconds")
+    assert iso_time("") == EPOCH.isoformat(timespec="microseconds")
 
 
 fields = st.dictionaries(st.sampled_from("xyz"), st.tuples(st.sampled_from(["", "1", "2"]), st.sampled_from("1234")))
