@@ -86,6 +86,16 @@ def test_by_the_stores_secret(s3: Any, server: S3Server, bucket: str) -> None:
     assert not on_drives(server)
 
 
+@pytest.mark.parametrize("size", [1, 100_000, MIB, MIB + 1])
+def test_what_is_in_the_page_cache_is_decrypted_too(s3: Any, bucket: str, size: int) -> None:
+    body = (SECRET * 9)[:size]
+    s3.put_object(Bucket=bucket, Key="o", Body=body, ServerSideEncryption="AES256")
+    s3.put_object(Bucket=bucket, Key="mine", Body=body, **customer())
+    for _ in range(4):
+        assert s3.get_object(Bucket=bucket, Key="o")["Body"].read() == body
+        assert s3.get_object(Bucket=bucket, Key="mine", **customer())["Body"].read() == body
+
+
 def test_of_a_bucket(s3: Any, server: S3Server, bucket: str) -> None:
     with refusal("ServerSideEncryptionConfigurationNotFoundError"):
         s3.get_bucket_encryption(Bucket=bucket)

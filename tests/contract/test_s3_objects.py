@@ -254,6 +254,17 @@ def test_an_empty_object_has_a_type(s3: Any, server: S3Server, bucket: str) -> N
     assert s3.get_object(Bucket=bucket, Key="o", ResponseContentType="text/y")["ContentType"] == "text/y"
 
 
+@pytest.mark.parametrize("size", [1, 4096, 60_000, 100_000, 300_000, 1 << 20, (1 << 20) + 1])
+def test_what_is_in_the_page_cache_reads_the_same(s3: Any, bucket: str, size: int) -> None:
+    body = BIG[:size]
+    s3.put_object(Bucket=bucket, Key="o", Body=body)
+    for _ in range(5):  # the first read of each copy brings it there
+        assert s3.get_object(Bucket=bucket, Key="o")["Body"].read() == body
+        assert s3.get_object(Bucket=bucket, Key="o", Range="bytes=0-")["Body"].read() == body
+        assert s3.get_object(Bucket=bucket, Key="o", IfMatch="*")["Body"].read() == body
+        assert s3.head_object(Bucket=bucket, Key="o")["ContentLength"] == size
+
+
 def test_of_many_who_put_if_absent_one_does(s3: Any, server: S3Server, bucket: str) -> None:
     done: list[int] = []
     refused: list[str] = []

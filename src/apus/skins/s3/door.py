@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from apus.kernel.buffers import Chunk
 from apus.kernel.errors import CloudError
 from apus.kernel.log import get_logger
 from apus.services.object import consistency
@@ -168,7 +169,7 @@ class S3Door:
             (b"x-amz-id-2", self._host_id.encode()),
             (b"server", b"apus"),
         ]
-        data = reply.body if isinstance(reply.body, bytes) and status not in _BODILESS else b""
+        data: Chunk = reply.body if isinstance(reply.body, bytes | memoryview) and status not in _BODILESS else b""
         sized = reply.stream is not None or status in _BODILESS
         reading = READING.get()
         if reading is not None:
