@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import swiftclient
 
+from apus.services.object.engine import LONG_FROM_BYTES, LONG_MAX
 from apus.services.object.model import STRIDE_BYTES
 from tests.contract.swift_server import SwiftServer
 
@@ -91,6 +93,26 @@ def test_sizes(swift: SwiftServer, base: str, size: int) -> None:
         status, headers, body = swift.ask("GET", base + "/o")
         assert (status, body, headers["content-length"]) == (200, data, str(size))
     assert headers["etag"] == hashlib.md5(data).hexdigest()
+    assert not swift.uploads_left()
+
+
+@pytest.mark.parametrize("size", [LONG_FROM_BYTES - 1, LONG_FROM_BYTES, LONG_FROM_BYTES + 5])
+def test_long_bodies(swift: SwiftServer, base: str, size: int) -> None:
+    """More of them at once than have long strides; and some that break off, whose place is free again."""
+    data = os.urandom(size)
+    count = LONG_MAX + 2
+    for _ in range(count):
+        connection = raw(swift, f"PUT {base}/off HTTP/1.1\r\nContent-Length: {size}\r\n")
+        connection.sendall(data[: 3 << 20])
+        connection.close()
+    wait_until(lambda: not swift.uploads_left())
+    with ThreadPoolExecutor(count) as pool:
+        assert set(pool.map(lambda n: swift.ask("PUT", f"{base}/{n}", data)[0], range(count))) == {201}
+    for number in range(count):
+        status, headers, body = swift.ask("GET", f"{base}/{number}")
+        assert (status, body == data, headers["etag"]) == (200, True, hashlib.md5(data).hexdigest())
+    wrong = swift.ask("PUT", base + "/wrong", data, ETag=hashlib.md5(data[1:]).hexdigest())
+    assert (wrong[0], swift.ask("GET", base + "/wrong")[0]) == (422, 404)
     assert not swift.uploads_left()
 
 

@@ -40,7 +40,12 @@ def test_object_versioning(swift: SwiftServer, base: str) -> None:
         (second, True, 6), (first, False, 5), ("null", False, 4),
     ]  # fmt: skip
     assert [row["name"] for row in rows(swift, base + "?format=json")] == ["o"]
-    assert rows(swift, base + "?format=json")[0]["hash"] == md5(b"second")
+    row = rows(swift, base + "?format=json")[0]
+    assert (row["hash"], row["version_symlink"]) == (md5(b"second"), True)
+    assert swift.ask("GET", row["symlink_path"])[2] == b"second"
+    assert row["symlink_path"] == f"{path}?version-id={second}"
+    shown = swift.ask("GET", base + "?format=xml")[2].decode()
+    assert re.findall("<([a-z_]+)>", shown) == ["object", "name", "hash", "bytes", "content_type", "last_modified"]
     headers = swift.ask("HEAD", base)[1]
     assert (headers["x-container-object-count"], headers["x-container-bytes-used"]) == ("1", "15")
     status, headers, _ = swift.ask("DELETE", path)
@@ -172,7 +177,13 @@ def test_symlinks(swift: SwiftServer, base: str) -> None:
     swift.ask("COPY", base + "/link", Destination=f"{box}/copy")
     assert "x-symlink-target" not in swift.ask("HEAD", base + "/copy?symlink=get")[1]
     swift.ask("COPY", base + "/link?symlink=get", Destination=f"{box}/copy")
-    assert swift.ask("HEAD", base + "/copy?symlink=get")[1]["x-symlink-target"] == f"{box}/target"
+    headers = swift.ask("HEAD", base + "/copy?symlink=get")[1]
+    assert (headers["x-symlink-target"], headers.get("x-symlink-target-account")) == (f"{box}/target", None)
+    swift.ask("COPY", base + "/link?symlink=get", Destination=f"{box}/copy", X_Symlink_Target_Account="AUTH_b")
+    headers = swift.ask("HEAD", base + "/copy?symlink=get")[1]
+    assert (headers["x-symlink-target"], headers["x-symlink-target-account"]) == (f"{box}/target", "AUTH_b")
+    bad = {"Destination": f"{box}/copy", "X_Symlink_Target_Account": "a/b"}
+    assert swift.ask("COPY", base + "/link?symlink=get", **bad)[0] == 400
     assert swift.ask("DELETE", base + "/link")[0] == 204
     assert swift.ask("GET", base + "/target")[0] == 200
 

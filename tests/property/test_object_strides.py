@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from apus.kernel.errors import TooLarge
 from apus.services.object.model import STRIDE_BYTES
-from apus.services.object.strides import SMALL_BYTES, strides
+from apus.services.object.strides import LONG_STRIDE_BYTES, SMALL_BYTES, strides
 
 sizes = st.one_of(st.integers(0, 2000), st.sampled_from([SMALL_BYTES, SMALL_BYTES + 1, STRIDE_BYTES, STRIDE_BYTES + 1]))
+
+stride_sizes = st.sampled_from([STRIDE_BYTES, LONG_STRIDE_BYTES])
 
 
 class Network:
@@ -44,30 +46,32 @@ async def pieces_of(parts: list[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-async def kept(data: AsyncIterator[bytes], announced: int | None, limit: int = 1 << 40) -> list[bytes]:
+async def kept(
+    data: AsyncIterator[bytes], announced: int | None, limit: int = 1 << 40, stride_bytes: int = STRIDE_BYTES
+) -> list[bytes]:
     """All strides are looked at when all have come: none may have been used for another."""
-    views = [stride async for stride in strides(data, announced, limit)]
+    views = [stride async for stride in strides(data, announced, limit, stride_bytes)]
     return [bytes(view) for view in views]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(sizes, max_size=6), st.booleans())
-def test_pieces_become_strides(lengths: list[int], announce: bool) -> None:
+@given(st.lists(sizes, max_size=6), st.booleans(), stride_sizes)
+def test_pieces_become_strides(lengths: list[int], announce: bool, stride_bytes: int) -> None:
     parts = [bytes([number % 251]) * length for number, length in enumerate(lengths)]
     whole = b"".join(parts)
-    found = asyncio.run(kept(pieces_of(parts), len(whole) if announce else None))
+    found = asyncio.run(kept(pieces_of(parts), len(whole) if announce else None, stride_bytes=stride_bytes))
     assert b"".join(found) == whole
-    assert all(len(stride) == STRIDE_BYTES for stride in found[:-1])
+    assert all(len(stride) == stride_bytes for stride in found[:-1])
     assert all(found)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.one_of(sizes, st.integers(0, 3 * STRIDE_BYTES)), st.integers(1, 1 << 18))
-def test_a_body_is_filled_where_it_is_wanted(size: int, piece_bytes: int) -> None:
+@given(st.one_of(sizes, st.integers(0, 5 * STRIDE_BYTES)), st.integers(1, 1 << 18), stride_sizes)
+def test_a_body_is_filled_where_it_is_wanted(size: int, piece_bytes: int, stride_bytes: int) -> None:
     whole = bytes(range(256)) * (size // 256) + bytes(size % 256)
-    found = asyncio.run(kept(Network(whole, piece_bytes), size))
+    found = asyncio.run(kept(Network(whole, piece_bytes), size, stride_bytes=stride_bytes))
     assert b"".join(found) == whole
-    assert all(len(stride) == STRIDE_BYTES for stride in found[:-1])
+    assert all(len(stride) == stride_bytes for stride in found[:-1])
 
 
 def test_what_ends_early_is_shorter_than_announced() -> None:

@@ -15,7 +15,10 @@ Chunk: TypeAlias = bytes | memoryview
 
 BUFFER_BYTES: Final = 1 << 20
 
-KEPT_MAX: Final = 16
+LONG_BUFFER_BYTES: Final = 2 << 20
+"""For what is long: half as many turns of threads, and of drives."""
+
+KEPT_BYTES: Final = 32 << 20
 """The last ones made keep their memory when they are free."""
 
 _FREE: Final = 2
@@ -24,13 +27,13 @@ _FREE: Final = 2
 _buffers: list[mmap.mmap] = []
 
 
-def take_buffer() -> memoryview:
-    """A buffer of BUFFER_BYTES that nobody else sees, with anything in it."""
+def take_buffer(size_bytes: int = BUFFER_BYTES) -> memoryview:
+    """A buffer of this size that nobody else sees, with anything in it."""
     for place in range(len(_buffers) - 1, -1, -1):  # the last ones are in the processor's cache
-        if sys.getrefcount(_buffers[place]) == _FREE:
+        if len(_buffers[place]) == size_bytes and sys.getrefcount(_buffers[place]) == _FREE:
             return memoryview(_buffers[place])
-    buffer = mmap.mmap(-1, BUFFER_BYTES)
+    buffer = mmap.mmap(-1, size_bytes)
     _buffers.append(buffer)
-    if len(_buffers) > KEPT_MAX:
+    while sum(map(len, _buffers)) > KEPT_BYTES:
         del _buffers[0]  # who holds it may do so for ever (a slow client, a cycle): it must not keep its place
     return memoryview(buffer)

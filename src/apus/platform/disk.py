@@ -1,7 +1,4 @@
-"""Files on the local disk, with the durability that the `Disk` Protocol states.
-
-All that may wait for the disk runs on a bounded pool of threads: one slow drive must not stop the event loop.
-"""
+"""Files on the local disk, with the durability that the `Disk` Protocol states; all that may wait runs on threads."""
 
 from __future__ import annotations
 
@@ -13,14 +10,13 @@ import os
 import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from apus.kernel.buffers import BUFFER_BYTES, take_buffer
 from apus.kernel.world import Stat
 from apus.platform.direct import DirectHandle, write_all
+from apus.platform.threads import Tell, Threads, tell_waiter
 
 T = TypeVar("T")
 
@@ -136,23 +132,13 @@ class LocalOpenFile:
         if self._closing:
             raise ValueError("the file is closed")
         self._users += 1
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-
-        def run() -> None:
-            try:
-                tell = partial(done.set_result, work())
-            except BaseException as error:  # of whoever waits
-                tell = partial(done.set_exception, error)
-            loop.call_soon_threadsafe(self._used, done, tell)
-
-        self._disk.threads.submit(run)  # run_in_executor passes results on through five callbacks
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._disk.threads.begin(work, done, self._used)
         return await done
 
-    def _used(self, done: asyncio.Future[T], tell: Callable[[], None]) -> None:
+    def _used(self, done: asyncio.Future[T], tell: Tell) -> None:
         self._users -= 1
-        if not done.cancelled():
-            tell()
+        tell_waiter(done, tell)
         if self._closing:
             self._close_if_idle()
 
@@ -165,13 +151,13 @@ class LocalOpenFile:
 
 class LocalDisk:
     def __init__(self) -> None:
-        self.threads = ThreadPoolExecutor(THREADS_MAX, "apus-disk")
+        self.threads = Threads(THREADS_MAX, "apus-disk")
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        return await self.threads.run(work)
 
     def close(self) -> None:
-        self.threads.shutdown(wait=True)
+        self.threads.close()
 
     async def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
         def read() -> bytes:

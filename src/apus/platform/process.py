@@ -12,11 +12,11 @@ import os
 import signal as signals
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from apus.kernel.world import Completed, ProcessRef
+from apus.platform.threads import Threads
 
 T = TypeVar("T")
 
@@ -44,15 +44,15 @@ def started_ticks(pid: int) -> int | None:
 
 class LocalRunner:
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS_MAX, "apus-work")
+        self._threads = Threads(THREADS_MAX, "apus-work")
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await self._threads.run(work)
 
     def close(self) -> None:
         """Spawned programs go on."""
-        self._threads.shutdown(wait=True)
+        self._threads.close()
 
     async def run(
         self,

@@ -19,7 +19,8 @@ ANSWERER: Final = "answerer"
 _encode = msgspec.json.Encoder().encode
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKENS: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-z]*")
-_BODILESS: Final = (204, 304)
+BODILESS: Final = (204, 304)
+"""Statuses of answers that have no body."""
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -45,7 +46,7 @@ class Answer(NamedTuple):
 
 def rendered(request: ApiRequest, reply: Reply, versions: VersionChain | None) -> Answer:
     status = reply.status or request.route.status
-    bodiless = status in _BODILESS
+    bodiless = status in BODILESS
     data: Chunk = b""
     content_type = reply.content_type
     if reply.stream is None and reply.body is not None and not bodiless:
@@ -58,9 +59,15 @@ def rendered(request: ApiRequest, reply: Reply, versions: VersionChain | None) -
         headers.append(("content-type", content_type))
     if versions is not None and request.version is not None:
         headers.extend(_version_headers(versions, request.version))
+    return completed(request, reply, status, headers, data)
+
+
+def completed(request: ApiRequest, reply: Reply, status: int, headers: list[tuple[str, str]], data: Chunk) -> Answer:
+    """With the reply's own headers behind these, and those that say where its body ends, and whether the connection."""
     named = [(name.lower(), value) for name, value in reply.headers.items()]
     headers += named
-    if reply.stream is None and not bodiless and not any(name == "content-length" for name, _ in named):
+    sized = reply.stream is not None or status in BODILESS or any(name == "content-length" for name, _ in named)
+    if not sized:
         headers.append(("content-length", str(len(data))))
     if "expect" in request.headers and not request.body_ended:
         # The client still holds its body back, and may send it or not: what follows here would be a guess.
@@ -69,7 +76,7 @@ def rendered(request: ApiRequest, reply: Reply, versions: VersionChain | None) -
 
 
 async def send_answer(request: ApiRequest, answer: Answer, send: Send) -> None:
-    bodiless = request.method == "HEAD" or answer.status in _BODILESS
+    bodiless = request.method == "HEAD" or answer.status in BODILESS
     data = b"" if bodiless else answer.data
     if bodiless or answer.stream is None:
         extension = request.scope.get("extensions", {}).get(ANSWER)

@@ -23,12 +23,12 @@ from apus.services.object.drivers.trailer import checksums_of
 from apus.services.object.drivers.unbroken import unbroken
 from apus.services.object.fragment_reading import read_fragments
 from apus.services.object.fragments import FRAGMENTS_FROM_BYTES, FragmentUpload
-from apus.services.object.logic.code import archive_hash, group_of
+from apus.services.object.logic.code import Code, archive_hash, group_of
 from apus.services.object.logic.hidden import described
 from apus.services.object.logic.merge import merge
 from apus.services.object.logic.rings import archives_part
 from apus.services.object.model import STRIDE_BYTES, Head, Meta, Place, ReplacedCopy
-from apus.services.object.strides import strides
+from apus.services.object.strides import LONG_STRIDE_BYTES, strides
 from apus.services.object.strong import newest_of_quorum, outrank
 from apus.services.object.upload import Upload
 
@@ -46,6 +46,10 @@ UNCLAIMED_MAX: Final = 100_000
 
 AT_HAND_BYTES: Final = 256 << 10
 """What is read with its head in one go, unless the reader says how much he wants; more is streamed."""
+
+LONG_FROM_BYTES: Final = 4 * LONG_STRIDE_BYTES
+"""Bodies from this length on come in long strides, while there are few of them: two strides of each are in memory."""
+LONG_MAX: Final = 8
 
 INLINE_BYTES: Final = 64 << 10
 """Hashing less than this takes less than the way to a thread and back."""
@@ -104,6 +108,8 @@ class Engine:
     def __init__(self, cluster: Cluster, policy_of: PolicyOf) -> None:
         self.cluster, self._policy_of = cluster, policy_of
         self._run = cluster.world.run
+        self._long = 0
+        """Bodies that come in long strides now."""
 
     async def place(self, account: str, container: str, name: str) -> Place:
         """Where an object is, by the storage policy of its container.  Raise Unavailable when nobody can say that."""
@@ -115,10 +121,22 @@ class Engine:
         reading = READING.get()
         if reading is not None and reading.level is Level.STRONG:
             await outrank(self.cluster, place)
-        md5 = hashlib.md5(usedforsecurity=False)
         code = self.cluster.ring.code_of(place.part)
+        if code is not None:
+            return await self._write(intent, data, place, code, code.segment_bytes)
+        if self._long == LONG_MAX or (intent.size_bytes or 0) < LONG_FROM_BYTES:
+            return await self._write(intent, data, place, None, STRIDE_BYTES)
+        self._long += 1
+        try:
+            return await self._write(intent, data, place, None, LONG_STRIDE_BYTES)
+        finally:
+            self._long -= 1
+
+    async def _write(
+        self, intent: Intent, data: AsyncIterator[Chunk], place: Place, code: Code | None, stride_bytes: int
+    ) -> Head:
+        md5 = hashlib.md5(usedforsecurity=False)
         before = await self._before(place) if code is not None else None
-        stride_bytes = STRIDE_BYTES if code is None else code.segment_bytes
         body = strides(data, intent.size_bytes, OBJECT_BYTES_MAX, stride_bytes)
         first = await anext(body, b"")
         whole = len(first) < stride_bytes or len(first) == intent.size_bytes

@@ -26,8 +26,9 @@ from apus.skins.s3.errors import S3Error, error_body, s3_error
 from apus.skins.s3.names import BucketNames
 from apus.skins.s3.operations import Operation, find_operation
 from apus.skins.s3.request import BUCKET_BYTES_MAX, S3Request, joined_headers
+from apus.wire.answer import BODILESS, Answer, completed, send_answer
 from apus.wire.body import ClientGone
-from apus.wire.route import Reply, send_chunks
+from apus.wire.route import Reply
 
 if TYPE_CHECKING:
     from apus.wire.metrics import Metrics
@@ -36,7 +37,6 @@ _log: Final = get_logger("apus.s3")
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
-_BODILESS: Final = (204, 304)
 
 
 class S3Door:
@@ -68,7 +68,7 @@ class S3Door:
         request = S3Request(scope, receive, joined_headers(scope["headers"]), f"{self.dice.getrandbits(64):016X}", self)
         try:
             reply = await self._answer(request)
-            await self._send(request, reply, send)
+            await send_answer(request, self._rendered(request, reply), send)
         except ClientGone:
             _log.info("client gone", request_id=request.request_id, method=request.method, path=request.raw_path)
             return
@@ -162,42 +162,14 @@ class S3Door:
             return cors.with_headers(request, reply)
         return reply
 
-    async def _send(self, request: S3Request, reply: Reply, send: Send) -> None:
+    def _rendered(self, request: S3Request, reply: Reply) -> Answer:
         status = reply.status or 200
-        headers = [
-            (b"x-amz-request-id", request.request_id.encode()),
-            (b"x-amz-id-2", self._host_id.encode()),
-            (b"server", b"apus"),
-        ]
-        data: Chunk = reply.body if isinstance(reply.body, bytes | memoryview) and status not in _BODILESS else b""
-        sized = reply.stream is not None or status in _BODILESS
+        bodiless = status in BODILESS
+        data: Chunk = reply.body if isinstance(reply.body, bytes | memoryview) and not bodiless else b""
+        headers = [("x-amz-request-id", request.request_id), ("x-amz-id-2", self._host_id), ("server", "apus")]
         reading = READING.get()
         if reading is not None:
-            shown = reading.headers(wrote=request.method not in ("GET", "HEAD") and status < 300)
-            headers += [(name.encode(), value.encode()) for name, value in shown.items()]
-        if reply.content_type is not None and status not in _BODILESS:
-            headers.append((b"content-type", _clean(reply.content_type)))
-        for name, value in reply.headers.items():
-            sized = sized or name == "content-length"
-            headers.append((name.encode("ascii"), _clean(value)))
-        if not sized:
-            headers.append((b"content-length", b"%d" % len(data)))
-        if "expect" in request.headers and not request.body_ended:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if reply.stream is None or request.method == "HEAD" or status in _BODILESS:
-            await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else data})
-            return
-        try:
-            await send_chunks(reply.stream, send, request.gone if request.body_ended else None)
-        finally:
-            close = getattr(reply.stream, "aclose", None)
-            if close is not None:
-                await close()
-
-
-def _clean(value: str) -> bytes:
-    """A header's value: what a client named cannot begin another header."""
-    if not value.isprintable():
-        value = "".join(" " if c < " " or c == "\x7f" else c for c in value)
-    return value.encode("utf-8", "replace")
+            headers += reading.headers(wrote=request.method not in ("GET", "HEAD") and status < 300).items()
+        if reply.content_type is not None and not bodiless:
+            headers.append(("content-type", reply.content_type))
+        return completed(request, reply, status, headers, data)

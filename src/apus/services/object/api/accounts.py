@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apus.kernel.errors import Forbidden, NotFound
-from apus.services.object.api import views
+from apus.services.object.api import listings, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import check_kept, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
@@ -24,7 +24,7 @@ async def show_account(ask: Ask) -> Reply:
     totals = await policy_totals(ask.service.directory, ask.account, head, len(names))
     headers = views.account_headers(head, ask.now_s, dict(zip(names, totals, strict=True)), to_owner=owner)
     rows = await ask.service.listing(ask.account, "", wanted) if ask.reading and head is not None else ()
-    return views.listing("account", ask.account, rows, form, headers, body=ask.reading, policies=names)
+    return listings.account_page(ask.account, rows, form, headers, names, body=ask.reading)
 
 
 async def put_account(ask: Ask) -> Reply:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from apus.kernel.errors import Forbidden, Invalid, NotFound
-from apus.services.object.api import signed, views
+from apus.services.object.api import listings, signed, views
 from apus.services.object.api.ask import LIST, LIST_VERSIONS, Ask
 from apus.services.object.api.bodies import (
     check_kept,
@@ -41,14 +41,14 @@ async def show_container(ask: Ask) -> Reply:
     owner = await ask.require(head, LIST if ask.query("versions") is None else LIST_VERSIONS)
     wanted = listing_ask(ask.request)
     form = listing_format(ask.request) if ask.query("versions") is None else versions_format(ask.request)
-    rows: views.Listing = ()
+    rows: listings.Rows = ()
     if ask.reading and ask.query("versions") is not None:
         marker = ask.query("version_marker") or ""
         rows = await ask.service.list_versions(ask.account, ask.container, wanted, marker)
     elif ask.reading:
         rows = await ask.service.listing(ask.account, ask.container, wanted)
     headers = views.container_headers(head, ask.service.policies[head.policy], to_owner=owner)
-    return views.listing("container", ask.container, rows, form, headers, body=ask.reading)
+    return listings.container_page(ask.account, ask.container, rows, form, headers, body=ask.reading)
 
 
 async def put_container(ask: Ask) -> Reply:

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound, TooLarge
-from apus.services.object.api import large, views
+from apus.services.object.api import large, links, views
 from apus.services.object.api.ask import READ, READ_VERSION, WRITE, Ask
 from apus.services.object.api.bodies import content_length_of, is_true, object_headers, path_header, text_of
 from apus.services.object.api.faults import page
@@ -17,7 +17,7 @@ from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.notices import COPY
 from apus.services.object.logic.ranges import parse_ranges
-from apus.services.object.logic.symlink import link_headers, target_of
+from apus.services.object.logic.symlink import Target, link_headers
 from apus.services.object.logic.uploads import UPLOAD
 from apus.services.object.logic.versions import is_marker, version_of
 from apus.services.object.model import Head
@@ -50,16 +50,16 @@ async def _copy(ask: Ask, source: Place, target: Place, version_id: str | None) 
     if found is None or is_marker(found.head):
         raise NotFound("object.absent", "The resource could not be found.")
     await ask.may(WRITE, *target)
-    as_link = ask.query("symlink") == "get" and target_of(found.head) is not None
-    if not as_link:
+    link = await links.copied(ask, found.head, target[0]) if ask.query("symlink") == "get" else None
+    if link is None:
         found = await service.follow(found, ask.may_read)
     refused = check(ask.headers, found.head.shown_etag, views.last_modified_s(found.head.changed), reading=False)
     if refused is not None:
         return page(refused)
-    headers = _headers(ask, found, target[0] if as_link else None)
+    headers = _headers(ask, found, link)
     content_type = text_of(ask.headers.get("content-type", ""), "Content-Type") or found.head.shown_type
     intent = Intent(*target, content_type, headers)
-    head = await _copied(ask, found, intent, itself=as_link or ask.query("multipart-manifest") == "get")
+    head = await _copied(ask, found, intent, itself=link is not None or ask.query("multipart-manifest") == "get")
     reply = {
         "etag": head.shown_etag,
         "last-modified": views.last_modified(head.stamp),
@@ -102,16 +102,13 @@ async def _copied(ask: Ask, found: Found, intent: Intent, *, itself: bool) -> He
     return await service.put(sized, opened.stream(offset, size), cause=COPY)
 
 
-def _headers(ask: Ask, found: Found, link_account: str | None) -> dict[str, str]:
-    """`link_account`: a link is copied there, which leads to that account if it led to its own."""
+def _headers(ask: Ask, found: Found, link: Target | None) -> dict[str, str]:
+    """`link`: it is a link that is copied, and leads there."""
     sent = object_headers(ask.headers, ask.now_s)
     before = {} if is_true(ask.headers.get("x-fresh-metadata")) else shown(found.head.shown_headers)
     if ask.query("multipart-manifest") != "get":
         before.pop(DYNAMIC, None)
-    target = target_of(found.head) if link_account is not None else None
-    if target is not None and link_account is not None and target.account == found.head.account:
-        target = target._replace(account=link_account)
-    return {**before, **sent, **(link_headers(target) if target is not None else {})}
+    return {**before, **sent, **(link_headers(link) if link is not None else {})}
 
 
 def _range(headers: Mapping[str, str], size: int) -> tuple[int, int]:

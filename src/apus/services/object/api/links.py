@@ -13,7 +13,7 @@ from apus.services.object.api.bodies import content_length_of, path_header, text
 from apus.services.object.api.faults import HTML
 from apus.services.object.engine import Intent
 from apus.services.object.logic.listed import MANIFEST, own_etag
-from apus.services.object.logic.symlink import Target, link_headers
+from apus.services.object.logic.symlink import Target, link_headers, target_of
 from apus.services.object.model import Head
 from apus.wire.route import Reply
 
@@ -28,11 +28,8 @@ async def intent_of(ask: Ask, intent: Intent) -> Intent:
     """The empty object that is the link.  A static one (`X-Symlink-Target-Etag`) is checked against its target."""
     if content_length_of(ask.request, needed=True):
         raise Invalid("object.symlink_body", "Symlink requests require a zero byte body", field="Content-Length")
-    account = unquote(text_of(ask.headers.get("x-symlink-target-account", ""), "x-symlink-target-account"))
-    if "/" in account or "\0" in account or account.startswith("."):
-        raise Invalid("object.symlink_account", "Account name cannot contain slashes", field="X-Symlink-Target-Account")
     container, name = path_header(ask.headers, "x-symlink-target")
-    target = Target(account or ask.account, container, name)
+    target = Target(_named_account(ask) or ask.account, container, name)
     if target[:3] == ask.place:
         raise Invalid("object.symlink_self", "Symlink cannot target itself", field="X-Symlink-Target")
     etag = ask.headers.get("x-symlink-target-etag", "").strip().strip('"')
@@ -45,6 +42,29 @@ async def intent_of(ask: Ask, intent: Intent) -> Intent:
         content_type = intent.content_type
     headers = {**intent.headers, **link_headers(target, slo_etag)}
     return dataclasses.replace(intent, content_type=content_type, headers=headers)
+
+
+async def copied(ask: Ask, head: Head, account: str) -> Target | None:
+    """Where the copy of a link in this account leads: what led to its own account leads to the new one, unless the
+    request names another.  None: it is no link."""
+    target, named = target_of(head), _named_account(ask)
+    if target is None:
+        return None
+    if named:
+        target = target._replace(account=named)
+        if target.etag:
+            await _checked(ask, target)
+    elif target.account == head.account:
+        target = target._replace(account=account)
+    return target
+
+
+def _named_account(ask: Ask) -> str:
+    """Of a link's target, or empty.  Raise Invalid."""
+    account = unquote(text_of(ask.headers.get("x-symlink-target-account", ""), "x-symlink-target-account"))
+    if "/" in account or "\0" in account or account.startswith("."):
+        raise Invalid("object.symlink_account", "Account name cannot contain slashes", field="X-Symlink-Target-Account")
+    return account
 
 
 async def _checked(ask: Ask, target: Target) -> Head:
