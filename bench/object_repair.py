@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from apus.cli.places import cloud_at
 from bench.cloud import APUS
 from bench.object_peers import REPAIR_COPIES_S, REPAIR_CPU_S
 from bench.object_subjects import OurStore
@@ -18,11 +19,22 @@ from bench.run import Table, median
 
 OBJECT_SIZE = "64K"
 LOOK_EVERY_S = 0.3
-"""A look is a command that logs in: some 25 ms of the server's CPU, which is not repair's."""
 WITHIN_S = 600.0
 FOREGROUND = ("get", "put")
 FOREGROUND_S = 4.0
 ROUNDS = 3
+
+
+class Watch:
+    """What repair says of itself.  It logs in once: a command for each look would cost the server, and who measures, as much
+    as ten copies."""
+
+    def __init__(self, store: OurStore) -> None:
+        self._cloud = cloud_at(store.state_dir)
+        self._token = self._cloud.admin_token()
+
+    def status(self) -> dict[str, Any]:
+        return dict(self._cloud.get("/apus/v1/object/repair", token=self._token))
 
 
 def asked(store: OurStore, *words: str) -> Any:
@@ -38,11 +50,13 @@ def asked(store: OurStore, *words: str) -> Any:
 class Repaired:
     """From the loss, or the return, until what `done` says: wall and CPU seconds, and copies."""
 
-    def __init__(self, store: OurStore, begin: Callable[[], object], done: Callable[[dict[str, Any]], bool]) -> None:
-        made, cpu_s, began_s = asked(store, "repair", "status")["copies_made"], store.cpu_s(), time.monotonic()
+    def __init__(
+        self, store: OurStore, watch: Watch, begin: Callable[[], object], done: Callable[[dict[str, Any]], bool]
+    ) -> None:
+        made, cpu_s, began_s = watch.status()["copies_made"], store.cpu_s(), time.monotonic()
         begin()
         while True:
-            found = asked(store, "repair", "status")
+            found = watch.status()
             self.took_s, self.copies = time.monotonic() - began_s, found["copies_made"] - made
             if self.copies and done(found):
                 break
@@ -54,16 +68,21 @@ class Repaired:
 def repair(table: Table, store: OurStore, objects: int) -> None:
     subject, lost = store.subject(), store.drives[3]
     subject.load("fill", "--container", "repaired", "--size", OBJECT_SIZE, "--count", objects, "--prefix", "r-")
-    _until_idle(store)
-    loss = Repaired(store, lambda: lost.rename(lost.with_name("lost")), lambda found: not found["copies_at_risk"])
+    watch = Watch(store)
+    _until_idle(watch)
+    loss = Repaired(
+        store, watch, lambda: lost.rename(lost.with_name("lost")), lambda found: not found["copies_at_risk"]
+    )
     shutil.rmtree(lost.with_name("lost"))
     _show(table, f"one of four drives lost, {objects:,} objects of 64 KiB", loss)
     lost.mkdir()
-    back = Repaired(store, lambda: asked(store, "drive", "adopt", "drive4"), lambda found: found["state"] == "idle")
+    back = Repaired(
+        store, watch, lambda: asked(store, "drive", "adopt", "drive4"), lambda found: found["state"] == "idle"
+    )
     _show(table, "an empty drive takes its place", back)
     lost.rename(lost.with_name("lost"))
     found: dict[tuple[str, str], list[float]] = {}
-    with _always_short(store):
+    with _always_short(store, watch):
         for _ in range(ROUNDS):
             for state, word in (("calm", "pause"), ("busy", "resume")):
                 asked(store, "repair", word)
@@ -85,9 +104,9 @@ def _show(table: Table, what: str, run: Repaired) -> None:
     table.add(f"{what}: CPU", cpu_s, "s/1000", "<= 1", cpu_s <= 1, told)
 
 
-def _until_idle(store: OurStore) -> None:
+def _until_idle(watch: Watch) -> None:
     end_s = time.monotonic() + WITHIN_S
-    while asked(store, "repair", "status")["state"] != "idle":
+    while watch.status()["state"] != "idle":
         assert time.monotonic() < end_s
         time.sleep(0.5)
 
@@ -99,14 +118,14 @@ def _p99(store: OurStore, op: str, objects: int) -> float:
 
 
 @contextlib.contextmanager
-def _always_short(store: OurStore) -> Iterator[None]:
+def _always_short(store: OurStore, watch: Watch) -> Iterator[None]:
     """Repair goes on as long as this: what it has made on the stand-ins is lost again whenever it is done."""
     stop = threading.Event()
     lost = store.drives[3]
 
     def lose_again() -> None:
         while not stop.is_set():
-            found = asked(store, "repair", "status")
+            found = watch.status()
             if found["state"] != "paused" and found["copies_at_risk"] == 0:
                 lost.mkdir(exist_ok=True)  # what was under way may have made it again
                 asked(store, "drive", "adopt", "drive4")
