@@ -34,7 +34,7 @@ class Watch:
         self._token = self._cloud.admin_token()
 
     def status(self) -> dict[str, Any]:
-        return dict(self._cloud.get("/apus/v1/object/repair", token=self._token))
+        return dict(self._cloud.get("/apus/v1/object/repair", token=self._token)["repair"])
 
 
 def asked(store: OurStore, *words: str) -> Any:

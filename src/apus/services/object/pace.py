@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import Final
 
@@ -18,6 +19,9 @@ COPY_COST_BYTES: Final = 64 << 10
 
 BURST_S: Final = 0.1
 """So much of the cap may be used at once after a rest."""
+
+TICK_S: Final = 0.02
+"""Who waits goes on at a tick, with all whose turn it is by then: what is written together is synced together."""
 
 WINDOW_S: Final = 10.0
 """The rate is that of the last so many seconds."""
@@ -68,7 +72,7 @@ class Pace:
         cost_s = max(size_bytes, COPY_COST_BYTES) / self.wish.cap_bytes_s
         self._free_at_s = max(self._free_at_s, now_s - BURST_S) + cost_s
         if self._free_at_s > now_s:
-            await self._clock.sleep(self._free_at_s - now_s)
+            await self._clock.sleep(math.ceil(self._free_at_s / TICK_S) * TICK_S - now_s)
 
     def made(self, size_bytes: int) -> None:
         """One copy more."""
