@@ -1,5 +1,5 @@
 # Everything a person does with this repository.  `make demo` and `make test` are the two that matter.
-# The system's own where it is new enough: Debian builds it with profiles, and a small request takes a tenth less CPU.
+# The system's own where it is new enough: Debian builds it with profiles, and a small request takes 5 to 11 % less CPU.
 PYTHON ?= $(shell /usr/bin/python3 -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -75,6 +75,26 @@ def test_object_versioning(swift: SwiftServer, base: str) -> None:
     assert swift.ask("DELETE", base)[0] == 204
 
 
+def test_a_version_of_a_manifest_goes_with_its_own_segments(swift: SwiftServer, base: str) -> None:
+    box = base.rpartition("/")[2]
+    swift.ask("PUT", base + "-s")
+    swift.ask("POST", base, X_Versions_Enabled="true")
+    versions = []
+    for name in ("a", "b"):
+        swift.ask("PUT", f"{base}-s/{name}", name.encode())
+        manifest = json.dumps([{"path": f"/{box}-s/{name}"}]).encode()
+        status, headers, _ = swift.ask("PUT", base + "/slo?multipart-manifest=put", manifest)
+        assert status == 201
+        versions.append(headers["x-object-version-id"])
+    path = f"{base}/slo?multipart-manifest=delete&version-id="
+    status, _, body = swift.ask("DELETE", path + versions[0], Accept="application/json")
+    assert (status, json.loads(body)["Number Deleted"], json.loads(body)["Errors"]) == (200, 2, [])
+    assert [row["version_id"] for row in rows(swift, base + "?versions&format=json")] == [versions[1]]
+    assert (swift.ask("GET", base + "/slo")[2], swift.ask("GET", base + "-s/a")[0]) == (b"b", 404)
+    report = json.loads(swift.ask("DELETE", path + versions[0], Accept="application/json")[2])
+    assert (report["Number Deleted"], report["Errors"], swift.ask("GET", base + "/slo")[2]) == (0, [], b"b")
+
+
 def test_a_copy_of_a_version(swift: SwiftServer, base: str) -> None:
     box = base.rpartition("/")[2]
     swift.ask("POST", base, X_Versions_Enabled="true")

@@ -13,7 +13,7 @@ import msgspec
 
 from apus.kernel.errors import CloudError, Invalid, NotFound, TooLarge
 from apus.services.object.api import reports, views
-from apus.services.object.api.ask import DELETE, Ask
+from apus.services.object.api.ask import DELETE, DELETE_VERSION, Ask
 from apus.services.object.api.bodies import OBJECT_NAME_MAX, content_length_of, is_true
 from apus.services.object.api.faults import FAULTS, page, words
 from apus.services.object.condition import Condition
@@ -86,25 +86,28 @@ async def put_copy(ask: Ask, found: Found, intent: Intent) -> Head:
     return await ask.service.put_manifest(intent, segments)
 
 
-async def delete_all(ask: Ask) -> Reply:
-    """The object and all segments that it lists, nested ones too, as a bulk delete reports it."""
+async def delete_all(ask: Ask, version_id: str | None) -> Reply:
+    """The object, or this version, and all segments that it lists, nested ones too, as a bulk delete reports it."""
     report = reports.Report("delete")
-    found = await ask.service.find(*ask.place, newest=True)
+    found = await ask.service.find(*ask.place, newest=True, version_id=version_id)
     members: list[tuple[str, str, str]] = []
     if found is not None:
         if MANIFEST not in found.head.headers:
             report.errors.append((quote(f"/{ask.container}/{ask.name}"), "Not an SLO manifest"))
             return report.reply(reports.form_of(ask.headers))
         members = await ask.service.segmented.members(found)
-    for account, container, name in [*members, ask.place]:
+    for account, container, name in members:
         await delete_one(ask, report, account, container, name)
+    await delete_one(ask, report, *ask.place, version_id)
     return report.reply(reports.form_of(ask.headers))
 
 
-async def delete_one(ask: Ask, report: reports.Report, account: str, container: str, name: str) -> None:
+async def delete_one(
+    ask: Ask, report: reports.Report, account: str, container: str, name: str, version_id: str | None = None
+) -> None:
     try:
-        await ask.may(DELETE, account, container, name)
-        deleted = await ask.service.delete(account, container, name)
+        await ask.may(DELETE if version_id is None else DELETE_VERSION, account, container, name)
+        deleted = await ask.service.delete(account, container, name, version_id=version_id)
         report.deleted += deleted.existed
         report.not_found += not deleted.existed
     except NotFound:

@@ -83,7 +83,7 @@ async def delete_object(ask: Ask) -> Reply:
     if version_id == NULL and not state_of(container.metadata):
         version_id = None  # there is but one
     if ask.query("multipart-manifest") == "delete":
-        return await large.delete_all(ask)
+        return await large.delete_all(ask, version_id)
     if version_id is not None:
         return await _delete_version(ask, version_id)
     async with condition_of(ask) as condition:
