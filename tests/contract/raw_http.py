@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -12,6 +13,7 @@ from apus.kernel.caller import Caller
 from apus.kernel.errors import Unauthenticated
 from apus.kernel.policy import Policy
 from apus.node.http import HttpServer, listen_on
+from apus.platform.sending import Sender
 from apus.wire.app import Api, App
 from apus.wire.faults import Faults, errors_fault
 from apus.wire.route import Route
@@ -44,10 +46,12 @@ def app_of(
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
+async def serving(app: Any, sender: Sender | None = None, send_buffer_bytes: int | None = None) -> AsyncIterator[int]:
     """The port that the app listens on."""
     listening = listen_on("127.0.0.1", 0)
-    server = HttpServer(app, listening)
+    if send_buffer_bytes is not None:  # each connection has that of the socket that it came by
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+    server = HttpServer(app, listening, sender)
     running = asyncio.create_task(server.run())
     try:
         yield listening.getsockname()[1]

@@ -198,3 +198,26 @@ def test_who_may(s3: Any, server: S3Server, bucket: str) -> None:
     allow["Action"] = "s3:*"
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
     bob.delete_object(Bucket=bucket, Key="o", VersionId=version, BypassGovernanceRetention=True)
+
+
+def test_the_segments_of_a_locked_manifest_stay(s3: Any, server: S3Server, bucket: str) -> None:
+    parts = bucket[:50] + "-parts"
+    assert server.ask("PUT", f"/v1/AUTH_a/{parts}")[0] == 201
+    assert server.ask("PUT", f"/v1/AUTH_a/{parts}/1", b"segment")[0] == 201
+    large, manifest = f"/v1/AUTH_a/{bucket}/large", json.dumps([{"path": f"/{parts}/1"}]).encode()
+    version = server.ask("PUT", large + "?multipart-manifest=put", manifest)[1]["x-object-version-id"]
+    s3.put_object_retention(
+        Bucket=bucket, Key="large", VersionId=version,
+        Retention={"Mode": "GOVERNANCE", "RetainUntilDate": in_days(1)},
+    )  # fmt: skip
+    gone = f"{large}?multipart-manifest=delete&version-id={version}"
+    status, _, body = server.ask("DELETE", gone, Accept="application/json")
+    assert (status, json.loads(body)["Number Deleted"]) == (200, 0)
+    assert json.loads(body)["Errors"] == [[f"/{bucket}/large", "403 Forbidden"]]
+    assert server.ask("GET", large)[2] == b"segment"
+    s3.put_object_retention(
+        Bucket=bucket, Key="large", VersionId=version, Retention={}, BypassGovernanceRetention=True
+    )  # fmt: skip
+    body = server.ask("DELETE", gone, Accept="application/json")[2]
+    assert json.loads(body)["Number Deleted"] == 2
+    assert server.ask("GET", f"/v1/AUTH_a/{parts}/1")[0] == 404

@@ -208,6 +208,10 @@ class FaultyOpenFile:
         check(data)
         return data
 
+    @property
+    def handle(self) -> int | None:
+        return None
+
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         self._disk._change(self._path, grows=True)
         before, data = self._data().ljust(offset, b"\0"), b"".join(parts)

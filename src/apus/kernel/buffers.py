@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import mmap
 import sys
-from typing import Final, TypeAlias
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol, TypeAlias
+
+import msgspec
 
 Chunk: TypeAlias = bytes | memoryview
 """A piece of a body on its way.  A view may be of a buffer: who keeps it keeps the buffer from being used again."""
@@ -25,6 +28,41 @@ _FREE: Final = 2
 """References to a buffer that only `_buffers` has: its own, and that of asking."""
 
 _buffers: list[mmap.mmap] = []
+
+
+class FilePart(Protocol):
+    """Bytes that lie in a file and were not read."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def checksums(self) -> bytes:
+        """CRC-32 of each block of `block_bytes`, little-endian."""
+        ...
+
+    @property
+    def block_bytes(self) -> int: ...
+
+    def where(self) -> tuple[int, int]:
+        """The file's handle and the offset in it, for who uses them before anything else happens.  Raise ValueError
+        when the file is closed."""
+        ...
+
+    def read(self) -> Chunk | None:
+        """All of them, if they come without waiting for the drive and are sound."""
+        ...
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A body that lies in a file: who sends it reads it, and nobody before."""
+
+    part: FilePart
+    rest: Callable[[int], AsyncIterator[Chunk]]
+    """The same from an offset on, from whoever has it."""
+
+    def __len__(self) -> int:
+        return self.part.size_bytes
 
 
 def take_buffer(size_bytes: int = BUFFER_BYTES) -> memoryview:

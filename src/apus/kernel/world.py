@@ -129,6 +129,12 @@ class OpenFile(Protocol):
         thread, and what it raises is raised here."""
         ...
 
+    @property
+    def handle(self) -> int | None:
+        """Its number among the process's open files, for who uses it at once; None where it has none.  Raise ValueError
+        when it is closed."""
+        ...
+
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write these one after the other; return when they are on stable storage."""
         ...

@@ -17,9 +17,11 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart, Stored
+from apus.platform.sending import Sender
 from apus.wire.answer import ANSWER, ANSWERER
 from apus.wire.body import FILL, FILLER
+from apus.wire.route import ended
 
 HEAD_MAX_BYTES: Final = 128 << 10
 """Request line and headers: many times what any client sends; a token of a large catalogue has 8 KiB."""
@@ -33,9 +35,10 @@ _parsed: Final = memoryview(bytearray(256 << 10))
 
 
 class Connection(asyncio.BufferedProtocol):
-    def __init__(self, *given: Any, **named: Any) -> None:
-        """Takes what uvicorn gives to its protocols."""
+    def __init__(self, *given: Any, sender: Sender | None = None, **named: Any) -> None:
+        """Takes what uvicorn gives to its protocols, and who sends what lies in files."""
         self._http = _Http(*given, **named)
+        self._http.sender = sender
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._http.connection_made(transport)
@@ -71,8 +74,17 @@ class Gathering:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._parts: list[bytes | memoryview] = []
+        socket = transport.get_extra_info("socket")
+        self._handle: int | None = socket.fileno() if socket is not None else None
         self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
         self.get_extra_info, self.is_closing = transport.get_extra_info, transport.is_closing
+
+    @property
+    def handle(self) -> int | None:
+        """Of the socket, if all that was written is out."""
+        if self._parts or self._transport.is_closing() or self._transport.get_write_buffer_size():
+            return None
+        return self._handle
 
     def write(self, data: bytes | memoryview) -> None:
         self._parts.append(data)
@@ -94,6 +106,8 @@ class Gathering:
 class _Http(HttpToolsProtocol):
     body: LongBody | None = None
     """Of the request that is read now, if it is long and of a stated length."""
+
+    sender: Sender | None = None
 
     _head_bytes = 0
     _in_head = True
@@ -130,7 +144,7 @@ class _Http(HttpToolsProtocol):
             self.body = LongBody(self, size)
         super().on_headers_complete()
         if self.cycle is not None:
-            extensions = self.scope["extensions"] = {ANSWER: {ANSWERER: Answering(self.cycle)}}
+            extensions = self.scope["extensions"] = {ANSWER: {ANSWERER: Answering(self, self.cycle)}}
             if self.body is not None:
                 self.body.cycle = self.cycle
                 extensions[FILL] = {FILLER: self.body}
@@ -163,29 +177,86 @@ class _Http(HttpToolsProtocol):
 class Answering:
     """Of one request.  Implements `wire.answer.Wholesale`."""
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "_http")
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
+    def __init__(self, http: _Http, cycle: RequestResponseCycle) -> None:
+        self._http = http
+        self._cycle: RequestResponseCycle | None = cycle
 
     async def answer(self, status: int, fields: bytes, body: Chunk) -> None:
-        cycle = self._cycle
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
-        if cycle.disconnected:
-            return
+        cycle = self._taken()
+        if await _writable(cycle):
+            _write(cycle, _head(cycle, status, fields), body)
+            _complete(cycle)
+
+    async def answer_stored(self, status: int, fields: bytes, body: Stored) -> bool:
+        cycle = self._taken()
+        if not await _writable(cycle):
+            return True
+        head = _head(cycle, status, fields)
+        sent = await self._sent_beside(cycle, head, body.part)
+        if not sent:
+            data = body.part.read()
+            if data is None:
+                self._cycle = cycle  # it gets another answer
+                return False
+            _write(cycle, head, data)
+        elif sent < len(head) + len(body):
+            if sent < len(head):
+                cycle.transport.write(head[sent:])
+            async with ended(body.rest(max(0, sent - len(head)))) as chunks:
+                async for chunk in chunks:
+                    cycle.transport.write(chunk)
+                    if not await _writable(cycle):
+                        return True
+        _complete(cycle)
+        return True
+
+    async def _sent_beside(self, cycle: RequestResponseCycle, head: bytes, part: FilePart) -> int:
+        """How much of the answer the process beside sent.  It is of use when others wait for this one."""
+        sender, transport = self._http.sender, cast(Gathering, cycle.transport)
+        handle = transport.handle if len(self._http.tasks) > 1 else None
+        sending = sender.send(handle, head, part) if sender is not None and handle is not None else None
+        if sending is None:
+            return 0
+        cycle.response_started = True  # what goes wrong from here on ends the connection
+        sent = await sending
+        cycle.response_started = sent > 0
+        return sent
+
+    def _taken(self) -> RequestResponseCycle:
+        cycle, self._cycle = self._cycle, None  # its scope has us: nothing is left for the cycle collector
+        assert cycle is not None, "a request has one answer"
         assert not cycle.response_started
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        standing = b"".join([b"%b: %b\r\n" % field for field in cycle.default_headers])
-        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-        cycle.transport.write(b"".join((STATUS_LINE[status], standing, fields, end)))
-        if body:
-            cycle.transport.write(body)
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+        return cycle
+
+
+async def _writable(cycle: RequestResponseCycle) -> bool:
+    """Wait for the client to take what it has; false when it has gone."""
+    if cycle.flow.write_paused and not cycle.disconnected:
+        await cycle.flow.drain()
+    return not cycle.disconnected
+
+
+def _head(cycle: RequestResponseCycle, status: int, fields: bytes) -> bytes:
+    standing = b"".join([b"%b: %b\r\n" % field for field in cycle.default_headers])
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    return b"".join((STATUS_LINE[status], standing, fields, end))
+
+
+def _write(cycle: RequestResponseCycle, head: bytes, body: Chunk) -> None:
+    cycle.transport.write(head)
+    if body:
+        cycle.transport.write(body)
+
+
+def _complete(cycle: RequestResponseCycle) -> None:
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 class LongBody:

@@ -10,6 +10,7 @@ import logging
 import socket
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
@@ -17,6 +18,7 @@ import uvicorn
 from apus.kernel.errors import Unavailable
 from apus.kernel.log import get_logger
 from apus.node.connection import Connection
+from apus.platform.sending import Sender
 
 _QUIET: Final = ("Invalid HTTP request", "ASGI callable returned without completing", "Unsupported upgrade")
 """What a client did, or what the application has logged better."""
@@ -57,11 +59,11 @@ def listen_on(bind: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    def __init__(self, app: Any, listening: socket.socket) -> None:
+    def __init__(self, app: Any, listening: socket.socket, sender: Sender | None = None) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
-            http=Connection,  # type: ignore[arg-type]
+            http=partial(Connection, sender=sender),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,

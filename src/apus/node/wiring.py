@@ -18,6 +18,7 @@ from apus.kernel.world import Clock
 from apus.node.http import HttpServer, listen_on
 from apus.node.stages import Stages
 from apus.node.world import Opened, open_world
+from apus.platform.sending import Sender
 from apus.wire.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,13 +43,15 @@ class Wired(Protocol):
 class Node:
     """All that runs in this process."""
 
-    def __init__(self, opened: Opened, stages: Stages) -> None:
+    def __init__(self, opened: Opened, stages: Stages, name: str = "") -> None:
+        """`name`: shown with the processes that it starts."""
         self.opened, self.stages = opened, stages
+        self._sender = Sender(name)
         self.wired: list[Wired] = []
         self._servers: list[HttpServer] = []
 
     def serve(self, app: Any, listening: socket.socket) -> None:
-        self._servers.append(HttpServer(app, listening))
+        self._servers.append(HttpServer(app, listening, self._sender))
 
     def parts(self) -> Sequence[Part]:
         parts: list[Part] = []
@@ -70,6 +73,7 @@ class Node:
     async def close(self) -> None:
         for wired in reversed(self.wired):
             await wired.close()
+        self._sender.close()
         await self.opened.close()
 
 
@@ -85,7 +89,7 @@ async def wire(state_dir: Path, settings: Settings, roles: frozenset[str], stage
     if control:
         listening = listen_on(settings.bind, settings.port)
     opened = await open_world(state_dir, settings, with_store=control, with_bus=roles != {"object-disk"})
-    node = Node(opened, stages)
+    node = Node(opened, stages, str(state_dir))
     seams: ControlSeams | None = None
     read_image: ReadImage | None = None
     if settings.alone and roles >= {"identity", "object"}:

@@ -113,6 +113,12 @@ class LocalOpenFile:
         except OSError:  # not cached, a file system that cannot say, or a drive that fails: who waits for it finds out
             return False
 
+    @property
+    def handle(self) -> int | None:
+        if self._handle < 0:
+            raise ValueError("the file is closed")
+        return self._handle
+
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         def write() -> int:
             written = write_all(self._handle, self._direct, parts, offset)

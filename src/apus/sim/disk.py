@@ -166,6 +166,10 @@ class SimOpenFile:
         check(data)
         return data
 
+    @property
+    def handle(self) -> int | None:
+        return None
+
     async def write_synced(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         self._require_open()
         await self._disk.wait()

@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from apus.kernel.buffers import Chunk
-from apus.wire.route import ApiRequest, Reply, send_chunks
+from apus.kernel.buffers import Chunk, Stored
+from apus.kernel.errors import CloudError
+from apus.wire.route import ApiRequest, Reply, ended, primed, send_chunks
 from apus.wire.versions import Version, VersionChain, text_of
 
 ANSWER: Final = "apus.answer"
@@ -22,6 +23,10 @@ _TOKENS: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-z]*")
 BODILESS: Final = (204, 304)
 """Statuses of answers that have no body."""
 
+Body = Chunk | Stored
+"""All of an answer's."""
+BODIES: Final = (bytes, memoryview, Stored)
+
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
@@ -33,6 +38,21 @@ class Wholesale(Protocol):
         """`fields`: lines of headers, each with its end; they state the size of the body, or there is none."""
         ...
 
+    async def answer_stored(self, status: int, fields: bytes, body: Stored) -> bool:
+        """The same with a body that is read on its way.  False: nothing was sent, since it has to be waited for.
+
+        Raise what reading the rest raises, when some of it is out.
+        """
+        ...
+
+
+class NotBegun(Exception):
+    """Nothing of the answer was sent: the error can be told in its place."""
+
+    def __init__(self, error: CloudError) -> None:
+        super().__init__(error)
+        self.error = error
+
 
 class Answer(NamedTuple):
     """A reply as it goes out."""
@@ -40,17 +60,17 @@ class Answer(NamedTuple):
     status: int
     headers: Sequence[tuple[str, str]]
     """Names in lower case."""
-    data: Chunk
+    data: Body
     stream: AsyncIterator[Chunk] | None
 
 
 def rendered(request: ApiRequest, reply: Reply, versions: VersionChain | None) -> Answer:
     status = reply.status or request.route.status
     bodiless = status in BODILESS
-    data: Chunk = b""
+    data: Body = b""
     content_type = reply.content_type
     if reply.stream is None and reply.body is not None and not bodiless:
-        if isinstance(reply.body, bytes | memoryview):
+        if isinstance(reply.body, BODIES):
             data = reply.body
         else:
             data, content_type = _encode(reply.body), content_type or "application/json"
@@ -62,7 +82,7 @@ def rendered(request: ApiRequest, reply: Reply, versions: VersionChain | None) -
     return completed(request, reply, status, headers, data)
 
 
-def completed(request: ApiRequest, reply: Reply, status: int, headers: list[tuple[str, str]], data: Chunk) -> Answer:
+def completed(request: ApiRequest, reply: Reply, status: int, headers: list[tuple[str, str]], data: Body) -> Answer:
     """With the reply's own headers behind these, and those that say where its body ends, and whether the connection."""
     named = [(name.lower(), value) for name, value in reply.headers.items()]
     headers += named
@@ -76,21 +96,31 @@ def completed(request: ApiRequest, reply: Reply, status: int, headers: list[tupl
 
 
 async def send_answer(request: ApiRequest, answer: Answer, send: Send) -> None:
+    """Raise NotBegun when its body cannot be read and nothing of it was sent."""
     bodiless = request.method == "HEAD" or answer.status in BODILESS
     data = b"" if bodiless else answer.data
-    if bodiless or answer.stream is None:
+    stream = None if bodiless else answer.stream
+    if stream is None:
         extension = request.scope.get("extensions", {}).get(ANSWER)
         fields = None if extension is None else fields_of(answer.headers, None if bodiless else len(data))
         if extension is not None and fields is not None:
             wholesale: Wholesale = extension[ANSWERER]
-            await wholesale.answer(answer.status, fields, data)
-            return
+            if not isinstance(data, Stored):
+                await wholesale.answer(answer.status, fields, data)
+                return
+            if await wholesale.answer_stored(answer.status, fields, data):
+                return
+    if isinstance(data, Stored):
+        try:
+            stream = await primed(data.rest(0))
+        except CloudError as error:
+            raise NotBegun(error) from error
     headers = [(name.encode("ascii"), _clean(value)) for name, value in answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    if bodiless or answer.stream is None:
+    if stream is None:
         await send({"type": "http.response.body", "body": data})
     else:
-        await _send_stream(request, answer.stream, send)
+        await _send_stream(request, stream, send)
 
 
 def fields_of(headers: Sequence[tuple[str, str]], size_bytes: int | None) -> bytes | None:
@@ -119,9 +149,5 @@ def _clean(value: str) -> bytes:
 
 
 async def _send_stream(request: ApiRequest, stream: AsyncIterator[Chunk], send: Send) -> None:
-    try:
+    async with ended(stream):
         await send_chunks(stream, send, request.gone if request.body_ended else None)
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()

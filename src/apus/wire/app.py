@@ -21,7 +21,7 @@ from apus.kernel.ids import new_id
 from apus.kernel.log import get_logger
 from apus.kernel.policy import Policy, Rule
 from apus.wire.access import require_listed
-from apus.wire.answer import Answer, Send, rendered, send_answer
+from apus.wire.answer import Answer, NotBegun, Send, rendered, send_answer
 from apus.wire.body import ClientGone
 from apus.wire.faults import Faults, MethodNotAllowed, errors_fault
 from apus.wire.route import ApiRequest, Reply, Route, Router, convert_body, decode_body
@@ -112,7 +112,11 @@ class App:
         api = self._api_for(request.raw_path)
         try:
             answer = await self._answer(api, request)
-            await send_answer(request, answer, send)
+            try:
+                await send_answer(request, answer, send)
+            except NotBegun as failed:
+                answer = rendered(request, self._fault(api, request, failed.error), api.versions)
+                await send_answer(request, answer, send)
         except ClientGone:
             _log.info("client gone", request_id=request.request_id, method=request.method, path=request.raw_path)
             return

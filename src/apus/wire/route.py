@@ -76,6 +76,29 @@ async def send_chunks(
     await send({"type": "http.response.body", "body": b""})
 
 
+@contextlib.asynccontextmanager
+async def ended(stream: AsyncIterator[Chunk]) -> AsyncIterator[AsyncIterator[Chunk]]:
+    """Who reads no more of it lets go of what it holds."""
+    try:
+        yield stream
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def primed(stream: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    """The same, after its first piece was read: what is wrong from the start is still answered with a status."""
+    first = await anext(stream, b"")
+
+    async def all_of_it() -> AsyncIterator[Chunk]:
+        yield first
+        async for chunk in stream:
+            yield chunk
+
+    return all_of_it()
+
+
 class ApiRequest:
     """One request, decoded as far as its route says."""
 

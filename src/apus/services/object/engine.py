@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart
 from apus.kernel.errors import Invalid, NotFound, Unavailable
 from apus.services.object.cluster import Cluster, ask_each
 from apus.services.object.consistency import READING, Level, noted
@@ -56,17 +56,22 @@ INLINE_BYTES: Final = 64 << 10
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A version, and where it was seen; small ones come with their bytes."""
+    """A version, and where it was seen; small ones come with their bytes, or with where these are."""
 
     place: Place
     head: Head
     drive: Drive
     data: Chunk | None
+    part: FilePart | None = None
 
     @classmethod
-    def at(cls, place: Place, head: Head, drive: Drive, kept: Chunk | None) -> Found:
+    def at(cls, place: Place, head: Head, drive: Drive, kept: Chunk | FilePart | None) -> Found:
         """`kept`: what the drive keeps beside the head, which is nothing of an object in fragments."""
-        return cls(place, head, drive, kept if head.coded is None else None)
+        if head.coded is not None:
+            return cls(place, head, drive, None)
+        if kept is None or isinstance(kept, bytes | memoryview):
+            return cls(place, head, drive, kept)
+        return cls(place, head, drive, None, kept)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,9 +197,10 @@ class Engine:
 
     async def read(self, found: Found, offset: int, length: int) -> AsyncIterator[Chunk]:
         """Bytes of the version that was found; another copy takes over where one fails."""
-        if found.data is not None:
+        data = found.part.read() if found.part is not None else found.data
+        if data is not None:
             if length:
-                yield found.data[offset : offset + length]
+                yield data[offset : offset + length]
             return
         if found.head.coded is not None:
             async for segment in read_fragments(self.cluster, found.place, found.head, offset, length):

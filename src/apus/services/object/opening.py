@@ -12,10 +12,11 @@ from urllib.parse import unquote
 
 import msgspec
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart, Stored
 from apus.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from apus.services.object.engine import AT_HAND_BYTES, Found
 from apus.services.object.logic import manifest
+from apus.services.object.logic.conditions import CONDITIONS
 from apus.services.object.logic.hidden import is_hidden
 from apus.services.object.logic.listed import MANIFEST, listed
 from apus.services.object.logic.manifest import DEPTH_MAX, Segment
@@ -29,7 +30,7 @@ DYNAMIC_MAX: Final = 100_000
 
 _WITH_HEAD_BYTES: Final = STRIDE_BYTES + (64 << 10)
 """Enough for any object that is packed."""
-_PARTIAL: Final = frozenset(("range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
+_PARTIAL: Final = CONDITIONS | {"range"}
 """Headers with which not all of an object may be sent."""
 
 MayRead = Callable[[str, str, str], Awaitable[None]]
@@ -45,7 +46,17 @@ class Opened(msgspec.Struct, frozen=True):
     """(offset, length)"""
     data: Chunk | None = None
     """All of it, when it is small and at hand."""
+    part: FilePart | None = None
+    """Where all of it lies, when it was not read."""
     segmented: bool = False
+
+    def body(self, offset: int, length: int) -> Chunk | Stored | None:
+        """What answers with so much of it, but for what has to be streamed."""
+        if self.data is not None:
+            return self.data[offset : offset + length]
+        if self.part is not None and length == self.size_bytes:
+            return Stored(self.part, lambda at: self.stream(at, length - at))
+        return None
 
 
 def bytes_with_head(method: str, headers: Mapping[str, str]) -> int:
@@ -66,6 +77,10 @@ class Source(Protocol):
 
     def at_hand(self, found: Found, customer_key: bytes | None = None) -> Chunk | None:
         """All of them, if they came with it."""
+        ...
+
+    def lying(self, found: Found) -> FilePart | None:
+        """Where all of them lie, if they are there as they are read."""
         ...
 
     async def listing(self, account: str, container: str, ask: ListingAsk) -> Sequence[Row | Subdir]: ...
@@ -122,7 +137,7 @@ class Opening:
             return self._source.stored(found, offset, length, customer_key)
 
         data = self._source.at_hand(found, customer_key)
-        return Opened(head.shown_size_bytes, head.shown_etag, plain, data)
+        return Opened(head.shown_size_bytes, head.shown_etag, plain, data, self._source.lying(found))
 
     async def segments(self, found: Found, customer_key: bytes | None = None) -> tuple[Segment, ...]:
         """What a manifest lists.  Raise Conflict when it cannot be read."""

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart
 from apus.kernel.caller import Caller
 from apus.kernel.errors import CloudError, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from apus.services.object.cluster import Cluster
@@ -53,7 +53,7 @@ from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.outbox import Outbox
 from apus.services.object.quotas import Quotas, with_hidden
 from apus.services.object.rates import Rates
-from apus.services.object.sealing import Sealing
+from apus.services.object.sealing import Sealing, is_sealed
 from apus.services.object.segmented import Segmented
 from apus.services.object.shards import SHARD_ROWS
 from apus.services.object.shelf import Shelf
@@ -266,6 +266,10 @@ class Objects:
     def at_hand(self, found: Found, customer_key: bytes | None = None) -> Chunk | None:
         """All bytes of a small object, decrypted, if they came with it."""
         return self.sealing.at_hand(found, customer_key)
+
+    def lying(self, found: Found) -> FilePart | None:
+        """Where the bytes of an object lie that is not encrypted, if they were not read."""
+        return None if is_sealed(found.head) else found.part
 
     async def describe(
         self,

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from apus.kernel.buffers import Chunk
 from apus.kernel.errors import CloudError
 from apus.kernel.log import get_logger
 from apus.services.object import consistency
@@ -26,7 +25,7 @@ from apus.skins.s3.errors import S3Error, error_body, s3_error
 from apus.skins.s3.names import BucketNames
 from apus.skins.s3.operations import Operation, find_operation
 from apus.skins.s3.request import BUCKET_BYTES_MAX, S3Request, joined_headers
-from apus.wire.answer import BODILESS, Answer, completed, send_answer
+from apus.wire.answer import BODIES, BODILESS, Answer, Body, NotBegun, completed, send_answer
 from apus.wire.body import ClientGone
 from apus.wire.route import Reply
 
@@ -68,7 +67,11 @@ class S3Door:
         request = S3Request(scope, receive, joined_headers(scope["headers"]), f"{self.dice.getrandbits(64):016X}", self)
         try:
             reply = await self._answer(request)
-            await send_answer(request, self._rendered(request, reply), send)
+            try:
+                await send_answer(request, self._rendered(request, reply), send)
+            except NotBegun as failed:
+                reply = await self._refusal(request, s3_error(failed.error))
+                await send_answer(request, self._rendered(request, reply), send)
         except ClientGone:
             _log.info("client gone", request_id=request.request_id, method=request.method, path=request.raw_path)
             return
@@ -165,7 +168,7 @@ class S3Door:
     def _rendered(self, request: S3Request, reply: Reply) -> Answer:
         status = reply.status or 200
         bodiless = status in BODILESS
-        data: Chunk = reply.body if isinstance(reply.body, bytes | memoryview) and not bodiless else b""
+        data: Body = reply.body if isinstance(reply.body, BODIES) and not bodiless else b""
         headers = [("x-amz-request-id", request.request_id), ("x-amz-id-2", self._host_id), ("server", "apus")]
         reading = READING.get()
         if reading is not None:

@@ -79,8 +79,9 @@ async def get_object(request: S3Request) -> Reply:
     content_type = _overridden(request, headers) or head.shown_type
     if request.method == "HEAD":
         return Reply(b"", status, headers, content_type=content_type)
-    if opened.data is not None:
-        return Reply(opened.data[offset : offset + length], status, headers, content_type=content_type)
+    body = opened.body(offset, length)
+    if body is not None:
+        return Reply(body, status, headers, content_type=content_type)
     return Reply(None, status, headers, stream=opened.stream(offset, length), content_type=content_type)
 
 

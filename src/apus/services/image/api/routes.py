@@ -166,14 +166,14 @@ async def download(request: ApiRequest) -> Reply:
         return Reply(b"", headers=headers, content_type=_BYTES)
     part = bodies.range_of(request.headers.get("range"), size)
     if part is None:
-        return Reply(stream=await _begun(service.contents(data)), headers=headers, content_type=_BYTES)
+        return Reply(stream=await primed(service.contents(data)), headers=headers, content_type=_BYTES)
     offset, length = part
     headers = {
         "Content-Length": str(length),
         "Content-Range": f"bytes {offset}-{offset + length - 1}/{size}",
         "Accept-Ranges": "bytes",
     }
-    stream = await _begun(service.contents(data, offset=offset, length=length))
+    stream = await primed(service.contents(data, offset=offset, length=length))
     return Reply(status=206, stream=stream, headers=headers, content_type=_BYTES)
 
 
@@ -181,18 +181,6 @@ async def start_import(request: ApiRequest) -> Reply:
     method, uri = bodies.import_of(request.body, (views.STORE,))
     await _images(request).start_import(request.who, request.params["id"], method, uri)
     return Reply()
-
-
-async def _begun(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """The first chunk is fetched before the reply begins, so that what is missing is an error and not a cut reply."""
-    first = await anext(chunks, b"")
-
-    async def both() -> AsyncIterator[Chunk]:
-        yield first
-        async for chunk in chunks:
-            yield chunk
-
-    return both()
 
 
 def _content_type(request: ApiRequest) -> str:

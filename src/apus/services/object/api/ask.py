@@ -37,6 +37,8 @@ _QUERY_KEYS: Final = {
 class Ask:
     request: ApiRequest
     service: Objects
+    method: str
+    headers: Mapping[str, str]
     account: str
     container: str
     name: str
@@ -46,20 +48,12 @@ class Ask:
     @classmethod
     def of(cls, request: ApiRequest) -> Ask:
         check_headers(request.headers)
-        return cls(request, request.service, *names_of(request))
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.request.headers
-
-    @property
-    def method(self) -> str:
-        return self.request.method
+        return cls(request, request.service, request.method, request.headers, *names_of(request))
 
     @property
     def reading(self) -> bool:
         """GET, not HEAD."""
-        return self.request.method == "GET"
+        return self.method == "GET"
 
     @property
     def newest(self) -> bool:
@@ -74,7 +68,7 @@ class Ask:
         return self.account, self.container, self.name
 
     def query(self, name: str) -> str | None:
-        return self.request.query(name)
+        return self.request.query(name) if self.request.raw_query else None
 
     async def require_account(self, account: str, *, to_write: bool) -> bool:
         """Raise unless the caller may act on the account; true when it is his to change."""

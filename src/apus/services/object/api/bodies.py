@@ -34,26 +34,25 @@ def names_of(request: ApiRequest) -> tuple[str, str, str]:
     """Account, container and object from the path as it was sent; absent ones are empty."""
     parts = request.raw_path.split("/", 4)[2:]
     parts += [""] * (3 - len(parts))
-    account, container, name = (_decoded(part) for part in parts)
-    for what, text, limit in (
-        ("Account", account, ACCOUNT_NAME_MAX),
-        ("Container", container, CONTAINER_NAME_MAX),
-        ("Object", name, OBJECT_NAME_MAX),
-    ):
-        if len(text.encode()) > limit:
-            raise Invalid(
-                "object.name_length",
-                f"{what} name length of {len(text.encode())} longer than {limit}",
-                field=what.lower(),
-            )
+    account, container, name = map(_decoded, parts) if "%" in request.raw_path else parts
+    if len(request.raw_path) > ACCOUNT_NAME_MAX or not request.raw_path.isascii():  # else none can be too long
+        for what, text, limit in (
+            ("Account", account, ACCOUNT_NAME_MAX),
+            ("Container", container, CONTAINER_NAME_MAX),
+            ("Object", name, OBJECT_NAME_MAX),
+        ):
+            if len(text.encode()) > limit:
+                raise Invalid(
+                    "object.name_length",
+                    f"{what} name length of {len(text.encode())} longer than {limit}",
+                    field=what.lower(),
+                )
     if not account or "/" in account or "/" in container:
         raise Invalid("object.name_encoding", "Account and container names cannot be empty or contain slashes")
     return account, container, name
 
 
 def _decoded(part: str) -> str:
-    if "%" not in part:
-        return part
     try:
         text = unquote_to_bytes(part).decode()
     except UnicodeDecodeError as error:

@@ -19,6 +19,7 @@ from apus.services.object.api.faults import FAULTS, page, words
 from apus.services.object.condition import Condition
 from apus.services.object.engine import Found, Intent
 from apus.services.object.logic.listed import MANIFEST
+from apus.services.object.logic.locks import check_unlocked
 from apus.services.object.logic.manifest import Part, Segment, Wish, etag_of, manifest_text, part_of, wish_of
 from apus.services.object.logic.versions import version_of
 from apus.services.object.model import Head
@@ -87,11 +88,21 @@ async def put_copy(ask: Ask, found: Found, intent: Intent) -> Head:
 
 
 async def delete_all(ask: Ask, version_id: str | None) -> Reply:
-    """The object, or this version, and all segments that it lists, nested ones too, as a bulk delete reports it."""
+    """The object, or this version, and all segments that it lists, nested ones too, as a bulk delete reports it.
+
+    Of one that has to stay, so do the segments.
+    """
     report = reports.Report("delete")
     found = await ask.service.find(*ask.place, newest=True, version_id=version_id)
     members: list[tuple[str, str, str]] = []
     if found is not None:
+        try:
+            await ask.may(DELETE if version_id is None else DELETE_VERSION, *ask.place)
+            if version_id is not None:
+                check_unlocked(found.head.shown_headers, ask.now_s)
+        except CloudError as error:
+            report.failed(f"/{ask.container}/{ask.name}", FAULTS.status(error))
+            return report.reply(reports.form_of(ask.headers))
         if MANIFEST not in found.head.headers:
             report.errors.append((quote(f"/{ask.container}/{ask.name}"), "Not an SLO manifest"))
             return report.reply(reports.form_of(ask.headers))

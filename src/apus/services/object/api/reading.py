@@ -13,7 +13,7 @@ from apus.services.object.api import large, views
 from apus.services.object.api.ask import READ, READ_VERSION, Ask
 from apus.services.object.api.faults import HTML, page
 from apus.services.object.engine import Found
-from apus.services.object.logic.conditions import check
+from apus.services.object.logic.conditions import CONDITIONS, check
 from apus.services.object.logic.history import DELETED_TYPE
 from apus.services.object.logic.listed import MANIFEST
 from apus.services.object.logic.manifest import Part
@@ -22,7 +22,7 @@ from apus.services.object.logic.symlink import target_of
 from apus.services.object.logic.versions import NULL, is_marker, state_of, version_of
 from apus.services.object.model import STRIDE_BYTES, Head
 from apus.services.object.opening import Opened, bytes_with_head
-from apus.wire.route import Reply
+from apus.wire.route import Reply, primed
 
 _BOUNDARY: Final = "apus{:016x}"
 _REFUSED: Final = (
@@ -88,9 +88,10 @@ async def _shown(ask: Ask, found: Found, opened: Opened, more: Mapping[str, str]
     head, headers = found.head, {**views.object_headers(found.head), **more}
     headers["content-length"] = str(opened.size_bytes)
     headers["etag"] = f'"{opened.etag}"' if opened.segmented else opened.etag
-    refused = check(ask.headers, opened.etag, views.last_modified_s(head.changed), reading=True)
-    if refused is not None:
-        return page(refused, {name: headers[name] for name in _REFUSED if name in headers})
+    if not CONDITIONS.isdisjoint(ask.headers):
+        refused = check(ask.headers, opened.etag, views.last_modified_s(head.changed), reading=True)
+        if refused is not None:
+            return page(refused, {name: headers[name] for name in _REFUSED if name in headers})
     if part is not None:
         return await _part(ask, opened, part, headers, head.shown_type)
     if not ask.reading:
@@ -138,7 +139,7 @@ async def _piece(
     opened: Opened, offset: int, length: int, status: int, headers: dict[str, str], content_type: str
 ) -> Reply:
     """What is read in one go goes out with its head; so where it cannot be read, the status says so."""
-    data: Chunk | None = opened.data[offset : offset + length] if opened.data is not None else None
+    data = opened.body(offset, length)
     if data is None and length <= STRIDE_BYTES and not opened.segmented:
         chunks = [chunk async for chunk in opened.stream(offset, length)]
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -168,15 +169,3 @@ def _pieces(
 
     headers["content-length"] = str(total)
     return Reply(None, 206, headers, stream=parts(), content_type=f"multipart/byteranges;boundary={boundary}")
-
-
-async def primed(stream: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """The same, after its first piece was read: what is wrong from the start is still answered with a status."""
-    first = await anext(stream, b"")
-
-    async def all_of_it() -> AsyncIterator[Chunk]:
-        yield first
-        async for chunk in stream:
-            yield chunk
-
-    return all_of_it()

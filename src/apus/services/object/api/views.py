@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -52,6 +53,7 @@ def path_of(head: Head) -> str:
     return quote(f"/v1/{head.account}/{head.container}/{head.name}")
 
 
+@functools.lru_cache(4096)
 def last_modified(stamp: str) -> str:
     return http_date(last_modified_s(stamp))
 

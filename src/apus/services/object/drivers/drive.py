@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from pathlib import Path
 from typing import Protocol
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart
 from apus.services.object.model import (
     Change,
     Head,
@@ -60,7 +60,7 @@ class Copies(Protocol):
 
     async def head(self, place: Place) -> Head | None: ...
 
-    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | FilePart | None] | None:
         """As `fetch`, of what is there, sound and read without waiting; else None, and `fetch` says what it is."""
         ...
 

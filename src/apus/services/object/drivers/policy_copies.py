@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart
 from apus.services.object.drivers.volumes.copies import VolumeCopies
 from apus.services.object.drivers.volumes.large import LargeCopyWriter
 from apus.services.object.drivers.volumes.record import RECORD_BYTES_MAX
@@ -42,7 +42,7 @@ class PolicyCopies:
     def glance(self, place: Place) -> tuple[str, str] | None:
         return self._of(place.part).glance(place)
 
-    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | FilePart | None] | None:
         return self._of(place.part).at_hand(place, upto_bytes)
 
     async def head(self, place: Place) -> Head | None:

@@ -27,10 +27,11 @@ def is_reseller(caller: Caller | None) -> bool:
 
 
 def owns(caller: Caller | None, account: str, *, to_write: bool) -> bool:
-    if caller is None:
-        return False
-    if is_reseller(caller):
-        return True
+    return caller is not None and (is_reseller(caller) or is_owner(caller, account, to_write=to_write))
+
+
+def is_owner(caller: Caller, account: str, *, to_write: bool) -> bool:
+    """By the project that he acts for."""
     if caller.project_id is None or account != account_of(caller.project_id):
         return False
     return "member" in caller.roles or "swiftoperator" in caller.roles or (not to_write and "reader" in caller.roles)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import email.utils
 import functools
 from collections.abc import Mapping
+from typing import Final
+
+CONDITIONS: Final = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
+"""The headers that make a request a conditional one."""
 
 
 def check(headers: Mapping[str, str], etag: str | None, modified_s: float, *, reading: bool) -> int | None:

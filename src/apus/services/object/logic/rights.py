@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.services.object.logic.access import acl_allows, is_reseller, owns
+from apus.services.object.logic.access import acl_allows, is_owner, is_reseller
 from apus.services.object.logic.grants import acl_of, granted
 from apus.services.object.logic.policy import Question, Verdict, decide, is_public, known_policy
 from apus.services.object.logic.policy_conditions import Context
@@ -75,7 +75,7 @@ def answer(ask: Ask) -> Answer:
     if is_reseller(ask.caller):
         return Answer.ALLOWED
     head, metadata = ask.container, ask.container.metadata
-    mine = owns(ask.caller, head.account, to_write=ask.to_write)
+    mine = ask.caller is not None and is_owner(ask.caller, head.account, to_write=ask.to_write)
     policy = metadata.get(POLICY)
     blocked = metadata.get(PUBLIC_ACCESS, "")
     if policy is not None:

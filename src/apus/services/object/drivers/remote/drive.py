@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart
 from apus.services.object.drivers.fence import DriveIdentity
 from apus.services.object.drivers.remote.channel import Channel
 from apus.services.object.drivers.remote.link import Dial, Link
@@ -130,7 +130,7 @@ class RemoteCopies:
         """Another host cannot be asked without waiting."""
         return None
 
-    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | FilePart | None] | None:
         """Another host cannot be asked without waiting."""
         return None
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from apus.kernel.buffers import Chunk
+from apus.kernel.buffers import Chunk, FilePart
 from apus.kernel.log import get_logger
 from apus.kernel.world import World
 from apus.services.object.drivers.fence import Fence
@@ -110,7 +110,7 @@ class VolumeCopies:
             return None
         return entry.version if entry is not None else NO_VERSION
 
-    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
+    def at_hand(self, place: Place, upto_bytes: int) -> tuple[Head, Chunk | FilePart | None] | None:
         journal = self._journal
         if journal is None or not self._fence.lets_in():
             return None
@@ -376,9 +376,11 @@ class VolumeCopies:
         return record.path == path
 
 
-def _cached(journal: Journal, path_hash: bytes, entry: Entry, upto_bytes: int) -> tuple[Head, Chunk | None] | None:
-    """The head, and the bytes if they are no more than this with it; None where the drive has to be waited for.  Raise
-    CorruptCopy."""
+def _cached(
+    journal: Journal, path_hash: bytes, entry: Entry, upto_bytes: int
+) -> tuple[Head, Chunk | FilePart | None] | None:
+    """The head, and the bytes if they are no more than this with it: read if they are few, else where they are.  None
+    where the drive has to be waited for.  Raise CorruptCopy."""
     volumes, usage = journal.volumes, journal.volumes.usage.get(entry.volume)
     whole = entry.length <= upto_bytes and not entry.in_file
     at_once = whole and entry.length <= _AT_ONCE_BYTES
@@ -389,12 +391,13 @@ def _cached(journal: Journal, path_hash: bytes, entry: Entry, upto_bytes: int) -
     head = record.head
     if not whole:
         return head, None
-    body: Chunk | None = data[record.head_bytes :]
     if not at_once:
-        start = entry.offset + entry.head_bytes
-        body = volumes.view_cached(entry.volume, start, entry.length - entry.head_bytes)
-    if body is None:
-        return None
+        part = _Part(journal, entry, head)
+        if volumes.handle(entry.volume) is not None:
+            return head, part
+        read = part.read()
+        return None if read is None else (head, read)
+    body = data[record.head_bytes :]
     verify_data(head, body)
     return head, body
 
@@ -410,6 +413,31 @@ class _Data:
 
     async def view(self, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
         return await self._volumes.view(self._volume, self._start + offset, length, check)
+
+
+class _Part(_Data):
+    """All of them.  Implements `FilePart`."""
+
+    block_bytes = BLOCK_BYTES
+
+    def __init__(self, journal: Journal, entry: Entry, head: Head) -> None:
+        super().__init__(journal, entry)
+        self._head, self.size_bytes, self.checksums = head, head.kept_bytes, head.checksums
+
+    def where(self) -> tuple[int, int]:
+        handle = self._volumes.handle(self._volume)
+        if handle is None:
+            raise ValueError("the volume is closed")
+        return handle, self._start
+
+    def read(self) -> Chunk | None:
+        body = self.view_cached(0, self.size_bytes)
+        try:
+            if body is not None:
+                verify_data(self._head, body)
+            return body
+        except CorruptCopy:
+            return None  # who waits for it finds out, and says so
 
 
 class _trouble:  # noqa: N801  (reads as a keyword: `with _trouble(fence):`)

@@ -119,6 +119,11 @@ class Volumes:
         file = self._open.get(number)
         return None if file is None else file.view_cached(offset, length)
 
+    def handle(self, number: int) -> int | None:
+        """As `OpenFile.handle`; None where it is not open."""
+        file = self._open.get(number)
+        return None if file is None else file.handle
+
     async def view(self, number: int, offset: int, length: int, check: Callable[[memoryview], None]) -> memoryview:
         """As `OpenFile.view`.  Raise CorruptCopy when the volume is gone."""
         return await (await self._file(number)).view(offset, length, check)
