@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, Final, cast
 
-from apus.kernel.buffers import Chunk
 from apus.kernel.errors import Invalid, NotFound
 from apus.services.image.api import bodies, views
 from apus.services.image.api.faults import FAULTS
@@ -14,7 +12,7 @@ from apus.services.image.model import Event
 from apus.services.image.service import POLICY, Images
 from apus.wire.app import Api
 from apus.wire.listing import next_query, whole_number
-from apus.wire.route import ApiRequest, Reply, Route, decode_body
+from apus.wire.route import ApiRequest, Reply, Route, decode_body, primed
 
 PREFIX: Final = "/image"
 _JSON: Final = "application/json; charset=UTF-8"
