@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ from bench.run import Table, median
 PORT = 27300
 PARTS = ("load", "disk", "list", "memory", "size", "growth", "repair")
 IDLE_S = 8.0
+ROOM_BYTES, PEER_ROOM_BYTES = 25 << 30, 9 << 30
+"""On the disk: a full one fails an hour later, and takes the figures with it."""
 SWIFT_NAMES = 100_000
 """In the container of Swift whose pages are the measure."""
 
@@ -255,6 +258,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     extent, only = QUICK if given.quick else FULL, given.only.split(",")
+    others_count = len(list(filter(None, given.peers.split(","))))
+    needed, free = ROOM_BYTES + others_count * PEER_ROOM_BYTES, shutil.disk_usage(tempfile.gettempdir()).free
+    if not given.quick and "load" in only and free < needed:
+        parser.error(f"{needed >> 30} GiB are needed below {tempfile.gettempdir()}, and {free >> 30} are free")
     table, figures = Table(), {}
     drives = [Path(drive) for drive in given.drives.split(",") if drive]
     with contextlib.ExitStack() as stack:
