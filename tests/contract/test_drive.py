@@ -214,7 +214,7 @@ async def _indexes(drive: KeptDrive, root: Path) -> None:
     assert head is not None
     assert head.rows == len(rows)
     assert indexes.at_hand("containers", PLACE) == (head if is_here else None)
-    await indexes.audit("containers", PLACE)
+    assert await indexes.audit("containers", PLACE)
     assert await indexes.digest("containers", PLACE) != 0
     assert list(await indexes.parts("containers")) == [PLACE.part]
     assert list(await indexes.places("containers", PLACE.part)) == [PLACE]
@@ -224,7 +224,7 @@ async def _indexes(drive: KeptDrive, root: Path) -> None:
     assert await indexes.totals("containers", PLACE, "", "a/1") == Totals(1, 1, rows[0].size_bytes, 0)
     await indexes.expel("containers", PLACE, [("a/1", rows[0].stamp, ""), (rows[1].name, "another", "")])
     assert await indexes.rows("containers", PLACE, "", 10) == list(rows[1:])
-    await indexes.audit("containers", PLACE)
+    assert await indexes.audit("containers", PLACE)
     await indexes.reclaim("containers", PLACE, stamp(1))
     await indexes.drop("containers", PLACE)
     assert indexes.at_hand("containers", PLACE) is None

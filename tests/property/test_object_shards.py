@@ -122,7 +122,7 @@ class Shards(RuleBasedStateMachine):
         held = [row.name for bound in self.indexes for row in self.index(bound).rows("", 1000) if not row.gone]
         assert sorted(held) == sorted(self.model)  # none doubled
         for index in self.indexes.values():
-            index.audit()
+            assert index.audit()
             index.close()
 
 

@@ -114,7 +114,7 @@ def test_a_listing_is_whole_after_a_power_cut_at_any_write(seed: int) -> None:
         copies = store.cluster.primaries(place.part)
         assert len({await drive.indexes.digest(kind, place) for drive in copies}) == 1
         for drive in copies:
-            await drive.indexes.audit(kind, place)
+            assert await drive.indexes.audit(kind, place)
         return ended
 
     cut_at = 1

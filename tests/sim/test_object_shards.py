@@ -74,7 +74,7 @@ async def held(store: ObjectStore) -> list[str]:
             if head is None:
                 continue
             for drive in drives:
-                await drive.indexes.audit("containers", place)
+                assert await drive.indexes.audit("containers", place)
             ours = (head.account, head.container) == CONTAINER
             if ours or (head.account == SHARDS and shard_of(head.container)[2] is not None):
                 found += [

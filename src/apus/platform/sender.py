@@ -54,7 +54,7 @@ def _send(connection: int, file: int, job: memoryview, buffer: memoryview) -> in
     _, offset, length, block_bytes, head_bytes, checksums_bytes = JOB.unpack_from(job)
     head = job[JOB.size : JOB.size + head_bytes]
     checksums = job[JOB.size + head_bytes : JOB.size + head_bytes + checksums_bytes]
-    sent, parts = 0, [head]
+    sent = 0
     for index, at in enumerate(range(0, length, block_bytes)):
         block = buffer[: min(block_bytes, length - at)]
         try:
@@ -62,14 +62,14 @@ def _send(connection: int, file: int, job: memoryview, buffer: memoryview) -> in
                 return sent
             if zlib.crc32(block).to_bytes(4, "little") != checksums[4 * index : 4 * index + 4]:
                 return sent
-            parts.append(block)
-            count = os.writev(connection, parts)
+            # The head alone: a client that gets it with a quarter of a megabyte has to part them again.
+            for part in (block,) if index else (head, block):
+                count = os.write(connection, part)
+                sent += count
+                if count < len(part):
+                    return sent
         except OSError:
             return sent
-        sent += count
-        if count < sum(map(len, parts)):
-            return sent
-        parts = []
     return sent
 
 

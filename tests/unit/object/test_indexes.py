@@ -14,7 +14,7 @@ import pytest
 
 from apus.services.object.drivers.fence import DriveIdentity, Fence, format_drive
 from apus.services.object.drivers.indexes import SLICE, WARM_MAX, OpenFiles, SqliteIndexes
-from apus.services.object.drivers.sqlite_index import Connect, connect_file
+from apus.services.object.drivers.sqlite_index import AUDIT_ROWS, Connect, connect_file
 from apus.services.object.logic.merge import make_stamp
 from apus.services.object.model import Change, CorruptCopy, DriveFull, ListingAsk, Place, Row
 from tests.object_store import awaited, make_world
@@ -62,14 +62,14 @@ async def test_a_damaged_file_is_put_aside(tmp_path: Path, schema: bool) -> None
                 head = await indexes.head("containers", PLACE)
                 listed = await indexes.listing("containers", PLACE, ListingAsk())
                 await indexes.digest("containers", PLACE)
-                await indexes.audit("containers", PLACE)
+                assert await indexes.audit("containers", PLACE)
                 assert head == made
                 assert sorted(listed, key=lambda row: row.name) == sorted(ROWS, key=lambda row: row.name)
             except CorruptCopy:
                 damaged += 1
                 assert await indexes.head("containers", PLACE) is None
             assert await indexes.apply("containers", PLACE, change) == made
-            await indexes.audit("containers", PLACE)
+            assert await indexes.audit("containers", PLACE)
             await indexes.drop("containers", PLACE)
     assert damaged > 3
 
@@ -105,7 +105,7 @@ async def test_a_file_from_before_there_were_checksums_serves_and_gets_them(tmp_
     async with opened(tmp_path) as indexes:
         assert await indexes.head("containers", PLACE) == made
         await indexes.apply("containers", PLACE, Change("account", "c", (Row("new", make_stamp(99, "n1")),)))
-        await indexes.audit("containers", PLACE)
+        assert await indexes.audit("containers", PLACE)
     with contextlib.closing(sqlite3.connect(file_in(tmp_path))) as after:
         assert after.execute("SELECT count(crc) FROM entry").fetchone() == (1,)
         assert after.execute("SELECT count(crc) FROM head").fetchone() == (1,)
@@ -190,7 +190,7 @@ async def test_a_head_that_is_known_is_told_from_memory(tmp_path: Path) -> None:
         assert (head.rows, statements) == (3, [])
     async with opened(tmp_path) as indexes:
         assert await indexes.head("containers", PLACE) == head
-        await indexes.audit("containers", PLACE)
+        assert await indexes.audit("containers", PLACE)
 
 
 def places(count: int) -> list[Place]:
@@ -259,3 +259,19 @@ async def test_partitions_are_cut_in_two_while_one_file_more_is_opened_than_may_
             await indexes.apply("containers", last, Change("a", "c", made=make_stamp(1, "n1")))
             await cutting[0]
         await right(indexes, WARM_MAX)
+
+
+@awaited
+async def test_an_audit_lets_others_in_and_keeps_its_file_open(tmp_path: Path) -> None:
+    files, rows = OpenFiles(1), [Row(f"{number:05}", make_stamp(1, "n1")) for number in range(2 * AUDIT_ROWS)]
+    async with opened(tmp_path, files=files) as indexes:
+        await indexes.apply("containers", PLACE, Change("a", "c", tuple(rows), make_stamp(1, "n1")))
+        assert not await indexes.audit("containers", PLACE)
+        await fill(indexes, WARM_MAX + 5)
+        for row in (rows[3], rows[-3]):  # behind it and before it
+            gone = Row(row.name, make_stamp(2, "n1"), gone=True)
+            await indexes.apply("containers", PLACE, Change("a", "c", (gone,)))
+        assert not await indexes.audit("containers", PLACE)
+        assert await indexes.audit("containers", PLACE)
+        await fill(indexes, WARM_MAX + 5)
+        assert files.count == WARM_MAX

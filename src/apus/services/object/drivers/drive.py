@@ -151,8 +151,9 @@ class Indexes(Protocol):
         """Equal on two drives when they hold the same; 0 when there is none."""
         ...
 
-    async def audit(self, kind: IndexKind, place: Place) -> None:
-        """Check the file; put it aside and raise CorruptCopy when it is bad."""
+    async def audit(self, kind: IndexKind, place: Place) -> bool:
+        """Read some of the file, behind what was read; true when all of it was.  Put it aside and raise CorruptCopy
+        when it is bad."""
         ...
 
     async def reclaim(self, kind: IndexKind, place: Place, before: str) -> None:

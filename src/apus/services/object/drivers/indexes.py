@@ -178,8 +178,8 @@ class SqliteIndexes:
     async def digest(self, kind: IndexKind, place: Place) -> int:
         return await self._ask(kind, place, lambda index: index.digest(), 0)
 
-    async def audit(self, kind: IndexKind, place: Place) -> None:
-        await self._ask(kind, place, lambda index: index.audit(), None)
+    async def audit(self, kind: IndexKind, place: Place) -> bool:
+        return await self._ask(kind, place, lambda index: index.audit(), True)
 
     async def reclaim(self, kind: IndexKind, place: Place, before: str) -> None:
         await self._fence.check()
@@ -338,7 +338,7 @@ class SqliteIndexes:
         for name in list(self._open) if self._is_crowded() else ():
             if not self._is_crowded():
                 return
-            if name != keep and name not in self._locks:
+            if name != keep and name not in self._locks and self._open[name].audited is None:
                 async with self._held(name):
                     await self._forget(name)
 

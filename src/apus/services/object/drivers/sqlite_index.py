@@ -41,6 +41,8 @@ _packed: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = msgspec.json.Decoder(dict[str, tuple[str, str]])
 LOOKUPS_AT_ONCE: Final = 500
 """Below SQLite's bound on variables of one statement."""
+AUDIT_ROWS: Final = 500
+"""Read at once by an audit, in a few milliseconds: whoever wants this index, or the interpreter, waits for it."""
 
 
 def connect_file(path: Path) -> sqlite3.Connection:
@@ -52,6 +54,45 @@ def connect_file(path: Path) -> sqlite3.Connection:
     return connection
 
 
+class Sums:
+    """What a head and its digest say of rows."""
+
+    __slots__ = ("digest", "objects", "rows", "size_bytes")
+
+    def __init__(self, digest: int = 0, rows: int = 0, size_bytes: int = 0, objects: int = 0) -> None:
+        self.digest, self.rows, self.size_bytes, self.objects = digest, rows, size_bytes, objects
+
+    @classmethod
+    def of(cls, head: IndexHead, digest: int) -> Sums:
+        return cls(digest, head.rows, head.size_bytes, head.objects)
+
+    def on(self, head: IndexHead) -> IndexHead:
+        return msgspec.structs.replace(head, rows=self.rows, size_bytes=self.size_bytes, objects=self.objects)
+
+    def add(self, row: Row) -> None:
+        self._count(row, 1)
+
+    def remove(self, row: Row) -> None:
+        self._count(row, -1)
+
+    def _count(self, row: Row, sign: int) -> None:
+        self.digest ^= fingerprint(row.name, row.version)
+        if not row.gone:
+            self.rows += sign
+            self.size_bytes += sign * row.size_bytes
+            self.objects += sign * row.count
+
+
+class Audit(Sums):
+    """Of the rows up to a name, as they are now: what changes there meanwhile is counted too."""
+
+    __slots__ = ("upto",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.upto = ""
+
+
 class IndexFile:
     """Blocking; used by one thread at a time."""
 
@@ -60,6 +101,8 @@ class IndexFile:
         """The head and the digest of the rows, as they were last committed or read."""
         self._coming: tuple[IndexHead, int] | None = None
         """What they will be when the transaction is committed."""
+        self.audited: Audit | None = None
+        """One that is not through."""
         self._db = connect(path)
         self._db.executescript(_SCHEMA)
         for table in (
@@ -99,6 +142,7 @@ class IndexFile:
             self._db.execute("COMMIT")
             self.known = self._coming or self.known
         except BaseException:
+            self.audited = None  # it may have counted what is not kept
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -119,8 +163,10 @@ class IndexFile:
                     if known is None or row.version > known.version:
                         newest[row.name] = row
             head = msgspec.structs.replace(head, made=made, gone=gone, fields=fields)
-            head, changed = self._merge_rows(head, newest)
-            self._keep(head, digest ^ changed)
+            sums = Sums.of(head, digest)
+            self._merge_rows(sums, newest)
+            head = sums.on(head)
+            self._keep(head, sums.digest)
         return head
 
     def listing(self, ask: ListingAsk) -> list[Row | Subdir]:
@@ -151,49 +197,43 @@ class IndexFile:
             kept = self._kept()
             if kept is None or not found:
                 return
-            self._db.executemany("DELETE FROM entry WHERE name = ?", [(row.name,) for row in found])
-            head, digest = kept
-            live = [row for row in found if not row.gone]
-            head = msgspec.structs.replace(
-                head,
-                rows=head.rows - len(live),
-                size_bytes=head.size_bytes - sum(row.size_bytes for row in live),
-                objects=head.objects - sum(row.count for row in live),
-            )
-            self._keep(head, digest ^ digest_of((row.name, row.version) for row in found))
+            self._remove(kept, found)
 
     def reclaim(self, before: str) -> bool:
         """Forget tombstones older than the stamp; true when nothing worth keeping is left."""
         with self._transaction():
-            old = self._db.execute(
+            found = self._db.execute(
                 "SELECT name, stamp, told FROM entry WHERE gone = 1 AND stamp < ? AND told < ? LIMIT 10000",
                 (before, before),
-            ).fetchall()
-            self._db.executemany("DELETE FROM entry WHERE name = ?", [(name,) for name, _, _ in old])
+            )
+            old = [Row(name, stamp, told, gone=True) for name, stamp, told in found]
             kept = self._kept()
             if old and kept is not None:
-                self._keep(kept[0], kept[1] ^ digest_of((name, (stamp, told)) for name, stamp, told in old))
+                self._remove(kept, old)
         head = self.head()
         left = self._db.execute("SELECT 1 FROM entry LIMIT 1").fetchone()
         return left is None and head is not None and not head.exists and max(head.made, head.gone) < before
 
-    def audit(self) -> None:
-        """Raise CorruptCopy unless the file is whole and its totals are those of its rows."""
-        found = self._db.execute("PRAGMA quick_check(1)").fetchone()
+    def audit(self, at_most: int = AUDIT_ROWS) -> bool:
+        """Read so many rows more; true when that were all, the file is whole, and its totals are those of its rows.
+
+        Raise CorruptCopy.
+        """
+        audit = self.audited = self.audited or Audit()
+        rows = self.rows(audit.upto, at_most)
+        for row in rows:
+            audit.add(row)
+        if len(rows) == at_most:
+            audit.upto = rows[-1].name
+            return False
+        self.audited = None
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()  # half a second for a million rows just read
         if found[0] != "ok":
             raise CorruptCopy(f"the index is damaged: {found[0]}")
         kept = self._read()
-        if kept is None:
-            return
-        head, said = kept
-        digest = rows = size = objects = 0
-        for values in self._db.execute(f"SELECT {_COLUMNS} FROM entry"):  # noqa: S608  (names of our own columns)
-            row = _row(values)
-            digest ^= fingerprint(row.name, row.version)
-            if not row.gone:
-                rows, size, objects = rows + 1, size + row.size_bytes, objects + row.count
-        if (digest, rows, size, objects) != (said, head.rows, head.size_bytes, head.objects):
+        if kept is not None and (audit.on(kept[0]), audit.digest) != kept:
             raise CorruptCopy("the index contradicts its totals")
+        return True
 
     def _kept(self) -> tuple[IndexHead, int] | None:
         """The head, and the digest of the rows."""
@@ -218,23 +258,17 @@ class IndexFile:
         marks = ", ".join("?" * (len(values) + 1))
         self._db.execute(f"INSERT OR REPLACE INTO head (id, {_HEAD}) VALUES (1, {marks})", _sealed(values))  # noqa: S608  (names of our own columns)
 
-    def _merge_rows(self, head: IndexHead, newest: dict[str, Row]) -> tuple[IndexHead, int]:
-        """The head with these rows, and what changes in the digest."""
+    def _merge_rows(self, sums: Sums, newest: dict[str, Row]) -> None:
         known = {row.name: row for row in self._lookup(list(newest))}
         fresh: list[Row] = []
-        digest, rows, size, objects = 0, head.rows, head.size_bytes, head.objects
         for row in newest.values():
             before = known.get(row.name)
-            if before is not None and before.version >= row.version:
-                continue
-            fresh.append(row)
-            digest ^= fingerprint(row.name, row.version)
-            if before is not None:
-                digest ^= fingerprint(before.name, before.version)
-                if not before.gone:
-                    rows, size, objects = rows - 1, size - before.size_bytes, objects - before.count
-            if not row.gone:
-                rows, size, objects = rows + 1, size + row.size_bytes, objects + row.count
+            if before is None or before.version < row.version:
+                fresh.append(row)
+                for each in self._counting(sums, row.name):
+                    if before is not None:
+                        each.remove(before)
+                    each.add(row)
         self._db.executemany(
             f"INSERT OR REPLACE INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (names of our own columns)
             [
@@ -242,9 +276,22 @@ class IndexFile:
                 for r in fresh
             ],
         )
-        if min(rows, size, objects) < 0:
+        if min(sums.rows, sums.size_bytes, sums.objects) < 0:
             raise CorruptCopy("the index contradicts its totals")
-        return msgspec.structs.replace(head, rows=rows, size_bytes=size, objects=objects), digest
+
+    def _remove(self, kept: tuple[IndexHead, int], rows: Sequence[Row]) -> None:
+        """These, which are there."""
+        sums = Sums.of(*kept)
+        self._db.executemany("DELETE FROM entry WHERE name = ?", [(row.name,) for row in rows])
+        for row in rows:
+            for each in self._counting(sums, row.name):
+                each.remove(row)
+        self._keep(sums.on(kept[0]), sums.digest)
+
+    def _counting(self, sums: Sums, name: str) -> tuple[Sums, ...]:
+        """Who counts this name: an audit, too, that has been past it."""
+        audit = self.audited
+        return (sums,) if audit is None or name > audit.upto else (sums, audit)
 
     def _lookup(self, names: list[str]) -> Iterable[Row]:
         for at in range(0, len(names), LOOKUPS_AT_ONCE):

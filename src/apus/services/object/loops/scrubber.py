@@ -11,7 +11,7 @@ from typing import Final
 from apus.kernel.log import get_logger
 from apus.kernel.world import Clock
 from apus.services.object.drivers.local import LocalDrive
-from apus.services.object.loops.auditor import PASS_EVERY_S, Pause
+from apus.services.object.loops.auditor import PASS_EVERY_S, SHARE, Pause
 from apus.services.object.model import CorruptCopy, IndexKind, Place
 from apus.services.object.spare import INDEXES
 
@@ -30,7 +30,7 @@ class Scrubber:
         return list(self._drives())
 
     async def settle(self, key: str) -> None:
-        drive = self._drives().get(key)
+        drive, drives = self._drives().get(key), len(self._drives())
         if drive is None:
             return  # nobody uses it any more
         pause = Pause(self._clock)
@@ -41,6 +41,7 @@ class Scrubber:
                 for path_hash in await drive.copies.inventory(part):
                     await self._object(drive, Place(part, path_hash))
                     await pause.due()
+            pause = Pause(self._clock, SHARE / drives)
             for kind in INDEXES:
                 await self._indexes(drive, kind, pause)
         except OSError as error:
@@ -57,7 +58,8 @@ class Scrubber:
             for place in await drive.indexes.places(kind, part):
                 await pause.due()
                 try:
-                    await drive.indexes.audit(kind, place)
+                    while not await drive.indexes.audit(kind, place):
+                        await pause.due()
                 except CorruptCopy as error:
                     await self._found(drive, error)
 

@@ -285,8 +285,9 @@ class RemoteIndexes:
     async def digest(self, kind: IndexKind, place: Place) -> int:
         return int(await self._link.call("indexes.digest", kind, place), 16)
 
-    async def audit(self, kind: IndexKind, place: Place) -> None:
-        await self._link.call("indexes.audit", kind, place)
+    async def audit(self, kind: IndexKind, place: Place) -> bool:
+        through: bool = await self._link.call("indexes.audit", kind, place)
+        return through
 
     async def reclaim(self, kind: IndexKind, place: Place, before: str) -> None:
         await self._link.call("indexes.reclaim", kind, place, before)

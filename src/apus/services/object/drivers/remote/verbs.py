@@ -123,7 +123,7 @@ VERBS: Final[dict[str, Verb]] = {
     "indexes.totals": Verb(tuple[IndexKind, Place, str, str], Totals, SYNC_S),
     "indexes.expel": Verb(tuple[IndexKind, Place, list[RowVersion]], None, SYNC_S),
     "indexes.digest": Verb(_At, str, SYNC_S),
-    "indexes.audit": Verb(_At, None, LONG_S),
+    "indexes.audit": Verb(_At, bool, LONG_S),
     "indexes.reclaim": Verb(tuple[IndexKind, Place, str], None, LONG_S),
     "indexes.drop": Verb(_At, None, SYNC_S),
     "indexes.parts": Verb(tuple[IndexKind], list[int], SHORT_S),
