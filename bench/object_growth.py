@@ -5,7 +5,8 @@
 Simulated: the key index of each drive has as many entries as it would (runs as they come to be, of random hashes, one file
 for all drives), and the container has the shards that it would have.  Most shards of the largest have a twentieth of their
 names.  No bodies.  Operations are asked by HTTP, by object_store.py with `CONC` connections, on names all over the container,
-with the rows made durable as they are while it serves; the CPU is this process's, which serves.  The sizes take turns.
+with the rows made durable as they are while it serves; the CPU is this process's, which serves.  The sizes take turns
+at each operation.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ CONC: Final = 8
 OPS: Final = 12_000
 """Enough that rows are made durable as they are all the time, and not by the end of it alone."""
 PAGES: Final = 40
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 SHARD: Final = 500_000
 SPARSE: Final = 10_000_000
 """Of a container of more objects, one shard in `DENSE` has all of its names, and is listed; others have a twentieth."""
@@ -150,17 +151,21 @@ class Grown:
             shards.changed(OWNER, bounds)
             await shards.report()
 
-    async def measure(self) -> dict[str, tuple[float, float]]:
-        """By operation: CPU seconds for 1,000, and operations per second."""
-        found = {op: await self._run(partial(self._load, op), OPS) for op in ("put", "get", "head")}
+    @property
+    def operations(self) -> dict[str, tuple[Callable[[], Awaitable[float]], int]]:
+        """By name: what asks for it, and for how many.  In this order, so that the next turn finds no more than this."""
         dense = range(0, self.size, SHARD * (DENSE if self.size > SPARSE else 1))
         pages = [name_of(self.dice.choice(dense) + self.dice.randrange(SHARD - 10_000)) for _ in range(PAGES)]
-        found["page"] = await self._run(partial(self._list, pages if self.size > 10_000 else [""] * PAGES), PAGES)
-        found["head container"] = await self._run(partial(self._load, "stat"), OPS)
-        found["delete"] = await self._run(
-            partial(self._load, "delete"), OPS
-        )  # so the next turn finds no more than this
-        return found
+        return {
+            **{op: (partial(self._load, op), OPS) for op in ("put", "get", "head")},
+            "page": (partial(self._list, pages if self.size > 10_000 else [""] * PAGES), PAGES),
+            "head container": (partial(self._load, "stat"), OPS),
+            "delete": (partial(self._load, "delete"), OPS),
+        }
+
+    async def measure(self, op: str) -> tuple[float, float]:
+        """CPU seconds for 1,000, and operations per second."""
+        return await self._run(*self.operations[op])
 
     async def _load(self, op: str) -> float:
         """By HTTP, on the same names each time; returns the seconds it took."""
@@ -264,13 +269,15 @@ async def growth(table: Table, root: Path, sizes: Sequence[int], rounds: int = R
     for one in grown:
         one.root.mkdir(parents=True)
         await one.open()
-    runs: list[list[dict[str, tuple[float, float]]]] = [[] for _ in grown]
-    for _ in range(rounds):
-        for one, seen in zip(grown, runs, strict=True):
-            seen.append(await one.measure())
-    for op in runs[0][0]:
-        cpu = [median([run[op][0] for run in seen]) for seen in runs]
-        rate = [median([run[op][1] for run in seen]) for seen in runs]
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for turn in range(rounds):
+        for op in grown[0].operations:
+            for one in grown[
+                :: 1 if turn % 2 else -1
+            ]:  # one after the other: slow minutes of the machine are everybody's
+                found.setdefault((op, one.size), []).append(await one.measure(op))
+    for op in grown[0].operations:
+        cpu, rate = [[median([run[at] for run in found[op, one.size]]) for one in grown] for at in (0, 1)]
         told = " · ".join(f"{one.size:,}: {c:.3g} s, {r:.0f}/s" for one, c, r in zip(grown, cpu, rate, strict=True))
         apart = 100 * (max(cpu) / min(cpu) - 1)
         table.add(f"{op}, CPU for 1,000 at each size: apart", apart, "%", "<= 20", apart <= 20, told)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from apus.kernel.errors import Conflict
+from apus.platform.bus_local import LocalBus
 from apus.services.object.assembly import DrivePath, ObjectStore, Shared, drives_in, open_store
 from apus.services.object.drivers.local import LocalSite
 from apus.services.object.drivers.remote.server import DriveServer
@@ -46,7 +47,7 @@ class Hosts:
     """`count` hosts, each with the directory `drive` below its own."""
 
     def __init__(self, root: Path, count: int) -> None:
-        self.root, self.home = root, SharedLayout()
+        self.root, self.home, self.bus = root, SharedLayout(), LocalBus()
         self.servers: dict[int, DriveServer] = {}
         self.ports = [0] * count
 
@@ -64,9 +65,8 @@ class Hosts:
     async def proxy(self, node: str, drives: Sequence[str] = (), **more: Any) -> ObjectStore:
         shared = Shared(self.home, _site, lambda: node == "p1")
         wanted = [apart(drive, number) for number, drive in enumerate(drives_in(drives))]
-        return await open_store(
-            make_world(), wanted, self.root / "unused", node=node, part_power=3, shared=shared, **more
-        )
+        world = make_world(bus=self.bus)
+        return await open_store(world, wanted, self.root / "unused", node=node, part_power=3, shared=shared, **more)
 
 
 def apart(drive: DrivePath, number: int) -> DrivePath:

@@ -24,12 +24,12 @@ class InlineRunner:
         return work()
 
 
-def make_world(disk: Any = None, clock: Any = None, runner: Any = None) -> World:
+def make_world(disk: Any = None, clock: Any = None, runner: Any = None, bus: Any = None) -> World:
     unused = cast(Any, None)
     return World(
         clock=clock or SystemClock(),
         dice=random.Random(7),
-        bus=unused,
+        bus=bus,
         store=unused,
         disk=disk or LocalDisk(),
         run=runner or cast(Any, InlineRunner()),

@@ -165,3 +165,20 @@ def test_names_in_acls_are_those_of_the_default_domain(swift: SwiftServer, base:
         assert swift.ask("POST", "/v1/AUTH_a", X_Account_Access_Control=access)[0] == 204
         assert statuses() == expected
     assert swift.ask("POST", "/v1/AUTH_a", X_Account_Access_Control="{}")[0] == 204
+
+
+def test_an_acl_of_another_domain_has_ids_alone(swift: SwiftServer) -> None:
+    """Whom its owner means by a name is in his domain, and not who has that name in the default one."""
+    account, owner = "/v1/AUTH_x", "namesake"
+    assert swift.ask("PUT", account + "/c", token=owner, X_Container_Read="b:n-b")[0] == 201
+    assert swift.ask("PUT", account + "/c/o", b"data", token=owner)[0] == 201
+    assert swift.ask("GET", account + "/c/o", token="bob")[0] == 403
+    for acl, expected in (("b:u-b", 200), ("b", 200), ("n-b,*:n-b", 403), ("*:*", 200)):
+        assert swift.ask("POST", account + "/c", token=owner, X_Container_Read=acl)[0] == 204
+        assert swift.ask("GET", account + "/c/o", token="bob")[0] == expected
+    assert swift.ask("POST", account + "/c", token=owner, X_Container_Read="")[0] == 204
+    for access, expected in (('{"read-only":["b:n-b"]}', 403), ('{"read-only":["u-b"]}', 200)):
+        assert swift.ask("POST", account, token=owner, X_Account_Access_Control=access)[0] == 204
+        assert swift.ask("GET", account + "/c/o", token="bob")[0] == expected
+    assert swift.ask("HEAD", account, token=owner)[1]["x-account-project-domain-id"] == "d"
+    assert "x-account-project-domain-id" not in swift.ask("HEAD", "/v1/AUTH_a")[1]

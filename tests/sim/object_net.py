@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, cast
 
 from apus.kernel import loop as loops
+from apus.platform.bus_local import LocalBus
 from apus.services.object.assembly import Shared, drives_in, open_store
 from apus.services.object.drivers.fence import DriveIdentity
 from apus.services.object.drivers.local import LocalSite
@@ -129,10 +130,10 @@ class SimSite(LocalSite):
 
 @asynccontextmanager
 async def proxies(
-    dice: Random, hosts: int, count: int, drives_each: int = 1
+    dice: Random, hosts: int, count: int, drives_each: int = 1, part_power: int = 4
 ) -> AsyncIterator[tuple[Net, list[RunningStore]]]:
     """Proxies whose loops run, over hosts with so many drives each."""
-    net, home = Net(dice), SharedLayout()
+    net, home, bus = Net(dice), SharedLayout(), LocalBus()
     worlds = {f"host{number}": make_world(SlowDisk(dice), SimClock()) for number in range(1, hosts + 1)}
 
     def memory(path: Path) -> sqlite3.Connection:
@@ -148,10 +149,10 @@ async def proxies(
         def site(place: DrivePlace, name: str = name) -> SimSite:
             return SimSite(worlds[place.host], net, name, place.host, servers[place.host])
 
-        world = make_world(SlowDisk(dice), SimClock())
+        world = make_world(SlowDisk(dice), SimClock(), bus=bus)
         shared = Shared(home, site, partial(bool, number == 1))
         drives = drives_in(places if number == 1 else [])
-        store = await open_store(world, drives, Path("/unused"), node=name, part_power=4, shared=shared)
+        store = await open_store(world, drives, Path("/unused"), node=name, part_power=part_power, shared=shared)
         tasks.append(asyncio.create_task(store.replicator.run()))
         tasks += [asyncio.create_task(loops.drive(loop, loops.Mailbox(), world.clock)) for loop in store.loops]
         made.append(RunningStore(store, cast(Any, world.disk)))
@@ -161,3 +162,4 @@ async def proxies(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await bus.close()

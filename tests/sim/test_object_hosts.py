@@ -10,6 +10,8 @@ from typing import Any, Final, cast
 import pytest
 
 from apus.services.object.consistency import READING, Level, Reading
+from apus.services.object.pace import Wish
+from apus.services.object.repair_status import repair_status
 from apus.sim.loop import run
 from tests.history.checker import Operation
 from tests.object_store import chunks, intent
@@ -102,3 +104,43 @@ def test_a_strong_read_does_not_wait_for_a_host_that_is_dumb() -> None:
                 await asyncio.sleep(1)
 
     run(story())
+
+
+def test_proxies_share_the_cap_and_each_knows_how_long_it_takes() -> None:
+    """Of a host that is silent: nobody waits for it, and what one copies the other does not."""
+    cap, size, count = 1 << 20, 64 << 10, 400
+
+    async def story() -> None:
+        async with proxies(Random("cap"), len(HOSTS), len(PROXIES), part_power=7) as (net, made):
+            one, two = made
+            await one.store.set_pace(Wish(cap_bytes_s=cap))
+            await two.until(lambda: _has(two, cap), 10)
+            for proxy in made:
+                await proxy.until(proxy.is_whole, 60)
+            await one.fill(count, size)
+            net.cut.update((proxy, HOSTS[3]) for proxy in PROXIES)
+            await one.until(lambda: _copied(made, 20), 60)
+            before = [proxy.cluster.pace.copied for proxy in made]
+            await asyncio.sleep(4)
+            copied = [proxy.cluster.pace.copied - first for proxy, first in zip(made, before, strict=True)]
+            told = await repair_status(two.cluster)
+            assert sum(copied) * size / 4 == pytest.approx(cap, rel=0.1)
+            assert min(copied) >= 0.4 * sum(copied)
+            assert told.bytes_per_s == pytest.approx(cap, rel=0.1)
+            assert told.seconds_left is not None
+            began_s = one.now_s
+            while await one.lacking():
+                await asyncio.sleep(0.25)
+            left_s = one.now_s - began_s
+            assert told.seconds_left == pytest.approx(left_s, rel=0.2)
+            assert sum(proxy.cluster.pace.copied for proxy in made) < 1.1 * count * 3 / 4
+
+    run(story())
+
+
+async def _has(proxy: RunningStore, cap: int) -> bool:
+    return proxy.cluster.pace.wish.cap_bytes_s == cap
+
+
+async def _copied(made: list[RunningStore], at_least: int) -> bool:
+    return all(proxy.cluster.pace.copied >= at_least for proxy in made)

@@ -47,6 +47,7 @@ from apus.services.object.loops.reaper import Reaper
 from apus.services.object.loops.repair_watch import RepairWatch
 from apus.services.object.loops.replicator import Replicator
 from apus.services.object.loops.sharder import Sharder
+from apus.services.object.loops.shared_pace import SharedPace
 from apus.services.object.loops.sweeper import Sweeper
 from apus.services.object.loops.syncer import Syncer
 from apus.services.object.loops.updater import Updater
@@ -109,6 +110,7 @@ class ObjectStore:
     compactor: Compactor
     drive_watch: DriveWatch
     repair_watch: RepairWatch
+    shared_pace: SharedPace
     identity: str
     world: World
     shared: Shared | None
@@ -123,7 +125,7 @@ class ObjectStore:
         if self.shared is None:
             return (*everywhere, *once, self.compactor)
         leads = self.shared.leads
-        return (LayoutWatch(self.membership), *everywhere, *(Led(loop, leads) for loop in once))
+        return (LayoutWatch(self.membership), self.shared_pace, *everywhere, *(Led(loop, leads) for loop in once))
 
     @property
     def drives(self) -> tuple[KeptDrive, ...]:
@@ -191,6 +193,9 @@ async def open_store(
     membership.on_policies = know
     updater = Updater(cluster, service.directory, service.shelf.lister)
     await updater.catch_up()
+    shared_pace = SharedPace(cluster)
+    if shared is not None:
+        await shared_pace.begin()
     return ObjectStore(
         service=service,
         cluster=cluster,
@@ -209,6 +214,7 @@ async def open_store(
         compactor=Compactor(lambda: membership.drives, cluster.failed),
         drive_watch=DriveWatch(cluster, membership.drives),
         repair_watch=RepairWatch(cluster, membership, events, shared.leads if shared is not None else lambda: True),
+        shared_pace=shared_pace,
         identity=layout.cluster,
         world=world,
         shared=shared,

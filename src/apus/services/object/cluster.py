@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from random import Random
 from typing import Any, Final, Generic, TypeVar
@@ -58,6 +59,7 @@ class Cluster:
         self._began_s = world.clock.monotonic_s()
         self.repairs = Repairs(self._every_key(), world.clock.monotonic_s)
         self.pace = Pace(world.clock)
+        self.repairs.turn = partial(self.pace.turn_of, node)
         self.former = list(former)
         """Rings whose drives may still hold what has not moved yet."""
         self.freshness = Freshness(self.repairs, world.clock.monotonic_s)
@@ -157,8 +159,8 @@ class Cluster:
         self.repairs.doubt(self._every_key())
 
     def _every_key(self) -> list[Key]:
-        """All that there is to repair.  Each proxy of several has an order of its own, so that they share the work:
-        what another has made equal meanwhile costs no more than the digests."""
+        """All that there is to repair.  Each proxy of several has an order of its own, so that even those that do not
+        hear each other share the work: what another has made equal meanwhile costs no more than the digests."""
         keys = keys_of(self.ring)
         if self.shared:
             Random(self.node).shuffle(keys)

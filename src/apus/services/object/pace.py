@@ -28,6 +28,9 @@ WINDOW_S: Final = 10.0
 
 SLOT_S: Final = 0.25
 
+HEARD_S: Final = 5.0
+"""Who was not heard of for so long has gone, or is cut off."""
+
 
 class Wish(msgspec.Struct, frozen=True):
     """What the operator said about repair; kept over a restart."""
@@ -35,6 +38,15 @@ class Wish(msgspec.Struct, frozen=True):
     paused: bool = False
     cap_bytes_s: int = CAP_BYTES_S
     """0: none."""
+
+
+class Going(msgspec.Struct, frozen=True):
+    """How one process repairs."""
+
+    works: bool
+    """There is something to repair that it knows of."""
+    copies_per_s: float
+    bytes_per_s: float
 
 
 class Pace:
@@ -49,6 +61,8 @@ class Pace:
         self._free_at_s = 0.0
         self._slots: deque[tuple[float, int, int]] = deque()
         """When, copies and bytes."""
+        self._others: dict[str, tuple[float, Going]] = {}
+        """Processes that repair the same store, and when they were heard of."""
 
     def set(self, wish: Wish) -> None:
         self.wish = wish
@@ -69,7 +83,8 @@ class Pace:
         if not self.wish.cap_bytes_s:
             return
         now_s = self._clock.monotonic_s()
-        cost_s = max(size_bytes, COPY_COST_BYTES) / self.wish.cap_bytes_s
+        sharers = 1 + sum(other.works for other in self.others().values())
+        cost_s = max(size_bytes, COPY_COST_BYTES) * sharers / self.wish.cap_bytes_s
         self._free_at_s = max(self._free_at_s, now_s - BURST_S) + cost_s
         if self._free_at_s > now_s:
             await self._clock.sleep(math.ceil(self._free_at_s / TICK_S) * TICK_S - now_s)
@@ -85,6 +100,34 @@ class Pace:
         else:
             self._slots.append((now_s, 1, size_bytes))
         self._forget(now_s)
+
+    def hear(self, name: str, going: Going) -> None:
+        """Of another process, which has its share of the cap."""
+        self._others[name] = self._clock.monotonic_s(), going
+
+    def others(self) -> dict[str, Going]:
+        """Those that were heard of just now."""
+        since_s = self._clock.monotonic_s() - HEARD_S
+        self._others = {name: heard for name, heard in self._others.items() if heard[0] >= since_s}
+        return {name: going for name, (_, going) in self._others.items()}
+
+    def turn_of(self, name: str) -> tuple[int, int]:
+        """Where the process of this name is among all, and how many they are."""
+        others = self.others()
+        return sum(other < name for other in others), len(others) + 1
+
+    def going(self, *, works: bool) -> Going:
+        """For the others to hear."""
+        return Going(works, *self.rate())
+
+    def rate_of_all(self) -> tuple[float, float]:
+        """As `rate`, with the others."""
+        copies_per_s, bytes_per_s = self.rate()
+        others = self.others().values()
+        return (
+            copies_per_s + sum(other.copies_per_s for other in others),
+            bytes_per_s + sum(other.bytes_per_s for other in others),
+        )
 
     def rate(self) -> tuple[float, float]:
         """Copies and bytes a second, of late."""

@@ -22,6 +22,7 @@ class RepairStatus(msgspec.Struct, frozen=True, kw_only=True):
     """At risk, or not yet on the drive where they belong."""
     copies_per_s: float
     bytes_per_s: float
+    """Of all proxies, as are the copies to make; what is queued and in doubt is what this one knows of."""
     seconds_left: float | None
     """None: nobody can say yet, or repair is paused."""
     cap_bytes_s: int
@@ -45,7 +46,7 @@ async def repair_status(cluster: Cluster) -> RepairStatus:
     }
     doubted = [part for room, part in cluster.repairs.waiting() if room == "objects"]
     work = work_left(counted, cluster.ring.ring_of, lambda part: [one.id for one in cluster.wished(part)], doubted)
-    copies_per_s, bytes_per_s = cluster.pace.rate()
+    copies_per_s, bytes_per_s = cluster.pace.rate_of_all()
     wish = cluster.pace.wish
     return RepairStatus(
         state=_state(cluster),
@@ -67,7 +68,7 @@ async def repair_status(cluster: Cluster) -> RepairStatus:
 
 def _state(cluster: Cluster) -> str:
     if not cluster.repairs.count():
-        return "idle"
+        return "repairing" if any(other.works for other in cluster.pace.others().values()) else "idle"
     if cluster.pace.wish.paused:
         return "paused"
     return "repairing" if cluster.repairs.queued else "waiting"

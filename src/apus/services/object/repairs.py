@@ -23,6 +23,9 @@ REST_S: Final = 2.0
 
 SOON_S: Final = 0.5
 
+LOOKS: Final = 64
+"""So many partitions that are others' to begin with are passed over for one that is ours."""
+
 ASIDE_S: Final = 30.0
 """The same, of one that cannot be whole now and of which no copy is known to be missing."""
 
@@ -74,6 +77,8 @@ class Repairs:
         self._told = 0
         self.on_whole: Callable[[Room, int, float, bool], None] = lambda room, part, window_s, whole: None
         """Hears of a partition that is whole again, or only settled, and for how many seconds it was in doubt."""
+        self.turn: Callable[[], tuple[int, int]] = lambda: (0, 1)
+        """Where we are among those that repair the store, and how many they are."""
         self.doubt(keys, loose=True)
 
     # Who finds something wrong.
@@ -247,11 +252,24 @@ class Repairs:
             self._queue(*key, Urgency.DOUBT)
 
     def _pop(self) -> Key | None:
+        """Of those that are as urgent, first what is ours to begin with: two at one partition copy all twice."""
+        ours, count = self.turn()
         for queue in self._queues.values():
+            others = list[Key]()
             for key in queue:
                 if key not in self._taken:
-                    del queue[key]
-                    return key
+                    if key[1] % count == ours or len(others) == LOOKS:
+                        break
+                    others.append(key)
+            else:
+                if not others:
+                    continue
+                key = others.pop(0)
+            del queue[key]
+            for other in others:
+                del queue[other]
+                queue[other] = None
+            return key
         return None
 
     def _queue(self, room: Room, part: int, urgency: Urgency) -> None:

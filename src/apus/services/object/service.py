@@ -23,7 +23,7 @@ from apus.services.object.engine import AT_HAND_BYTES, Found, Intent
 from apus.services.object.history import History
 from apus.services.object.logic import notices
 from apus.services.object.logic.access import is_reseller, owns
-from apus.services.object.logic.account_access import ACCESS, Level, level_of
+from apus.services.object.logic.account_access import Level, level_of
 from apus.services.object.logic.addresses import Network
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown, owner_of
 from apus.services.object.logic.history import archive_of
@@ -561,7 +561,7 @@ class Objects:
         if caller is None:
             return ""
         head = await self.directory.known(account, "")
-        return level_of(head.metadata.get(ACCESS, ""), caller) if head is not None else ""
+        return level_of(head.metadata, caller) if head is not None else ""
 
     def require_reseller(self, caller: Caller | None) -> None:
         if not is_reseller(caller):

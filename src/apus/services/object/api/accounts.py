@@ -7,8 +7,8 @@ from apus.services.object.api import listings, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import check_kept, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
-from apus.services.object.logic.access import is_reseller
-from apus.services.object.logic.account_access import ACCESS, clean_access
+from apus.services.object.logic.access import domain_of, is_reseller
+from apus.services.object.logic.account_access import ACCESS, DOMAIN, clean_access
 from apus.services.object.logic.quota import account_quotas, check_quotas, is_account_quota
 from apus.services.object.policy_totals import policy_totals
 from apus.wire.route import Reply
@@ -75,4 +75,7 @@ def _said(ask: Ask) -> dict[str, str]:
         found[ACCESS] = clean_access(text_of(ask.headers["x-account-access-control"], "X-Account-Access-Control"))
     elif "x-remove-account-access-control" in ask.headers:
         found[ACCESS] = ""
+    domain = domain_of(ask.account, ask.request.caller)
+    if domain:
+        found[DOMAIN] = domain
     return found

@@ -18,11 +18,11 @@ from apus.services.object.api.bodies import (
     versions_format,
 )
 from apus.services.object.api.faults import page
-from apus.services.object.logic.access import clean_acl, is_public_acl
+from apus.services.object.logic.access import ACL_DOMAIN, clean_acl, domain_of, is_public_acl
 from apus.services.object.logic.history import ARCHIVE, archive_of
 from apus.services.object.logic.quota import check_quotas
 from apus.services.object.logic.rights import BLOCK_ACLS, PUBLIC_ACCESS
-from apus.services.object.logic.sync import MARK, SYNC_KEY, SYNC_TO, Realm, check_target
+from apus.services.object.logic.sync import MARK, SYNC_KEY, SYNC_TO, check_target
 from apus.services.object.logic.uploads import USED
 from apus.services.object.logic.versions import State, state_of
 from apus.services.object.model import IndexHead
@@ -54,10 +54,11 @@ async def show_container(ask: Ask) -> Reply:
 async def put_container(ask: Ask) -> Reply:
     owner = await ask.require_account(ask.account, to_write=True)
     known = await ask.service.directory.known(ask.account, ask.container)
-    said = _said(ask.headers, ask.service.options.realms, to_owner=owner)
+    said = _said(ask, to_owner=owner)
     if known is not None:
         await _require_changes(ask, known, said)
     state = _versions(ask.headers, known.metadata if known is not None else {}, said)
+    said |= _domain(ask, said)
     made = await ask.service.make_container(
         ask.account, ask.container, said, ask.headers.get("x-storage-policy") or None
     )
@@ -70,10 +71,10 @@ async def post_container(ask: Ask) -> Reply:
         return await signed.post_form(ask)
     owner = await ask.require_account(ask.account, to_write=True)
     head = await ask.service.container(ask.account, ask.container)
-    said = _said(ask.headers, ask.service.options.realms, to_owner=owner)
+    said = _said(ask, to_owner=owner)
     await _require_changes(ask, head, said)
     state = _versions(ask.headers, head.metadata, said)
-    await ask.service.describe_container(ask.account, ask.container, said)
+    await ask.service.describe_container(ask.account, ask.container, said | _domain(ask, said))
     await _set_versions(ask, state)
     return page(204)
 
@@ -104,9 +105,10 @@ async def _set_versions(ask: Ask, state: State) -> None:
         await ask.service.set_versioning(ask.account, ask.container, state)
 
 
-def _said(headers: Mapping[str, str], realms: Mapping[str, Realm], *, to_owner: bool) -> dict[str, str]:
+def _said(ask: Ask, *, to_owner: bool) -> dict[str, str]:
     """Metadata and ACLs of a container, and where its old versions go.  What is the owner's to say is passed over
     when it comes from another."""
+    headers, realms = ask.headers, ask.service.options.realms
     found = metadata_of(headers, "container")
     check_quotas(found)
     for name in _ACLS:
@@ -131,6 +133,12 @@ def _said(headers: Mapping[str, str], realms: Mapping[str, Realm], *, to_owner: 
         shown = "Only one of X-History-Location or X-Versions-Location may be specified"
         raise Invalid("object.archives", shown, field="X-History-Location")
     return {name: value for name, value in found.items() if to_owner or name not in views.OWNERS}
+
+
+def _domain(ask: Ask, said: Mapping[str, str]) -> dict[str, str]:
+    """What names in these ACLs go by."""
+    domain = domain_of(ask.account, ask.request.caller)
+    return {ACL_DOMAIN: domain} if domain and any(said.get(name) for name in _ACLS) else {}
 
 
 def _removed(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
-from apus.services.object.logic.account_access import ACCESS
+from apus.services.object.logic.account_access import ACCESS, DOMAIN
 from apus.services.object.logic.conditions import http_date
 from apus.services.object.logic.hidden import shown
 from apus.services.object.logic.history import archive_of
@@ -92,6 +92,8 @@ def account_headers(
             metadata[name] = head.metadata[kept]
     if head is not None and to_owner and ACCESS in head.metadata:
         metadata["x-account-access-control"] = head.metadata[ACCESS]
+    if head is not None and head.metadata.get(DOMAIN):
+        metadata["x-account-project-domain-id"] = head.metadata[DOMAIN]
     by_policy: dict[str, str] = {}
     for policy, total in totals.items():
         prefix = f"x-account-storage-policy-{policy.lower()}"

@@ -15,6 +15,8 @@ from apus.kernel.errors import Invalid
 ACCOUNT_PREFIX: Final = "AUTH_"
 DEFAULT_DOMAIN: Final = "default"
 RESELLER_ROLE: Final = "ResellerAdmin"
+ACL_DOMAIN: Final = "x-container-sysmeta-acl-domain"
+"""Of the project that set the container's ACLs, where that is not the default one."""
 
 
 def account_of(project_id: str) -> str:
@@ -37,10 +39,17 @@ def is_owner(caller: Caller, account: str, *, to_write: bool) -> bool:
     return "member" in caller.roles or "swiftoperator" in caller.roles or (not to_write and "reader" in caller.roles)
 
 
+def domain_of(account: str, caller: Caller | None) -> str:
+    """Of the project whose account it is; empty for the default one, or where the caller acts for another project."""
+    if caller is None or caller.project_id is None or account != account_of(caller.project_id):
+        return ""
+    return caller.project_domain_id if caller.project_domain_id not in (None, DEFAULT_DOMAIN) else ""
+
+
 def acl_allows(
-    acl: str, caller: Caller | None, *, referrer: str = "", listing: bool = False, public: bool = True
+    acl: str, caller: Caller | None, *, domain: str = "", referrer: str = "", listing: bool = False, public: bool = True
 ) -> bool:
-    """Without `public`, what everybody has counts as not there."""
+    """Without `public`, what everybody has counts as not there.  `domain`: of the account, as `domain_of` says it."""
     elements = [element.strip() for element in acl.split(",") if element.strip()]
     if not public:
         elements = [element for element in elements if not _is_public(element)]
@@ -49,7 +58,7 @@ def acl_allows(
         return True
     if caller is None:
         return False
-    users, projects = known_as(caller)
+    users, projects = known_as(caller, domain)
     users, projects = users | {"*"}, projects | {"*"}
     for element in elements:
         if element.startswith("."):
@@ -62,11 +71,14 @@ def acl_allows(
     return False
 
 
-def known_as(caller: Caller) -> tuple[set[str], set[str]]:
-    """Ids and names of the user and of his project.  Names are unique in a domain alone: an ACL means those of the
-    default one, so that nobody gets in who made a domain with the same names."""
+def known_as(caller: Caller, domain: str) -> tuple[set[str], set[str]]:
+    """Ids and names of the user and of his project, as an ACL may say them that was made in this domain.
+
+    Names are unique in a domain alone.  So an ACL of the default one means those of the default one, that nobody gets
+    in who made a domain with the same names; and one of another domain has ids alone.
+    """
     users, projects = {caller.user_id}, {caller.project_id or ""}
-    if caller.user_domain_id == DEFAULT_DOMAIN and caller.project_domain_id in (None, DEFAULT_DOMAIN):
+    if not domain and caller.user_domain_id == DEFAULT_DOMAIN and caller.project_domain_id in (None, DEFAULT_DOMAIN):
         users.add(caller.user_name)
         projects.add(caller.project_name or "")
     return users - {""}, projects - {""}

@@ -5,6 +5,7 @@ Elements name a user or project by id or name, `PROJECT:USER`, or a role.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -14,6 +15,8 @@ from apus.kernel.errors import Invalid
 from apus.services.object.logic.access import known_as
 
 ACCESS: Final = "x-account-sysmeta-access"
+DOMAIN: Final = "x-account-sysmeta-project-domain-id"
+"""Of the project whose account it is, where that is not the default one."""
 Level = Literal["", "read-only", "read-write", "admin"]
 _LEVELS: Final[tuple[Level, ...]] = ("admin", "read-write", "read-only")
 
@@ -33,11 +36,12 @@ def clean_access(text: str) -> str:
     return msgspec.json.encode(kept).decode() if kept else ""
 
 
-def level_of(text: str, caller: Caller) -> Level:
-    """The most that it gives the caller."""
+def level_of(metadata: Mapping[str, str], caller: Caller) -> Level:
+    """The most that the account gives the caller."""
+    text = metadata.get(ACCESS, "")
     if not text:
         return ""
-    users, projects = known_as(caller)
+    users, projects = known_as(caller, metadata.get(DOMAIN, ""))
     named = users | projects | {f"{project}:{user}" for project in projects for user in users} | caller.roles
     found = msgspec.json.decode(text, type=dict[str, list[str]])
     for level in _LEVELS:

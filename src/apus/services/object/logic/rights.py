@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.services.object.logic.access import acl_allows, is_owner, is_reseller
+from apus.services.object.logic.access import ACL_DOMAIN, acl_allows, is_owner, is_reseller
 from apus.services.object.logic.grants import acl_of, granted
 from apus.services.object.logic.policy import Question, Verdict, decide, is_public, known_policy
 from apus.services.object.logic.policy_conditions import Context
@@ -104,5 +104,13 @@ def _swift_gives(ask: Ask, *, public: bool) -> bool:
     """`X-Container-Read` and `X-Container-Write`."""
     if ask.permission not in ("READ", "WRITE") or ask.action in _NO_SWIFT_ACL:
         return False
-    acl = ask.container.metadata.get("x-container-write" if ask.to_write else "x-container-read", "")
-    return bool(acl) and acl_allows(acl, ask.caller, referrer=ask.referrer, listing=not ask.on_object, public=public)
+    metadata = ask.container.metadata
+    acl = metadata.get("x-container-write" if ask.to_write else "x-container-read", "")
+    return bool(acl) and acl_allows(
+        acl,
+        ask.caller,
+        domain=metadata.get(ACL_DOMAIN, ""),
+        referrer=ask.referrer,
+        listing=not ask.on_object,
+        public=public,
+    )

@@ -44,6 +44,8 @@ class Link:
         self._channel: Channel | None = None
         self._dialling = asyncio.Lock()
         self._refused_s = -RETRY_S
+        self._unreachable = False
+        """It was so at the last try."""
         self._renewed_s = 0.0
         self._heard_s = 0.0
         self._number = 0
@@ -110,18 +112,20 @@ class Link:
             self._lost(channel, DriveTrouble(errno.ETIMEDOUT, "nothing is heard of the drive's host"))
 
     async def _ready(self) -> Channel:
+        if self._unreachable and self._dialling.locked():  # one waits for a host that is silent, and not all who ask
+            raise _away()
         asked_s = asyncio.get_running_loop().time()
         async with self._dialling:
             if self._channel is not None and self._channel.is_open:
                 return self._channel
             if self._refused_s + RETRY_S > asked_s:  # also: refused while this waited for its turn
-                raise DriveTrouble(errno.EHOSTUNREACH, "the drive's host could not be reached a moment ago")
+                raise _away()
             try:
                 channel = await self._open("calls")
             except OSError:
-                self._refused_s = asyncio.get_running_loop().time()
+                self._refused_s, self._unreachable = asyncio.get_running_loop().time(), True
                 raise
-            self._channel = channel
+            self._channel, self._unreachable = channel, False
             self._hearing = asyncio.ensure_future(self._hear(channel))
             return channel
 
@@ -183,6 +187,10 @@ class Link:
         for idle in self._idle:
             idle.close()
         self._idle.clear()
+
+
+def _away() -> DriveTrouble:
+    return DriveTrouble(errno.EHOSTUNREACH, "the drive's host could not be reached a moment ago")
 
 
 def _no_longer(timer: asyncio.TimerHandle, answer: asyncio.Future[Any]) -> None:
