@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from apus.kernel.errors import CloudError, Conflict, NotFound
+from apus.kernel.errors import CloudError, Conflict, NotFound, Unavailable
 from apus.services.object.consistency import READING, Level, Reading
 from apus.services.object.fragments import FRAGMENTS_FROM_BYTES
 from apus.services.object.logic.drive_places import parse_place
@@ -246,3 +246,30 @@ def test_strong_reads_are_linearizable_and_sessions_read_their_own_writes(seed: 
 @pytest.mark.parametrize("seed", dict.fromkeys([*range(SEEDS // 3), *kept("fragments")]))
 def test_the_same_holds_for_objects_in_fragments(seed: int) -> None:
     in_fragments(seed)
+
+
+def test_what_stand_ins_alone_have_is_not_forgotten_while_they_are_silent() -> None:
+    """All primaries are away and a write goes to others; then these are away, and the primaries agree on what was."""
+
+    async def story() -> None:
+        async with running(6) as one:
+            await one.until(one.is_whole, 60)
+            await one.fill(1)
+            engine, place = one.store.service.engine, one.cluster.place("AUTH_a", "c", "o0")
+            homes = {ROOT / f"d{name.removeprefix('drive')}" for name in one.cluster.ring.primaries(place.part)}
+            others = set(drive_paths(ROOT, 6)) - homes
+            one.disk.away |= homes
+            await asyncio.sleep(5)
+            await engine.put(intent("o0"), chunks(b"new"))
+            one.disk.away.clear()
+            one.disk.away |= others
+            await asyncio.sleep(60)
+            READING.set(Reading(Level.STRONG))
+            with pytest.raises(Unavailable):
+                await one.read("o0")
+            one.disk.away.clear()
+            await asyncio.sleep(5)
+            assert await one.read("o0") == b"new"
+            await one.until(one.is_whole, 120)
+
+    run(story())

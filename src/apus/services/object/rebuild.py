@@ -43,6 +43,7 @@ async def heal_archives(cluster: Cluster, part: int) -> Outcome:
     wished = [drive.id for drive in cluster.wished(part)]
     outcome = Outcome(whole=all(name in answering and name in wished for name in primaries))
     outcome.settled = len(wished) == cluster.copies(part) and all(name in answering for name in wished)
+    outcome.silent = len(drives) - len(answering)
     at_home = {turned_back(answering[name], index) for index, name in enumerate(primaries) if name in answering}
     elsewhere = [digest for name, digest in answering.items() if name not in primaries]
     if not any(answering.values()) or (outcome.whole and len(at_home) == 1 and not any(elsewhere)):

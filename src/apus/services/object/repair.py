@@ -50,6 +50,8 @@ class Outcome:
     whole: bool = True
     settled: bool = True
     """Whoever shall hold it now, while drives are away, does."""
+    silent: int = 0
+    """Drives that may hold something of this, and did not say."""
     copied: int = 0
     dropped: int = 0
 
@@ -64,6 +66,7 @@ async def heal_objects(cluster: Cluster, part: int) -> Outcome:
     of_primaries = {answering.get(name) for name in primaries}
     elsewhere = [digest for name, digest in answering.items() if name not in primaries]
     outcome.settled = len(wished) == cluster.copies(part) and all(name in answering for name in wished)
+    outcome.silent = len(drives) - len(answering)
     if not any(answering.values()) or (outcome.whole and len(of_primaries) == 1 and not any(elsewhere)):
         return outcome
     healing = _Healing(cluster, part, outcome)
@@ -89,6 +92,8 @@ class _Healing:
             (answer,) = await ask_each([drive], lambda drive: drive.copies.inventory(self._part), ASK_TIMEOUT_S)
             if not isinstance(answer, OSError):
                 self._held[drive.id] = answer
+            else:
+                self._outcome.silent += 1
             await asyncio.sleep(0)
         self._outcome.whole &= all(name in self._held for name in self._primaries)
         policy = policy_of(self._part)

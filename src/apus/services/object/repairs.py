@@ -55,6 +55,8 @@ class _Doubt:
     urgency: Urgency
     loose: bool = False
     """Something was acknowledged by fewer primaries than a quorum: it may be on other drives alone."""
+    stranded: bool = False
+    """Something really was, since we began: not only is nothing known."""
     settled: bool = False
     """All that is there is where it shall be while drives are away: readers need not doubt it."""
     tries: int = 0
@@ -93,6 +95,7 @@ class Repairs:
             doubt.since_s = self._monotonic_s()
         doubt.told, doubt.settled = self._told, False
         doubt.loose |= loose
+        doubt.stranded |= loose
         self._soon[room, part] = min(urgency, self._soon.get((room, part), urgency))
         if urgency < Urgency.DOUBT:
             doubt.tries = 0
@@ -104,9 +107,10 @@ class Repairs:
             self.add(room, part, Urgency.DOUBT)
 
     def doubt(self, keys: Iterable[Key], urgency: Urgency = Urgency.DOUBT, *, loose: bool = False) -> None:
-        """Look at these now."""
+        """Look at these now.  `loose`: it is not known what is there."""
         for room, part in keys:
-            self.add(room, part, urgency, loose=loose)
+            self.add(room, part, urgency)
+            self._doubts[room][part].loose |= loose
             del self._soon[room, part]
             self._queue(room, part, urgency)
 
@@ -126,12 +130,17 @@ class Repairs:
         """Something was acknowledged by fewer primaries than a quorum."""
         doubt = self._doubts[room].get(part)
         if doubt is not None:
-            doubt.loose = True
+            doubt.loose = doubt.stranded = True
 
     def is_loose(self, room: Room, part: int) -> bool:
         """Whether something acknowledged may be on fewer primaries than a quorum."""
         doubt = self._doubts[room].get(part)
         return doubt is not None and doubt.loose
+
+    def is_stranded(self, room: Room, part: int) -> bool:
+        """Whether something was, for all we know: then it may be on as many silent drives as a quorum has."""
+        doubt = self._doubts[room].get(part)
+        return doubt is not None and doubt.stranded
 
     def since_s(self, room: Room, part: int) -> float | None:
         """When this partition came into doubt (monotonic); None when it is not, or is settled."""

@@ -56,9 +56,10 @@ class Replicator:
             outcome = await self._heal_indexes(room, part)
         if outcome.whole or outcome.settled:
             self.cluster.equal_s[key] = began_s
-        if outcome.whole:
+        stranded = repairs.is_stranded(room, part) and outcome.silent >= self.cluster.quorum(part)
+        if outcome.whole and not stranded:
             repairs.done(room, part, mark)
-        elif outcome.settled:
+        elif outcome.whole or outcome.settled:
             repairs.settle(room, part, mark)
 
     async def scan(self) -> Iterable[Key]:
@@ -104,8 +105,10 @@ class Replicator:
             try:
                 await attempted(self.name, f"{key[0]}/{key[1]}", self.settle(key))
             finally:
-                waits = len(self.cluster.primaries(key[1])) < self.cluster.copies(key[1]) or any(
-                    self.cluster.is_away(drive) for drive in self.cluster.primaries(key[1])
+                waits = (
+                    repairs.is_settled(*key)
+                    or len(self.cluster.primaries(key[1])) < self.cluster.copies(key[1])
+                    or any(self.cluster.is_away(drive) for drive in self.cluster.primaries(key[1]))
                 )
                 repairs.put_back(key, mark, waits=waits)
 
