@@ -272,9 +272,8 @@ async def growth(table: Table, root: Path, sizes: Sequence[int], rounds: int = R
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for turn in range(rounds):
         for op in grown[0].operations:
-            for one in grown[
-                :: 1 if turn % 2 else -1
-            ]:  # one after the other: slow minutes of the machine are everybody's
+            # One after the other: slow minutes of the machine are everybody's.
+            for one in grown if turn % 2 else reversed(grown):
                 found.setdefault((op, one.size), []).append(await one.measure(op))
     for op in grown[0].operations:
         cpu, rate = [[median([run[at] for run in found[op, one.size]]) for one in grown] for at in (0, 1)]
