@@ -72,7 +72,7 @@ class S3Server(SwiftServer):
         )
         listening = listen_on("127.0.0.1", 0)
         self.s3_port = listening.getsockname()[1]
-        return [HttpServer(self.door, listening)]
+        return [HttpServer(self.door, listening, self.sender)]
 
     @property
     def url(self) -> str:

@@ -16,6 +16,7 @@ from apus.kernel.caller import Caller
 from apus.kernel.errors import Unauthenticated
 from apus.node.http import HttpServer, listen_on
 from apus.platform.process import LocalRunner
+from apus.platform.sending import Sender
 from apus.services.object.api.routes import swift_apis
 from apus.services.object.assembly import ObjectStore, drives_in, open_store
 from apus.services.object.service import DEFAULTS, Options
@@ -83,10 +84,12 @@ class SwiftServer:
         app = App(swift_apis(self.store.service), Tokens(), dice=random.Random(3))
         listening = listen_on("127.0.0.1", 0)
         self.port = listening.getsockname()[1]
-        servers = [HttpServer(app, listening), *self.begin()]
+        self.sender = Sender("test", processes=2)
+        servers = [HttpServer(app, listening, self.sender), *self.begin()]
         self._servers = servers
         self._ready.set()
         await asyncio.gather(*(server.run() for server in servers))
+        self.sender.close()
         await self.store.close()
         listening.close()
         runner.close()

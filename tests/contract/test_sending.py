@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -12,29 +13,39 @@ from pathlib import Path
 
 import pytest
 
-from apus.platform.sender import JOB_MAX_BYTES
-from apus.platform.sending import WORTH_BYTES, Sender
-from tests.contract.file_parts import Part
+from apus.platform.sender import JOB_MAX_BYTES, JOBS_MAX
+from apus.platform.sending import MUCH_BYTES, WORTH_BYTES, Sender
+from tests.contract.file_parts import BLOCK_BYTES, Part
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 DATA = os.urandom((1 << 20) - 77)
 
 
 @contextlib.asynccontextmanager
-async def _ready(part: Part) -> AsyncIterator[Sender]:
+async def _ready(part: Part, processes: int = 1) -> AsyncIterator[Sender]:
     """One that has begun: the first time it is asked it is not there yet."""
-    sender = Sender("test")
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        async with asyncio.timeout(30):
-            while (sent := sender.send(ours.fileno(), HEAD, part)) is None:
-                await asyncio.sleep(0.01)
-            await sent
+    sender = Sender("test", processes=processes)
     try:
+        async with asyncio.timeout(30):
+            while sender.free_for(part) is None:
+                await asyncio.sleep(0.01)
         yield sender
     finally:
         sender.close()
+
+
+async def _send(
+    sender: Sender, connection: socket.socket, part: Part, head: bytes = HEAD
+) -> asyncio.Future[int] | None:
+    """As a server does."""
+    free = sender.free_for(part)
+    if free is None:
+        return None
+    try:
+        async with part as (file, offset):
+            return free.send(connection.fileno(), head, part, file, offset)
+    except ValueError:
+        return None
 
 
 @contextlib.contextmanager
@@ -50,7 +61,7 @@ async def _sent(sender: Sender, part: Part, head: bytes = HEAD) -> tuple[int | N
     """What it says it sent, and what came."""
     with _connection() as (server, client):
         coming = asyncio.create_task(asyncio.to_thread(_all_of, client))
-        sending = sender.send(server.fileno(), head, part)
+        sending = await _send(sender, server, part, head)
         count = None if sending is None else await sending
         server.shutdown(socket.SHUT_WR)
         return count, await coming
@@ -78,6 +89,21 @@ def test_head_and_data_go_out_as_far_as_is_said(tmp_path: Path, size: int) -> No
     asyncio.run(story())
 
 
+def test_pieces_begin_and_end_anywhere(tmp_path: Path) -> None:
+    async def story() -> None:
+        dice = random.Random(7)
+        part = Part(tmp_path / "file", DATA)
+        edges = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, len(DATA) - WORTH_BYTES]
+        async with _ready(part) as sender:
+            for start in edges + [dice.randrange(len(DATA) - WORTH_BYTES) for _ in range(10)]:
+                for length in (WORTH_BYTES, dice.randint(WORTH_BYTES, len(DATA) - start), len(DATA) - start):
+                    count, came = await _sent(sender, part.piece(start, length))
+                    assert (count, came) == (len(HEAD) + length, HEAD + DATA[start : start + length])
+        part.close()
+
+    asyncio.run(story())
+
+
 def test_it_stops_before_a_block_that_is_not_sound_or_not_there(tmp_path: Path) -> None:
     async def story() -> None:
         good = Part(tmp_path / "good", DATA)
@@ -90,35 +116,101 @@ def test_it_stops_before_a_block_that_is_not_sound_or_not_there(tmp_path: Path) 
                 assert came == (HEAD + DATA)[:count]
                 assert bool(count) == bool(block)
                 part.close()
-            os.truncate(tmp_path / "good", good.offset + 100)
+            os.truncate(tmp_path / "good", good.before_bytes + 100)
             assert await _sent(sender, good) == (0, b"")
         good.close()
 
     asyncio.run(story())
 
 
-def test_it_waits_for_no_client(tmp_path: Path) -> None:
-    """One that does not read gets what fits, and another one is served."""
+@contextlib.contextmanager
+def _slow() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection that takes little before its client reads."""
+    with _connection() as (server, client):
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        yield server, client
 
+
+def test_clients_that_read_late_get_all_and_hold_up_nobody(tmp_path: Path) -> None:
     async def story() -> None:
         part = Part(tmp_path / "file", DATA)
         async with _ready(part) as sender:
-            with _connection() as (server, client):
-                server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                sending = sender.send(server.fileno(), HEAD, part)
-                assert sending is not None
-                slow = await sending
-                assert 0 < slow < len(HEAD) + len(DATA)
+            with contextlib.ExitStack() as stack:
+                slow = [stack.enter_context(_slow()) for _ in range(5)]
+                sendings = [await _send(sender, server, part) for server, _ in slow]
                 count, came = await _sent(sender, part)
-                assert count
                 assert came == (HEAD + DATA)[:count]
+                for (server, client), sending in zip(slow, sendings, strict=True):
+                    coming = asyncio.create_task(asyncio.to_thread(_all_of, client))
+                    assert sending is not None
+                    count = await sending
+                    server.shutdown(socket.SHUT_WR)
+                    assert await coming == (HEAD + DATA)[:count]
+                    assert count == len(HEAD) + len(DATA)
+            assert await _sent(sender, part) == (len(HEAD) + len(DATA), HEAD + DATA)
+        part.close()
+
+    asyncio.run(story())
+
+
+def test_a_client_that_takes_nothing_is_given_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        part = Part(tmp_path / "file", DATA)
+        async with _ready(part) as sender:
+            with _slow() as (server, client):
+                sending = await _send(sender, server, part)
+                assert sending is not None
+                count = await asyncio.wait_for(sending, 30)
+                assert 0 < count < len(HEAD) + len(DATA)
                 server.shutdown(socket.SHUT_WR)
-                assert _all_of(client) == (HEAD + DATA)[:slow]
+                assert _all_of(client) == (HEAD + DATA)[:count]
                 client.close()
-                gone = sender.send(server.fileno(), HEAD, part)
+                gone = await _send(sender, server, part)
                 assert gone is not None
                 assert await gone == 0
+            count, came = await _sent(sender, part)
+            assert came == (HEAD + DATA)[:count]
+        part.close()
+
+    asyncio.run(story())
+
+
+def test_no_more_wait_than_it_has_room_for(tmp_path: Path) -> None:
+    async def story() -> None:
+        part = Part(tmp_path / "file", DATA)
+        async with _ready(part) as sender:
+            with contextlib.ExitStack() as stack:
+                slow = [stack.enter_context(_slow()) for _ in range(JOBS_MAX)]
+                for server, _ in slow:
+                    assert await _send(sender, server, part) is not None
+                assert await _sent(sender, part) == (0, b"")
+        part.close()
+
+    asyncio.run(story())
+
+
+def test_long_ones_are_spread_over_processes(tmp_path: Path) -> None:
+    async def story() -> None:
+        data = os.urandom(MUCH_BYTES + 5)
+        part = Part(tmp_path / "file", data)
+        async with _ready(part, 2) as sender:
+            with contextlib.ExitStack() as stack:
+                async with asyncio.timeout(30):
+                    while not all(process.is_ready for process in sender.processes):
+                        sending = await _send(sender, stack.enter_context(_connection())[0], part)
+                        assert sending is not None
+                        sender.free_for(part)  # the first has much to do, so the next one begins
+                        await sending  # nobody reads, so it is given back
+                ends = [stack.enter_context(_connection()) for _ in range(4)]
+                coming = [asyncio.create_task(asyncio.to_thread(_all_of, client)) for _, client in ends]
+                sendings = [await _send(sender, server, part) for server, _ in ends]
+                assert [process.pending_bytes for process in sender.processes] == [2 * len(data)] * 2
+                for (server, _), sending, came in zip(ends, sendings, coming, strict=True):
+                    assert sending is not None
+                    assert await sending == len(HEAD) + len(data)
+                    server.shutdown(socket.SHUT_WR)
+                    assert await came == HEAD + data
         part.close()
 
     asyncio.run(story())
@@ -140,11 +232,11 @@ def test_what_is_not_for_it_is_refused_at_once(tmp_path: Path) -> None:
 def test_when_it_ends_nobody_waits_for_it_and_another_one_begins(tmp_path: Path) -> None:
     async def story() -> None:
         part = Part(tmp_path / "file", DATA)
-        sender = Sender("test", again_s=0.0)
+        sender = Sender("test", processes=1, again_s=0.0)
         first = await _pid(sender, part)
         os.kill(first, signal.SIGSTOP)  # it is stopped, so what it is given now stays undone
         with _connection() as (server, _):
-            sending = sender.send(server.fileno(), HEAD, part)
+            sending = await _send(sender, server, part)
             assert sending is not None
             os.kill(first, signal.SIGKILL)
             with pytest.raises(ConnectionError):
@@ -160,5 +252,5 @@ async def _pid(sender: Sender, part: Part) -> int:
     async with asyncio.timeout(30):
         while not (await _sent(sender, part))[0]:
             await asyncio.sleep(0.01)
-    assert sender.pid is not None
-    return sender.pid
+    (pid,) = sender.pids
+    return pid

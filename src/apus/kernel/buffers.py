@@ -31,10 +31,20 @@ _buffers: list[mmap.mmap] = []
 
 
 class FilePart(Protocol):
-    """Bytes that lie in a file and were not read."""
+    """Bytes that lie in a file and were not read.  `async with` says where."""
 
     @property
     def size_bytes(self) -> int: ...
+
+    @property
+    def blocks_bytes(self) -> int:
+        """Of the blocks that it lies in, which can be checked as a whole only."""
+        ...
+
+    @property
+    def skip_bytes(self) -> int:
+        """Of the first block, before it."""
+        ...
 
     @property
     def checksums(self) -> bytes:
@@ -44,10 +54,16 @@ class FilePart(Protocol):
     @property
     def block_bytes(self) -> int: ...
 
-    def where(self) -> tuple[int, int]:
-        """The file's handle and the offset in it, for who uses them before anything else happens.  Raise ValueError
-        when the file is closed."""
+    def piece(self, offset: int, length: int) -> FilePart | None:
+        """So much of it; None where that is better read at once."""
         ...
+
+    async def __aenter__(self) -> tuple[int, int]:
+        """The file's handle and the offset of the first block in it, for who uses them before anything else happens.
+        Raise OSError, or ValueError when there is no file to use."""
+        ...
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
 
     def read(self) -> Chunk | None:
         """All of them, if they come without waiting for the drive and are sound."""

@@ -215,8 +215,15 @@ class Answering:
     async def _sent_beside(self, cycle: RequestResponseCycle, head: bytes, part: FilePart) -> int:
         """How much of the answer the process beside sent.  It is of use when others wait for this one."""
         sender, transport = self._http.sender, cast(Gathering, cycle.transport)
-        handle = transport.handle if len(self._http.tasks) > 1 else None
-        sending = sender.send(handle, head, part) if sender is not None and handle is not None else None
+        free = sender.free_for(part) if sender is not None and len(self._http.tasks) > 1 else None
+        if free is None:
+            return 0
+        try:
+            async with part as (file, offset):
+                handle = transport.handle
+                sending = None if handle is None else free.send(handle, head, part, file, offset)
+        except (OSError, ValueError):  # who reads it finds out, and says so
+            return 0
         if sending is None:
             return 0
         cycle.response_started = True  # what goes wrong from here on ends the connection

@@ -1,12 +1,13 @@
-"""Hands answers to a process that sends them (`sender.py`), so that a second processor moves the bytes.
+"""Hands answers to processes that send them (`sender.py`), so that other processors move the bytes.
 
-It is started when it is first of use, and again, not at once, when it has ended.
+One is started when it is first of use, the next when those that run have much to do; and again, not at once, when one
+has ended.
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
-import itertools
 import os
 import socket
 import subprocess
@@ -20,59 +21,116 @@ from apus.platform.sender import BLOCK_MAX_BYTES, JOB, JOB_MAX_BYTES, SENT
 
 WORTH_BYTES: Final = 256 << 10
 """Less is sent in the time that it takes to hand it over."""
+MUCH_BYTES: Final = 16 << 20
+"""With so much to send one is busy for a while, and the next one is asked."""
+PROCESSES_MAX: Final = 4
 AGAIN_S: Final = 10.0
 """After one has ended."""
 
 _log: Final = get_logger("apus.http")
 
 
+def _processes() -> int:
+    """As many as there are processors; none where there is just one, which we need."""
+    processors = len(os.sched_getaffinity(0))
+    return min(processors, PROCESSES_MAX) if processors > 1 else 0
+
+
 class Sender:
     """Of one event loop."""
 
-    def __init__(self, name: str = "", again_s: float = AGAIN_S) -> None:
+    def __init__(self, name: str = "", *, processes: int | None = None, again_s: float = AGAIN_S) -> None:
         """`name`: shown in the list of processes."""
+        count = _processes() if processes is None else processes
+        self.processes = [SendingProcess(name, again_s) for _ in range(count)]
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self.processes if process.pid is not None]
+
+    @property
+    def is_ready(self) -> bool:
+        return any(process.is_ready for process in self.processes)
+
+    def free_for(self, part: FilePart) -> SendingProcess | None:
+        """Who would send this now."""
+        if part.size_bytes < WORTH_BYTES or part.block_bytes > BLOCK_MAX_BYTES:
+            return None
+        least: SendingProcess | None = None
+        for process in self.processes:
+            if not process.is_ready:
+                continue
+            if process.pending_bytes < MUCH_BYTES:
+                return process
+            if least is None or process.pending_bytes < least.pending_bytes:
+                least = process
+        self._begin_another()
+        return least
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.close()
+
+    def _begin_another(self) -> None:
+        """One at a time: perhaps it is all that is needed."""
+        if not any(process.is_beginning for process in self.processes):
+            for process in self.processes:
+                if process.pid is None:
+                    process.start()
+                    return
+
+
+class SendingProcess:
+    def __init__(self, name: str, again_s: float) -> None:
         self._name, self._again_s = name, again_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self.is_ready = False
-        self._not_before_s = 0.0 if len(os.sched_getaffinity(0)) > 1 else float("inf")
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._not_before_s = 0.0
+        self.jobs = 0
+        """Given to it so far; the last one's number."""
+        self._waiting: dict[int, tuple[asyncio.Future[int], int]] = {}
+        """Who waits for a job, and its bytes."""
+        self.pending_bytes = 0
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+        return self._running.pid if self._running is not None else None
 
-    def send(self, connection: int, head: bytes, part: FilePart) -> asyncio.Future[int] | None:
+    @property
+    def is_beginning(self) -> bool:
+        return self._running is not None and not self.is_ready
+
+    def send(self, connection: int, head: bytes, part: FilePart, file: int, offset: int) -> asyncio.Future[int] | None:
         """How many bytes of both are out in the end; None where that cannot be done here and now.
 
-        `connection`: the handle of a socket that does not block.  The future raises ConnectionError when nobody knows
-        how many.
+        `connection`: the handle of a socket that does not block; `file`, `offset`: where the part begins.  The future
+        raises ConnectionError when nobody knows how many.
         """
-        if part.size_bytes < WORTH_BYTES or part.block_bytes > BLOCK_MAX_BYTES:
+        if self._control is None:
             return None
-        if not self.is_ready:
-            self._start()
+        self.jobs += 1
+        number, sums = self.jobs, part.checksums
+        sizes = part.blocks_bytes, part.size_bytes, part.skip_bytes, part.block_bytes, len(head), len(sums)
+        job = JOB.pack(number, offset, *sizes)
+        if len(job) + len(head) + len(sums) > JOB_MAX_BYTES:
             return None
-        assert self._control is not None
-        sums, number = part.checksums, next(self._numbers)
+        handles = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (connection, file)))
         try:
-            file, offset = part.where()
-            job = JOB.pack(number, offset, part.size_bytes, part.block_bytes, len(head), len(sums))
-            if len(job) + len(head) + len(sums) > JOB_MAX_BYTES:
-                return None
-            socket.send_fds(self._control, [job, head, sums], [connection, file])
-        except (OSError, ValueError):  # it has much to do, or has just ended; or the file is closed
+            self._control.sendmsg((job, head, sums), (handles,))
+        except OSError:  # it has much to do, or has just ended
             return None
-        sent = self._waiting[number] = asyncio.get_running_loop().create_future()
+        sent: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = sent, part.size_bytes
+        self.pending_bytes += part.size_bytes
         return sent
 
     def close(self) -> None:
         if self._control is not None:
             self._end()
 
-    def _start(self) -> None:
-        if self._process is not None or time.monotonic() < self._not_before_s:
+    def start(self) -> None:
+        if time.monotonic() < self._not_before_s:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -80,7 +138,7 @@ class Sender:
             command = [sys.executable, "-m", "apus.platform.sender", str(handle), self._name]
             try:
                 # In our session: the kernel shares processors between sessions first (sched(7), autogroup).
-                self._process = subprocess.Popen(command, pass_fds=[handle])
+                self._running = subprocess.Popen(command, pass_fds=[handle])
             except OSError as error:
                 ours.close()
                 self._not_before_s = time.monotonic() + self._again_s
@@ -102,24 +160,25 @@ class Sender:
             _log.warning("the sender has ended")
             self._end()
             return
-        number, sent = SENT.unpack(said)
+        number, count = SENT.unpack(said)
         if not number:
             self.is_ready = True
             return
-        waiting = self._waiting.pop(number)
-        if not waiting.done():
-            waiting.set_result(sent)
+        sent, size_bytes = self._waiting.pop(number)
+        self.pending_bytes -= size_bytes
+        if not sent.done():
+            sent.set_result(count)
 
     def _end(self) -> None:
         assert self._control is not None
-        assert self._process is not None
+        assert self._running is not None
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
-        self._process.kill()  # it has no state, and may be waited for
-        self._process.wait()
-        self._control = self._process = None
+        self._running.kill()  # it has no state, and may be waited for
+        self._running.wait()
+        self._control = self._running = None
         self.is_ready, self._not_before_s = False, time.monotonic() + self._again_s
-        waiting, self._waiting = self._waiting, {}
-        for sent in waiting.values():
+        waiting, self._waiting, self.pending_bytes = self._waiting, {}, 0
+        for sent, _ in waiting.values():
             if not sent.done():
                 sent.set_exception(ConnectionError("who sent this has ended"))

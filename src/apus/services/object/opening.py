@@ -54,9 +54,8 @@ class Opened(msgspec.Struct, frozen=True):
         """What answers with so much of it, but for what has to be streamed."""
         if self.data is not None:
             return self.data[offset : offset + length]
-        if self.part is not None and length == self.size_bytes:
-            return Stored(self.part, lambda at: self.stream(at, length - at))
-        return None
+        piece = self.part.piece(offset, length) if self.part is not None else None
+        return None if piece is None else Stored(piece, lambda at: self.stream(offset + at, length - at))
 
 
 def bytes_with_head(method: str, headers: Mapping[str, str]) -> int:

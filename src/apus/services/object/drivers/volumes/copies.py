@@ -117,7 +117,9 @@ class VolumeCopies:
         path_hash = bytes.fromhex(place.hash)
         try:
             entry = journal.index.glance(path_hash)
-            return None if entry is None or isinstance(entry, Cold) else _cached(journal, path_hash, entry, upto_bytes)
+            if entry is None or isinstance(entry, Cold):
+                return None
+            return _cached(journal, self.large, path_hash, entry, upto_bytes)
         except (IndexDamaged, CorruptCopy):
             return None
 
@@ -377,7 +379,7 @@ class VolumeCopies:
 
 
 def _cached(
-    journal: Journal, path_hash: bytes, entry: Entry, upto_bytes: int
+    journal: Journal, large: LargeFiles, path_hash: bytes, entry: Entry, upto_bytes: int
 ) -> tuple[Head, Chunk | FilePart | None] | None:
     """The head, and the bytes if they are no more than this with it: read if they are few, else where they are.  None
     where the drive has to be waited for.  Raise CorruptCopy."""
@@ -389,6 +391,8 @@ def _cached(
         return None
     record = unpack(data, usage.marker, path_hash)
     head = record.head
+    if entry.in_file and upto_bytes > entry.length:
+        return head, large.part(record.path, head)
     if not whole:
         return head, None
     if not at_once:
@@ -418,17 +422,23 @@ class _Data:
 class _Part(_Data):
     """All of them.  Implements `FilePart`."""
 
-    block_bytes = BLOCK_BYTES
+    block_bytes, skip_bytes = BLOCK_BYTES, 0
 
     def __init__(self, journal: Journal, entry: Entry, head: Head) -> None:
         super().__init__(journal, entry)
         self._head, self.size_bytes, self.checksums = head, head.kept_bytes, head.checksums
+        self.blocks_bytes = self.size_bytes
 
-    def where(self) -> tuple[int, int]:
+    def piece(self, offset: int, length: int) -> FilePart | None:
+        return self if length == self.size_bytes else None
+
+    async def __aenter__(self) -> tuple[int, int]:
         handle = self._volumes.handle(self._volume)
         if handle is None:
             raise ValueError("the volume is closed")
         return handle, self._start
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
 
     def read(self) -> Chunk | None:
         body = self.view_cached(0, self.size_bytes)

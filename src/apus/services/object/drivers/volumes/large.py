@@ -11,10 +11,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-from apus.kernel.world import FileWriter, World
+from apus.kernel.buffers import FilePart
+from apus.kernel.world import Disk, FileWriter, OpenFile, World
 from apus.services.object.drivers.quarantine import Quarantine
+from apus.services.object.drivers.trailer import blocks_of
 from apus.services.object.drivers.verified import verified
-from apus.services.object.model import Head, Place, trouble_of
+from apus.services.object.model import BLOCK_BYTES, STRIDE_BYTES, Head, Place, trouble_of
 
 DIRECTORY: Final = "large"
 _HASH_DIGITS: Final = 32
@@ -51,6 +53,10 @@ class LargeFiles:
         finally:
             await file.close()
 
+    def part(self, path: str, head: Head) -> FilePart:
+        """All of it."""
+        return _Part(self._disk, self._root / path, head, 0, head.kept_bytes)
+
     async def is_there(self, path: str) -> bool:
         return await self._disk.stat(self._root / path) is not None
 
@@ -79,6 +85,41 @@ class LargeFiles:
     def ended(self, path: str) -> None:
         """Of a writer: it is committed or removed."""
         self.uploading.discard(path)
+
+
+class _Part:
+    """Bytes of one file.  Implements `FilePart`."""
+
+    block_bytes = BLOCK_BYTES
+
+    def __init__(self, disk: Disk, path: Path, head: Head, offset: int, length: int) -> None:
+        self._disk, self._path, self._head = disk, path, head
+        self.size_bytes = length
+        first, end = offset // BLOCK_BYTES, blocks_of(offset + length)
+        self._start, self.skip_bytes = first * BLOCK_BYTES, offset % BLOCK_BYTES
+        self.blocks_bytes = min(end * BLOCK_BYTES, head.kept_bytes) - self._start
+        self.checksums = head.checksums[4 * first : 4 * end]
+        self._file: OpenFile | None = None
+
+    def piece(self, offset: int, length: int) -> FilePart | None:
+        if length == self.size_bytes:
+            return self
+        return _Part(self._disk, self._path, self._head, offset, length) if length > STRIDE_BYTES else None
+
+    async def __aenter__(self) -> tuple[int, int]:
+        self._file = await self._disk.open(self._path)
+        handle = self._file.handle
+        if handle is None:
+            await self.__aexit__(None, None, None)
+            raise ValueError("not a file of the system")
+        return handle, self._start
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._file is not None:
+            await self._file.close()
+
+    def read(self) -> None:
+        """It is long, and is read piece by piece."""
 
 
 class LargeCopyWriter:

@@ -135,7 +135,7 @@ def unpack(data: bytes | memoryview, marker: bytes, path_hash: bytes | None = No
     if path_hash is not None and found != path_hash:
         raise CorruptCopy("the record is another's")
     body = bytes(data[HEADER_BYTES : HEADER_BYTES + body_bytes])
-    path = bytes(data[head_bytes - path_bytes : head_bytes]).rstrip(b"\0").decode()
+    path = bytes(data[head_bytes - path_bytes : head_bytes]).decode() if kind == FILE else ""
     return Record(kind, flags, found, head_bytes, length, body, path)
 
 
