@@ -6,14 +6,14 @@ import asyncio
 import http.client
 import random
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from apus.kernel.caller import Caller
-from apus.kernel.errors import Unauthenticated
+from apus.kernel.errors import Unauthenticated, Unavailable
 from apus.node.http import HttpServer, listen_on
 from apus.platform.process import LocalRunner
 from apus.platform.sending import Sender
@@ -26,23 +26,22 @@ from tests.object_store import drive_paths, make_world
 T = TypeVar("T")
 
 
-def caller(project: str, *roles: str) -> Caller:
+def caller(project: str, *roles: str, domain: str = "default") -> Caller:
     return Caller(
         user_id=f"u-{project}", user_name=f"n-{project}", project_id=project, project_name=project,
-        roles=frozenset(roles or ("member", "reader")),
+        user_domain_id=domain, project_domain_id=domain, roles=frozenset(roles or ("member", "reader")),
     )  # fmt: skip
 
 
 class Tokens:
-    known: Mapping[str, Caller] = {
-        "alice": caller("a"),
-        "bob": caller("b"),
-        "reader": caller("a", "reader"),
-        "namesake": msgspec.structs.replace(
-            caller("b"), user_id="u-x", project_id="x", user_domain_id="d", project_domain_id="d"
-        ),
-        "boss": caller("boss", "admin", "member", "reader"),
-    }
+    def __init__(self) -> None:
+        self.known = {
+            "alice": caller("a"),
+            "bob": caller("b"),
+            "reader": caller("a", "reader"),
+            "namesake": msgspec.structs.replace(caller("b", domain="d"), user_id="u-x", project_id="x"),
+            "boss": caller("boss", "admin", "member", "reader"),
+        }
 
     def verify(self, token: str) -> Caller:
         if token not in self.known:
@@ -50,11 +49,35 @@ class Tokens:
         return self.known[token]
 
 
+class Everybody:
+    """Plays identity: which projects and users there are."""
+
+    def __init__(self) -> None:
+        self.domains: dict[str, str] = {}
+        """Of projects."""
+        self.ids = {"a", "b", "u-b"}
+        self.asked, self.silent = 0, False
+
+    async def project_domain(self, project_id: str) -> str | None:
+        self._hear()
+        return self.domains.get(project_id)
+
+    async def principals_among(self, ids: Sequence[str]) -> Sequence[str]:
+        self._hear()
+        return [id for id in ids if id in self.ids]
+
+    def _hear(self) -> None:
+        self.asked += 1
+        if self.silent:
+            raise Unavailable("test.silent", "nobody answers")
+
+
 class SwiftServer:
     def __init__(
         self, root: Path, options: Options = DEFAULTS, policies: dict[str, int | str] | None = None, drives: int = 4
     ) -> None:
         self.root, self.options, self.policies, self.count = root, options, policies or {}, drives
+        self.tokens, self.everybody = Tokens(), Everybody()
         self.store: ObjectStore
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -79,9 +102,10 @@ class SwiftServer:
         world = make_world(runner=runner)
         paths = drives_in(drive_paths(self.root, self.count))
         self.store = await open_store(
-            world, paths, self.root / "layout.json", options=self.options, policies=self.policies
-        )
-        app = App(swift_apis(self.store.service), Tokens(), dice=random.Random(3))
+            world, paths, self.root / "layout.json",
+            options=self.options, policies=self.policies, principals=self.everybody,
+        )  # fmt: skip
+        app = App(swift_apis(self.store.service), self.tokens, dice=random.Random(3))
         listening = listen_on("127.0.0.1", 0)
         self.port = listening.getsockname()[1]
         self.sender = Sender("test", processes=2)

@@ -181,4 +181,4 @@ def test_an_acl_of_another_domain_has_ids_alone(swift: SwiftServer) -> None:
         assert swift.ask("POST", account, token=owner, X_Account_Access_Control=access)[0] == 204
         assert swift.ask("GET", account + "/c/o", token="bob")[0] == expected
     assert swift.ask("HEAD", account, token=owner)[1]["x-account-project-domain-id"] == "d"
-    assert "x-account-project-domain-id" not in swift.ask("HEAD", "/v1/AUTH_a")[1]
+    assert swift.ask("HEAD", "/v1/AUTH_a")[1]["x-account-project-domain-id"] == "default"

@@ -442,3 +442,19 @@ def test_a_host_s_token_is_for_images_alone() -> None:
         assert [(rule.method, rule.path) for rule in caller.access_rules or ()] == [("GET", "/v2/images/*/file")]
 
     run(work)
+
+
+def test_others_learn_who_there_is_and_of_which_domain() -> None:
+    async def work(client: Client) -> None:
+        domain = (await client.ok("POST", "/v3/domains", {"domain": {"name": "far"}}))["domain"]["id"]
+        wanted = {"project": {"name": "demo", "domain_id": domain}}
+        there = (await client.ok("POST", "/v3/projects", wanted))["project"]["id"]
+        here = (await client.ok("GET", "/v3/projects?name=demo&domain_id=default"))["projects"][0]["id"]
+        user = (await client.ok("GET", "/v3/users?name=demo"))["users"][0]["id"]
+        identity = client.identity
+        assert [await identity.project_domain(id) for id in (there, here, user)] == [domain, "default", None]
+        asked = ["none", there, user, here, "demo", there, ""]
+        assert sorted(await identity.principals_among(asked)) == sorted([there, user, here])
+        assert await identity.principals_among([]) == []
+
+    run(work)

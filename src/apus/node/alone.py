@@ -32,7 +32,9 @@ async def wire_alone(
 ) -> tuple[WiredControl, WiredObjects, S3Door | None]:
     control = WiredControl(state_dir, settings, world, stages)
     identity = await control.identity()
-    objects = await open_objects(state_dir, settings, control.world, stages, control.metrics, control.object_events)
+    objects = await open_objects(
+        state_dir, settings, control.world, stages, control.metrics, control.object_events, identity
+    )
     control.front([*control.doors_of(identity), *objects.apis(), events_api(control.world)], identity)
     write_private(state_dir / "object.env", await _access(state_dir, settings, identity, control.projects))
     s3 = None

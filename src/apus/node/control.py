@@ -19,7 +19,7 @@ from apus.kernel.world import World
 from apus.node.announcing import SUBJECT as OBJECT_EVENTS
 from apus.node.announcing import StoredEvents
 from apus.node.catalogue import catalogue, object_address, public_url
-from apus.node.keys import SIGNING_KEYS, SealedKeys, StoredKeys
+from apus.node.keys import PRINCIPALS, SIGNING_KEYS, SealedKeys, StoredKeys
 from apus.node.keys import SUBJECT as KEYS
 from apus.node.secrets import load_drive_key, load_secrets, tenants, write_clouds_yaml
 from apus.node.shared_store import SUBJECT as SHARED
@@ -27,7 +27,7 @@ from apus.node.shared_store import SharedStore, StoredShared
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.api.routes import identity_api
-from apus.services.identity.contract import RevocationSource, SigningKeys
+from apus.services.identity.contract import Principals, RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import kick_on_hint
 from apus.services.identity.service import Bootstrap, Identity
@@ -108,6 +108,7 @@ class WiredControl:
         await identity.start()
         await serve(world.bus, "identity.revocations", RevocationSource, identity)
         await serve(world.bus, SIGNING_KEYS, SigningKeys, identity)
+        await serve(world.bus, PRINCIPALS, Principals, identity)
         await serve(world.bus, OBJECT_EVENTS, ObjectEvents, self.object_events)
         await serve(world.bus, SHARED, SharedStore, StoredShared(world.store))
         revoked = loops.Mailbox()

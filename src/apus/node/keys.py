@@ -25,6 +25,7 @@ from apus.services.identity.drivers.keys import TokenKeys
 
 SUBJECT: Final = "identity.keys"
 SIGNING_KEYS: Final = "identity.signing_keys"
+PRINCIPALS: Final = "identity.principals"
 ASK_EVERY_S: Final = 1.0
 SEALED: Final = metadata.add(Table("node_sealed_keys", (Column("id", "text"), Column("body", "bytes"))))
 

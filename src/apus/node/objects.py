@@ -15,7 +15,7 @@ from apus.kernel.remote import client
 from apus.kernel.settings import Settings
 from apus.kernel.world import World
 from apus.node.announcing import SUBJECT as OBJECT_EVENTS
-from apus.node.keys import SIGNING_KEYS, SealedKeys, fetch_token_keys
+from apus.node.keys import PRINCIPALS, SIGNING_KEYS, SealedKeys, fetch_token_keys
 from apus.node.keys import SUBJECT as KEYS
 from apus.node.object_metrics import watch_store
 from apus.node.secrets import load_drive_key, load_root_secrets, load_secrets
@@ -24,7 +24,7 @@ from apus.node.shared_store import SUBJECT as SHARED
 from apus.node.stages import Stages
 from apus.node.wiring import Part, looped
 from apus.services.identity.agent.verifier import RevocationView, Verifier
-from apus.services.identity.contract import RevocationSource, SigningKeys
+from apus.services.identity.contract import Principals, RevocationSource, SigningKeys
 from apus.services.identity.drivers.keys import TokenKeys
 from apus.services.identity.loops.follow import FollowRevocations, kick_on_hint
 from apus.services.identity.service.core import Settings as IdentitySettings
@@ -48,6 +48,8 @@ DRIVES_DEFAULT = 4
 OPEN_EVERY_S = 1.0
 KEYS_WAIT_S = 0.02
 KEYS_TRIES = 1500
+PRINCIPALS_WAIT_S = 2.0
+"""A request waits for the answer, and can do without."""
 _log = get_logger("apus.node")
 
 
@@ -120,9 +122,15 @@ def drive_paths(state_dir: Path, settings: Settings) -> list[Path]:
 
 
 async def open_objects(
-    state_dir: Path, settings: Settings, world: World, stages: Stages, metrics: Metrics, events: ObjectEvents
+    state_dir: Path,
+    settings: Settings,
+    world: World,
+    stages: Stages,
+    metrics: Metrics,
+    events: ObjectEvents,
+    principals: Principals,
 ) -> WiredObjects:
-    """`events`: where those of objects are told, here or across the bus."""
+    """`events`: where those of objects are told, and `principals` identity, here or across the bus."""
     needs_secrets = settings.encrypt_objects or bool(settings.s3_port)
     lead, shared = None, None
     if "object-proxy" in settings.roles:
@@ -140,7 +148,7 @@ async def open_objects(
         shard_rows=settings.shard_rows,
         webhook_networks=parse_networks(settings.webhook_networks),
     )
-    store = await _opened(state_dir, settings, world, options, events, shared)
+    store = await _opened(state_dir, settings, world, options, events, shared, principals)
     watch_store(store, metrics)
     return WiredObjects(store, stages, metrics, lead)
 
@@ -163,7 +171,13 @@ async def _share(state_dir: Path, settings: Settings, world: World, *, needs_sec
 
 
 async def _opened(
-    state_dir: Path, settings: Settings, world: World, options: Options, events: ObjectEvents, shared: Shared | None
+    state_dir: Path,
+    settings: Settings,
+    world: World,
+    options: Options,
+    events: ObjectEvents,
+    shared: Shared | None,
+    principals: Principals,
 ) -> ObjectStore:
     """Of a store of many hosts, wait until it has drives, and those that are new can be marked."""
     open_it = partial(
@@ -176,6 +190,7 @@ async def _opened(
         options=options,
         events=events,
         shared=shared,
+        principals=principals,
     )
     if shared is None:
         return await open_it(drives_in(drive_paths(state_dir, settings)))
@@ -199,8 +214,9 @@ async def wire_objects(
 ) -> ObjectProcess:
     """`here`: the control role shares this state directory, and with it the token keys."""
     metrics = Metrics(world.clock.monotonic_s)
+    principals = client(world.bus, PRINCIPALS, Principals, timeout_s=PRINCIPALS_WAIT_S)
     objects = await open_objects(
-        state_dir, settings, world, stages, metrics, client(world.bus, OBJECT_EVENTS, ObjectEvents)
+        state_dir, settings, world, stages, metrics, client(world.bus, OBJECT_EVENTS, ObjectEvents), principals
     )
     if settings.bus_url and not here:
         control: SealedKeys = client(world.bus, KEYS, SealedKeys)

@@ -69,7 +69,17 @@ class SigningKeys(Protocol):
         ...
 
 
-class IdentityService(SigningKeys, Protocol):
+class Principals(Protocol):
+    async def project_domain(self, project_id: str) -> str | None:
+        """The id of its domain, in which it stays; None when there is no such project."""
+        ...
+
+    async def principals_among(self, ids: Sequence[str]) -> Sequence[str]:
+        """Those that are ids of projects or of users."""
+        ...
+
+
+class IdentityService(SigningKeys, Principals, Protocol):
     async def project_exists(self, project_id: str) -> bool: ...
 
     async def project_names(self, project_ids: Sequence[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from apus.kernel.errors import Invalid, Unavailable
 from apus.kernel.ids import new_id
 from apus.kernel.loop import Loop
 from apus.kernel.world import World
+from apus.services.identity.contract import Principals
 from apus.services.object.cluster import Cluster
 from apus.services.object.contract import ObjectEvents
 from apus.services.object.drivers.drive import KeptDrive
@@ -169,11 +170,12 @@ async def open_store(
     webhooks: Webhooks | None = None,
     events: ObjectEvents | None = None,
     shared: Shared | None = None,
+    principals: Principals | None = None,
 ) -> ObjectStore:
     """Open it, made if absent.  Drives that are new to it are marked and get their share by and by.
 
     A drive that it knows and that is not named here stays: only the operator's command removes one.  `shared`: the
-    layout is not in `layout_path`, and drives are on other hosts.
+    layout is not in `layout_path`, and drives are on other hosts.  `principals`: identity, where there is one.
     """
     here = LocalSite(world, volume_bytes=volume_bytes, connect=connect, reserve_bytes=reserve_bytes)
     home = shared.home if shared is not None else LayoutFile(world, layout_path)
@@ -185,7 +187,7 @@ async def open_store(
     membership = Membership(world, cluster, layout, home, sites, replicas)
     await membership.start()
     cluster.pace.set(layout.wish or Wish())
-    service = Objects(cluster, options, _names(layout.policies))
+    service = Objects(cluster, options, _names(layout.policies), principals)
 
     def know(policies: Sequence[StoragePolicy]) -> None:
         service.policies = _names(policies)

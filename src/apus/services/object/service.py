@@ -14,16 +14,18 @@ import msgspec
 
 from apus.kernel.buffers import Chunk, FilePart
 from apus.kernel.caller import Caller
-from apus.kernel.errors import CloudError, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from apus.kernel.errors import Conflict, Invalid, NotFound
+from apus.services.identity.contract import Principals
 from apus.services.object.cluster import Cluster
 from apus.services.object.consistency import strictly
 from apus.services.object.contract import ObjectInfo
 from apus.services.object.directory import container_row
+from apus.services.object.domains import AccountDomains
 from apus.services.object.engine import AT_HAND_BYTES, Found, Intent
 from apus.services.object.history import History
 from apus.services.object.logic import notices
-from apus.services.object.logic.access import is_reseller, owns
-from apus.services.object.logic.account_access import Level, level_of
+from apus.services.object.logic.access import told_domain
+from apus.services.object.logic.account_access import DOMAIN
 from apus.services.object.logic.addresses import Network
 from apus.services.object.logic.hidden import is_hidden, only_hidden, only_shown, owner_of
 from apus.services.object.logic.history import archive_of
@@ -42,7 +44,6 @@ from apus.services.object.logic.locks import (
 )
 from apus.services.object.logic.manifest import Segment
 from apus.services.object.logic.merge import seconds_of
-from apus.services.object.logic.rights import Answer, Ask, answer
 from apus.services.object.logic.sealing import ENCRYPT, Keyring
 from apus.services.object.logic.storage_policies import REPLICATED, numbered
 from apus.services.object.logic.sync import SYNC_TO, Realm
@@ -51,6 +52,7 @@ from apus.services.object.logic.versions import LINK, NULL, STATE, State, Versio
 from apus.services.object.model import POLICY, SAID, Change, Head, IndexHead, ListingAsk, Row, Subdir
 from apus.services.object.opening import MayRead, Opened, Opening
 from apus.services.object.outbox import Outbox
+from apus.services.object.permissions import Permissions
 from apus.services.object.quotas import Quotas, with_hidden
 from apus.services.object.rates import Rates
 from apus.services.object.sealing import Sealing, is_sealed
@@ -102,8 +104,14 @@ DEFAULTS: Final = Options()
 class Objects:
     """Implements `contract.ObjectService`, and the rest for the doors."""
 
-    def __init__(self, cluster: Cluster, options: Options = DEFAULTS, policies: Sequence[str] = (REPLICATED,)) -> None:
-        """`policies`: names of storage policies, by their numbers."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: Options = DEFAULTS,
+        policies: Sequence[str] = (REPLICATED,),
+        principals: Principals | None = None,
+    ) -> None:
+        """`policies`: names of storage policies, by their numbers.  `principals`: identity, where there is one."""
         self.cluster, self.shelf, self.options = cluster, Shelf(cluster, options.shard_rows), options
         self.rates = Rates(cluster.world, options.account_writes_per_s, options.container_writes_per_s)
         self.engine, self.directory = self.shelf.engine, self.shelf.directory
@@ -111,6 +119,8 @@ class Objects:
         self.sealing = Sealing(options.keyring, always=options.encrypt)
         self._turns = Turns(cluster)
         self.history, self.quotas = History(self.shelf), Quotas(self.directory, len(policies))
+        self.domains = AccountDomains(self.directory, principals)
+        self.permissions = Permissions(self.directory, self.domains)
         self.policies = tuple(policies)
         self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
         self.uploads, self.outbox = Uploads(self, self.shelf), Outbox(self.directory)
@@ -435,15 +445,23 @@ class Objects:
         return msgspec.structs.replace(head, rows=head.rows - hidden)
 
     async def make_container(
-        self, account: str, container: str, metadata: Mapping[str, str], policy: str | None = None
+        self,
+        account: str,
+        container: str,
+        metadata: Mapping[str, str],
+        policy: str | None = None,
+        *,
+        caller: Caller | None = None,
     ) -> bool:
-        """Make it, or change the metadata of what is there; true when it is new.  The account is made with it.
+        """Make it, or change the metadata of what is there; true when it is new.  The account is made with it, and
+        keeps what the caller's token tells of it.
 
         `policy`: the name of a storage policy; without, a hidden one has its container's, any other the first.  Raise
         Invalid for an unknown one, Conflict when the container has, or had when it was deleted, another.
         """
         wished = None if policy is None else numbered(policy, self.policies)
         await self.rates.of_account(account)
+        await self._ensure_account(account, caller)
         async with self._making.setdefault((account, container), asyncio.Lock()):  # two may want different policies
             return await self._make_container(account, container, metadata, wished)
 
@@ -451,8 +469,6 @@ class Objects:
         self, account: str, container: str, metadata: Mapping[str, str], policy: int | None
     ) -> bool:
         stamp = self.cluster.stamp()
-        if not account.startswith(".") and await self.directory.known(account, "") is None:
-            await self.make_account(account, {})
         before = await self.directory.head(account, container)
         fields = {SAID: ("1", stamp)} | {key: (value, stamp) for key, value in metadata.items()}
         if before is not None and before.made:
@@ -504,6 +520,15 @@ class Objects:
         head = await self.directory.apply(Change(account, container, gone=stamp))
         await self.directory.offer(Change(account, "", (container_row(head, stamp),)))
 
+    async def _ensure_account(self, account: str, caller: Caller | None) -> None:
+        if account.startswith("."):
+            return
+        if await self.directory.known(account, "") is not None:
+            await self.domains.learn(account, caller)
+            return
+        domain = told_domain(caller, account)
+        await self.make_account(account, {DOMAIN: domain} if domain else {})
+
     async def make_account(self, account: str, metadata: Mapping[str, str]) -> bool:
         before = await self.directory.head(account)
         stamp = self.cluster.stamp()
@@ -528,55 +553,10 @@ class Objects:
             ask = ask if hidden else only_shown(ask)
         return await self.directory.listing(account, container, ask)
 
-    # Rights.
-
-    async def require(self, ask: Ask, *, signed: bool = False) -> bool:
-        """Raise unless the caller may do this to the container; true when the account is his to change.
-
-        `signed`: the request bears a signature of the owner's, which counts for all but a denial.
-        """
-        account = ask.container.account
-        given = answer(ask)
-        if given is Answer.DENIED:
-            raise _refused(ask.caller)
-        if given is Answer.ALLOWED:
-            return owns(ask.caller, account, to_write=True)
-        return False if signed else await self.require_account(ask.caller, account, to_write=ask.to_write)
-
-    async def require_account(self, caller: Caller | None, account: str, *, to_write: bool) -> bool:
-        """Raise unless the caller may do so anywhere in the account; true when it is his to change."""
-        if account.startswith("."):
-            raise Forbidden("object.hidden_account", "Access was denied to this resource.")
-        if owns(caller, account, to_write=to_write):
-            return owns(caller, account, to_write=True)
-        level = await self._account_level(caller, account)
-        if level == "admin":
-            return True
-        if level == "read-write" or (level == "read-only" and not to_write):
-            return False
-        raise _refused(caller)
-
-    async def _account_level(self, caller: Caller | None, account: str) -> Level:
-        """What the account's own ACL gives a caller who is not its owner."""
-        if caller is None:
-            return ""
-        head = await self.directory.known(account, "")
-        return level_of(head.metadata, caller) if head is not None else ""
-
-    def require_reseller(self, caller: Caller | None) -> None:
-        if not is_reseller(caller):
-            raise Forbidden("object.reseller_only", "Only a reseller may make and delete accounts.")
-
     async def close(self) -> None:
         await self.shelf.lister.flush()
         await self.directory.report()
         await self.cluster.settle()
-
-
-def _refused(caller: Caller | None) -> CloudError:
-    if caller is None:
-        return Unauthenticated("object.no_token", "This server could not verify that you are authorized.")
-    return Forbidden("object.forbidden", "Access was denied to this resource.")
 
 
 def _info(head: Head) -> ObjectInfo:

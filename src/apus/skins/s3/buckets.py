@@ -78,7 +78,7 @@ async def create_bucket(request: S3Request) -> Reply:
     if there and await names.holds(bucket, account):
         raise S3Error("BucketAlreadyOwnedByYou", fields={"BucketName": bucket})
     await names.take(bucket, account)
-    await objects.make_container(account, bucket, fields)
+    await objects.make_container(account, bucket, fields, caller=caller)
     if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
         await objects.set_versioning(account, bucket, "enabled")
         await objects.set_locking(account, bucket, None)

@@ -127,7 +127,7 @@ class S3Door:
         READING.set(reading)
         if request.bucket and operation.on_bucket:
             await self.enter(request)
-        self._permit(request, operation)
+        await self._permit(request, operation)
         reply = await operation.to(request)
         if request.bucket and not request.key:
             self.objects.directory.saw(reading, request.account, request.bucket)
@@ -148,12 +148,12 @@ class S3Door:
         if expected is not None and expected != account.removeprefix("AUTH_"):
             raise S3Error("AccessDenied")
 
-    def _permit(self, request: S3Request, operation: Operation) -> None:
+    async def _permit(self, request: S3Request, operation: Operation) -> None:
         """Ask for the rights that the table names; where it names none, the handler asks."""
         if operation.needs_caller and request.caller is None:
             raise S3Error("AccessDenied")
         if operation.action:
-            rights.require(request, operation.action, operation.permission)
+            await rights.require(request, operation.action, operation.permission)
 
     async def _refusal(self, request: S3Request, error: S3Error) -> Reply:
         body = error_body(error, request.raw_path, request.request_id, self._host_id)

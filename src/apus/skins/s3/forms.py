@@ -47,9 +47,9 @@ async def post_object(request: S3Request) -> Reply:
     if "tagging" in fields:
         sent["x-amz-tagging"] = urlencode(tags_of_document(fields["tagging"].encode()))
     request.headers = {**_kept(request.headers), **{name: _raw(value) for name, value in sent.items()}}
-    rights.require(request, "s3:PutObject", "WRITE")
+    await rights.require(request, "s3:PutObject", "WRITE")
     place = request.account, request.bucket, request.key
-    said = {**said_of_object(request), **object_acl(request), **said_of_lock(request)}
+    said = {**said_of_object(request), **object_acl(request), **await said_of_lock(request)}
     intent = Intent(*place, content_type_of(request), said, None, content_md5(request))
     head = await store(request, intent, _bounded(form.data(), policy), cause=POST)
     return _done(request, fields, written_headers(request, head))

@@ -15,14 +15,14 @@ from apus.wire.route import Reply
 
 async def get_object_acl(request: S3Request) -> Reply:
     found = await found_version(request)
-    rights.require(request, acting(request, "s3:GetObjectAcl"), "READ_ACP", existing=found.head, on_object=True)
+    await rights.require(request, acting(request, "s3:GetObjectAcl"), "READ_ACP", existing=found.head, on_object=True)
     text, owner = found.head.shown_headers.get(OBJECT_ACL), owner_of(found.head, request.head)
     return shown_acl(acl_of(text) if text is not None else canned_acl("private", owner, owner))
 
 
 async def put_object_acl(request: S3Request) -> Reply:
     found = await found_version(request)
-    rights.require(request, acting(request, "s3:PutObjectAcl"), "WRITE_ACP", existing=found.head, on_object=True)
+    await rights.require(request, acting(request, "s3:PutObjectAcl"), "WRITE_ACP", existing=found.head, on_object=True)
     acl = await document_acl(request, owner_of(found.head, request.head))
     check_settable(request, acl)
     await describe(request, found.head, {OBJECT_ACL: acl_text(acl)}, ACL_PUT)

@@ -34,7 +34,7 @@ BYPASS: Final = "x-amz-bypass-governance-retention"
 _MODE, _UNTIL, _HOLD = (f"x-amz-object-lock-{what}" for what in ("mode", "retain-until-date", "legal-hold"))
 
 
-def said_of_lock(request: S3Request) -> dict[str, str]:
+async def said_of_lock(request: S3Request) -> dict[str, str]:
     """The headers with which an upload is locked.  Raise S3Error."""
     mode, until, hold = (request.headers.get(name) for name in (_MODE, _UNTIL, _HOLD))
     if mode is None and until is None and hold is None:
@@ -47,12 +47,12 @@ def said_of_lock(request: S3Request) -> dict[str, str]:
             raise S3Error("InvalidArgument", shown)
         if mode not in MODES:
             raise S3Error("InvalidArgument", "Unknown wormMode directive.", fields={"ArgumentValue": mode})
-        rights.require(request, "s3:PutObjectRetention", "")
+        await rights.require(request, "s3:PutObjectRetention", "")
         kept |= retention_headers(Retention(mode, _moment(request, until)))
     if hold is not None:
         if hold not in ("ON", "OFF"):
             raise S3Error("InvalidArgument", "Legal Hold must be either of 'ON' or 'OFF'")
-        rights.require(request, "s3:PutObjectLegalHold", "")
+        await rights.require(request, "s3:PutObjectLegalHold", "")
         kept |= {HOLD: ON} if hold == "ON" else {}
     return kept
 
@@ -68,11 +68,11 @@ def lock_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return told
 
 
-def bypass(request: S3Request, key: str | None = None) -> bool:
+async def bypass(request: S3Request, key: str | None = None) -> bool:
     """Whether the caller passes over GOVERNANCE: he has to say so, and to be allowed to."""
     if request.headers.get(BYPASS, "").lower() != "true":
         return False
-    return rights.may(request, "s3:BypassGovernanceRetention", "", key=key)
+    return await rights.may(request, "s3:BypassGovernanceRetention", "", key=key)
 
 
 def _require_bucket(request: S3Request) -> None:
@@ -137,7 +137,7 @@ def _default(rule: Node) -> Default:
 async def get_retention(request: S3Request) -> Reply:
     _require_bucket(request)
     found = await found_version(request)
-    rights.require(request, "s3:GetObjectRetention", "", existing=found.head, on_object=True)
+    await rights.require(request, "s3:GetObjectRetention", "", existing=found.head, on_object=True)
     retention = retention_of(found.head.shown_headers)
     if retention is None:
         raise S3Error("NoSuchObjectLockConfiguration")
@@ -148,7 +148,7 @@ async def get_retention(request: S3Request) -> Reply:
 async def put_retention(request: S3Request) -> Reply:
     _require_bucket(request)
     found = await found_version(request)
-    rights.require(request, "s3:PutObjectRetention", "", existing=found.head, on_object=True)
+    await rights.require(request, "s3:PutObjectRetention", "", existing=found.head, on_object=True)
     root = parse(await read_document(request), "Retention")
     root.only("Mode", "RetainUntilDate")
     mode, until = root.get("Mode"), root.get("RetainUntilDate")
@@ -159,14 +159,14 @@ async def put_retention(request: S3Request) -> Reply:
         retention = Retention(mode, _moment(request, until))
     version_id = wanted_version(request.param("versionId"))
     place = request.account, request.bucket, request.key
-    await request.door.objects.retain(*place, version_id, retention, bypass=bypass(request))
+    await request.door.objects.retain(*place, version_id, retention, bypass=await bypass(request))
     return Reply(headers=version_headers(request, found.head))
 
 
 async def get_legal_hold(request: S3Request) -> Reply:
     _require_bucket(request)
     found = await found_version(request)
-    rights.require(request, "s3:GetObjectLegalHold", "", existing=found.head, on_object=True)
+    await rights.require(request, "s3:GetObjectLegalHold", "", existing=found.head, on_object=True)
     fields = [("Status", "ON" if is_held(found.head.shown_headers) else "OFF")]
     return Reply(document("LegalHold", fields), headers=version_headers(request, found.head), content_type=CONTENT_TYPE)
 
@@ -174,7 +174,7 @@ async def get_legal_hold(request: S3Request) -> Reply:
 async def put_legal_hold(request: S3Request) -> Reply:
     _require_bucket(request)
     found = await found_version(request)
-    rights.require(request, "s3:PutObjectLegalHold", "", existing=found.head, on_object=True)
+    await rights.require(request, "s3:PutObjectLegalHold", "", existing=found.head, on_object=True)
     status = parse(await read_document(request), "LegalHold").get("Status")
     if status not in ("ON", "OFF"):
         raise malformed("A LegalHold has a Status, ON or OFF.")

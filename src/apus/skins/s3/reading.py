@@ -63,7 +63,7 @@ def part_number(request: S3Request) -> int | None:
 async def get_object(request: S3Request) -> Reply:
     found = await found_object(request)
     head = found.head
-    rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
+    await rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
     opened = await request.door.objects.open_parts(found, may_read(request), customer_key=key_for(request, head))
     headers = shown_headers(head, etag=opened.etag, size_bytes=opened.size_bytes) | version_headers(request, head)
     headers |= lock_headers(head.shown_headers) | expiration_header(request, head) | encryption_headers(request, head)
@@ -101,7 +101,7 @@ def may_read(request: S3Request) -> MayRead:
     async def ask(account: str, container: str, name: str) -> None:
         bucket = await request.door.objects.container(account, container)
         action = "s3:GetObject" if name else "s3:ListBucket"
-        rights.require(request, action, "READ", key=name, on_object=bool(name), bucket=bucket)
+        await rights.require(request, action, "READ", key=name, on_object=bool(name), bucket=bucket)
 
     return ask
 
@@ -170,7 +170,7 @@ _ATTRIBUTES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "Object
 async def get_object_attributes(request: S3Request) -> Reply:
     found = await found_object(request)
     head = found.head
-    rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
+    await rights.require(request, acting(request, "s3:GetObject"), "READ", existing=head, on_object=True)
     asked = {name.strip() for name in request.headers.get("x-amz-object-attributes", "").split(",") if name.strip()}
     if not asked or not asked <= set(_ATTRIBUTES):
         raise S3Error("InvalidArgument", "Invalid attribute name specified.")
@@ -227,11 +227,11 @@ async def readable_source(request: S3Request, header: str = "x-amz-copy-source")
     head = await objects.container(account, bucket)
     found = await objects.find(account, bucket, key, newest=True, version_id=version_id)
     if found is None:
-        if not rights.may(request, "s3:ListBucket", "READ", key="", bucket=head):
+        if not await rights.may(request, "s3:ListBucket", "READ", key="", bucket=head):
             raise S3Error("AccessDenied")
         raise S3Error("NoSuchKey" if version_id is None else "NoSuchVersion", fields={"Key": key})
     action = "s3:GetObject" if version_id is None else "s3:GetObjectVersion"
-    rights.require(request, action, "READ", key=key, existing=found.head, on_object=True, bucket=head)
+    await rights.require(request, action, "READ", key=key, existing=found.head, on_object=True, bucket=head)
     if is_marker(found.head):
         raise S3Error("InvalidRequest", "The source of a copy request may not specifically refer to a delete marker.")
     try:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from apus.services.object.logic import policy_context
 from apus.services.object.logic.policy_conditions import Context
 from apus.services.object.logic.policy_context import Circumstances
-from apus.services.object.logic.rights import OBJECT_ACL, Ask, allowed
+from apus.services.object.logic.rights import OBJECT_ACL, Answer, Ask
 from apus.services.object.model import Head, IndexHead
 from apus.skins.s3.errors import S3Error
 from apus.skins.s3.request import S3Request
@@ -66,7 +66,7 @@ def context_of(request: S3Request, existing: Head | None) -> Context:
     return found
 
 
-def may(
+async def may(
     request: S3Request,
     action: str,
     permission: str,
@@ -88,10 +88,10 @@ def may(
         context=lambda: context_of(request, existing),
         referrer=request.headers.get("referer", ""),
     )
-    return allowed(ask)
+    return await request.door.objects.permissions.answer(ask) is Answer.ALLOWED
 
 
-def require(
+async def require(
     request: S3Request,
     action: str,
     permission: str,
@@ -102,13 +102,13 @@ def require(
     bucket: IndexHead | None = None,
 ) -> None:
     """Raise S3Error (AccessDenied) unless he may."""
-    if not may(request, action, permission, key=key, existing=existing, on_object=on_object, bucket=bucket):
+    if not await may(request, action, permission, key=key, existing=existing, on_object=on_object, bucket=bucket):
         raise S3Error("AccessDenied")
 
 
-def missing_key(request: S3Request, *, version: bool = False) -> S3Error:
+async def missing_key(request: S3Request, *, version: bool = False) -> S3Error:
     """Who may not list a bucket does not learn what is not in it."""
-    if not may(request, "s3:ListBucket", "READ", key=""):
+    if not await may(request, "s3:ListBucket", "READ", key=""):
         return S3Error("AccessDenied")
     if version:
         return S3Error("NoSuchVersion", fields={"Key": request.key})

@@ -42,20 +42,20 @@ def _shown(text: str, headers: Mapping[str, str] | None = None) -> Reply:
 
 async def get_object_tagging(request: S3Request) -> Reply:
     found = await found_version(request)
-    rights.require(request, acting(request, "s3:GetObjectTagging"), "", existing=found.head, on_object=True)
+    await rights.require(request, acting(request, "s3:GetObjectTagging"), "", existing=found.head, on_object=True)
     return _shown(found.head.shown_headers.get(TAGS, ""), version_headers(request, found.head))
 
 
 async def put_object_tagging(request: S3Request) -> Reply:
     found = await found_version(request)
-    rights.require(request, acting(request, "s3:PutObjectTagging"), "", existing=found.head, on_object=True)
+    await rights.require(request, acting(request, "s3:PutObjectTagging"), "", existing=found.head, on_object=True)
     await describe(request, found.head, {TAGS: await _read_tags(request, TAGS_MAX)}, TAGGED)
     return Reply(headers=version_headers(request, found.head))
 
 
 async def delete_object_tagging(request: S3Request) -> Reply:
     found = await found_version(request)
-    rights.require(request, acting(request, "s3:DeleteObjectTagging"), "", existing=found.head, on_object=True)
+    await rights.require(request, acting(request, "s3:DeleteObjectTagging"), "", existing=found.head, on_object=True)
     await describe(request, found.head, {TAGS: ""}, UNTAGGED)
     return Reply(status=204, headers=version_headers(request, found.head))
 

@@ -51,7 +51,7 @@ async def found_version(request: S3Request, upto_bytes: int = 0) -> Found:
     objects, place = request.door.objects, (request.account, request.bucket, request.key)
     found = await objects.find(*place, version_id=version_id, upto_bytes=upto_bytes)
     if found is None:
-        missing = rights.missing_key(request, version=version_id is not None)
+        missing = await rights.missing_key(request, version=version_id is not None)
         if version_id is None and state_of(request.head.metadata):
             newest = await objects.versions.newest(*place)
             if newest is not None and is_marker(newest.head):

@@ -131,9 +131,11 @@ async def _page(request: S3Request, config: Node) -> Reply:
 
 async def _readable(request: S3Request, key: str) -> Found | None:
     found = await request.door.objects.find(request.account, request.bucket, key)
-    if found is None or not rights.may(request, "s3:GetObject", "READ", key=key, existing=found.head, on_object=True):
+    if found is None:
         return None
-    return found
+    existing = found.head
+    readable = await rights.may(request, "s3:GetObject", "READ", key=key, existing=existing, on_object=True)
+    return found if readable else None
 
 
 async def _shown(request: S3Request, key: str, status: int = 200) -> Reply:
@@ -142,7 +144,7 @@ async def _shown(request: S3Request, key: str, status: int = 200) -> Reply:
         request.key = key
         if await request.door.objects.find(request.account, request.bucket, key) is not None:
             raise S3Error("AccessDenied")
-        raise rights.missing_key(request)
+        raise await rights.missing_key(request)
     redirect = found.head.shown_headers.get(REDIRECT)
     if redirect is not None:
         return Reply(b"", 301, {"location": redirect})

@@ -53,14 +53,14 @@ DELETES_AT_ONCE: Final = 16
 async def put_object(request: S3Request) -> Reply:
     if "x-amz-copy-source" in request.headers:
         return await copy_object(request)
-    rights.require(request, "s3:PutObject", "WRITE")
+    await rights.require(request, "s3:PutObject", "WRITE")
     size = announced_size(request)
     intent = Intent(
         request.account,
         request.bucket,
         request.key,
         content_type_of(request),
-        {**said_of_object(request), **object_acl(request), **said_of_lock(request)},
+        {**said_of_object(request), **object_acl(request), **await said_of_lock(request)},
         size,
         content_md5(request),
     )
@@ -118,7 +118,7 @@ def written_headers(request: S3Request, head: Head) -> dict[str, str]:
 
 
 async def copy_object(request: S3Request) -> Reply:
-    rights.require(request, "s3:PutObject", "WRITE")
+    await rights.require(request, "s3:PutObject", "WRITE")
     if "range" in request.headers:
         named = {"ArgumentName": "Range", "ArgumentValue": request.headers["range"]}
         raise S3Error("InvalidArgument", "A copy is of the whole object: it takes no Range.", fields=named)
@@ -127,7 +127,7 @@ async def copy_object(request: S3Request) -> Reply:
     if opened.size_bytes > PUT_BYTES_MAX:
         shown = f"The specified copy source is larger than the maximum allowable size: {PUT_BYTES_MAX}"
         raise S3Error("InvalidRequest", shown)
-    content_type, headers = _copied(request, found)
+    content_type, headers = await _copied(request, found)
     checksum = checksum_of(found.head)
     asked = request.headers.get("x-amz-checksum-algorithm")
     algorithm = checksums.algorithm_of(asked) if asked else checksum[0] if checksum else None
@@ -175,7 +175,7 @@ def check_source(headers: Mapping[str, str], found: Found, etag: str) -> None:
         raise S3Error("PreconditionFailed")
 
 
-def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]]:
+async def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]]:
     """Content type and headers of the copy, by the directives for metadata and tags."""
     said = said_of_object(request)
     headers, source = request.headers, found.head
@@ -198,7 +198,7 @@ def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]]:
         said.pop(TAGS, None)
         if TAGS in source.shown_headers:
             said[TAGS] = source.shown_headers[TAGS]
-    return content_type, {**said, **object_acl(request), **said_of_lock(request)}
+    return content_type, {**said, **object_acl(request), **await said_of_lock(request)}
 
 
 def _more_changes(headers: Mapping[str, str]) -> bool:
@@ -214,7 +214,7 @@ def _directive(headers: Mapping[str, str], name: str) -> str:
 
 async def delete_object(request: S3Request) -> Reply:
     version_id = wanted_version(request.param("versionId"))
-    rights.require(request, acting(request, "s3:DeleteObject"), "WRITE")
+    await rights.require(request, acting(request, "s3:DeleteObject"), "WRITE")
     if any(name.startswith("x-amz-if-match-") for name in request.headers):
         raise _of_directory_buckets()
     async with condition_of(request) as condition:
@@ -233,7 +233,7 @@ async def _delete(request: S3Request, key: str, version_id: str | None) -> Delet
     place = request.account, request.bucket, key
     try:
         return await request.door.objects.delete(
-            *place, version_id=version_id, restore=version_id is not None, bypass=bypass(request, key)
+            *place, version_id=version_id, restore=version_id is not None, bypass=await bypass(request, key)
         )
     except NotFound:
         return None
@@ -282,7 +282,7 @@ async def _delete_one(request: S3Request, node: Node) -> Field:
             raise S3Error("KeyTooLongError")
         version_id = wanted_version(node.get("VersionId") or None)
         action = "s3:DeleteObject" if version_id is None else "s3:DeleteObjectVersion"
-        rights.require(request, action, "WRITE", key=name)
+        await rights.require(request, action, "WRITE", key=name)
         if node.find("LastModifiedTime") is not None or node.find("Size") is not None:
             raise _of_directory_buckets()
         etag = node.get("ETag")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from apus.kernel.caller import Caller
-from apus.kernel.world import World
+from apus.kernel.world import Transaction, World
 from apus.services.identity import store as tables
 from apus.services.identity.agent.verifier import Verifier
 from apus.services.identity.contract import DEFAULT_DOMAIN_ID, Login, Revocations
@@ -73,6 +73,19 @@ class Identity:
         wanted = sorted(set(project_ids))
         found = await self.core.read(lambda tx: tables.projects.find(tx, id=wanted) if wanted else [])
         return {project.id: project.name for project in found}
+
+    async def project_domain(self, project_id: str) -> str | None:
+        found = await self.core.read(lambda tx: tables.projects.get(tx, project_id))
+        return found.domain_id if found is not None else None
+
+    async def principals_among(self, ids: Sequence[str]) -> Sequence[str]:
+        wanted = sorted(set(ids))
+
+        def work(tx: Transaction) -> list[str]:
+            found = {project.id for project in tables.projects.find(tx, id=wanted)}
+            return sorted(found | {user.id for user in tables.users.find(tx, id=wanted)})
+
+        return await self.core.read(work) if wanted else []
 
     async def service_token(self) -> str:
         return await self.auth.service_token()

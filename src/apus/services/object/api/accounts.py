@@ -7,7 +7,7 @@ from apus.services.object.api import listings, views
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.bodies import check_kept, listing_ask, listing_format, metadata_of, text_of
 from apus.services.object.api.faults import page
-from apus.services.object.logic.access import domain_of, is_reseller
+from apus.services.object.logic.access import is_reseller, told_domain
 from apus.services.object.logic.account_access import ACCESS, DOMAIN, clean_access
 from apus.services.object.logic.quota import account_quotas, check_quotas, is_account_quota
 from apus.services.object.policy_totals import policy_totals
@@ -29,7 +29,7 @@ async def show_account(ask: Ask) -> Reply:
 
 async def put_account(ask: Ask) -> Reply:
     await _require_owner(ask)
-    ask.service.require_reseller(ask.request.caller)
+    ask.service.permissions.require_reseller(ask.request.caller)
     made = await ask.service.make_account(ask.account, await _changes(ask))
     return page(201 if made else 202)
 
@@ -42,7 +42,7 @@ async def post_account(ask: Ask) -> Reply:
 
 async def delete_account(ask: Ask) -> Reply:
     await _require_owner(ask)
-    ask.service.require_reseller(ask.request.caller)
+    ask.service.permissions.require_reseller(ask.request.caller)
     await ask.service.delete_account(ask.account)
     return page(204)
 
@@ -55,6 +55,9 @@ async def _require_owner(ask: Ask) -> None:
 
 async def _changes(ask: Ask) -> dict[str, str]:
     said = _said(ask)
+    domain = told_domain(ask.request.caller, ask.account) or await ask.service.domains.of(ask.account)
+    if domain:
+        said[DOMAIN] = domain
     known = await ask.service.directory.known(ask.account, "")
     check_kept(known.metadata if known is not None else {}, said, "account")
     return said
@@ -75,7 +78,4 @@ def _said(ask: Ask) -> dict[str, str]:
         found[ACCESS] = clean_access(text_of(ask.headers["x-account-access-control"], "X-Account-Access-Control"))
     elif "x-remove-account-access-control" in ask.headers:
         found[ACCESS] = ""
-    domain = domain_of(ask.account, ask.request.caller)
-    if domain:
-        found[DOMAIN] = domain
     return found

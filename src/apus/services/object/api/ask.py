@@ -74,7 +74,7 @@ class Ask:
         """Raise unless the caller may act on the account; true when it is his to change."""
         if self.grant is not None and self.grant.covers(account, self.container):
             return False
-        return await self.service.require_account(self.request.caller, account, to_write=to_write)
+        return await self.service.permissions.require_account(self.request.caller, account, to_write=to_write)
 
     async def require(self, head: IndexHead, action: str, name: str = "", existing: Head | None = None) -> bool:
         """Raise unless the caller may do this, as policies name it, to the container or to an object in it; true
@@ -92,7 +92,7 @@ class Ask:
             referrer=self.headers.get("referer", ""),
         )
         signed = self.grant is not None and self.grant.covers(head.account, head.container)
-        return await self.service.require(asked, signed=signed)
+        return await self.service.permissions.require(asked, signed=signed)
 
     def _context(self, head: IndexHead, existing: Head | None) -> dict[str, list[str]]:
         scope = self.request.scope

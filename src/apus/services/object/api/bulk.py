@@ -128,7 +128,7 @@ class _Extraction:
         try:
             await self._ask.may(WRITE, self._ask.account, container, name)
         except NotFound:
-            await self._ask.service.make_container(self._ask.account, container, {})
+            await self._ask.service.make_container(self._ask.account, container, {}, caller=self._ask.request.caller)
         self._containers.add(container)
 
 

@@ -18,7 +18,7 @@ from apus.services.object.api.bodies import (
     versions_format,
 )
 from apus.services.object.api.faults import page
-from apus.services.object.logic.access import ACL_DOMAIN, clean_acl, domain_of, is_public_acl
+from apus.services.object.logic.access import ACL_DOMAIN, clean_acl, is_public_acl, told_domain
 from apus.services.object.logic.history import ARCHIVE, archive_of
 from apus.services.object.logic.quota import check_quotas
 from apus.services.object.logic.rights import BLOCK_ACLS, PUBLIC_ACCESS
@@ -58,10 +58,9 @@ async def put_container(ask: Ask) -> Reply:
     if known is not None:
         await _require_changes(ask, known, said)
     state = _versions(ask.headers, known.metadata if known is not None else {}, said)
-    said |= _domain(ask, said)
-    made = await ask.service.make_container(
-        ask.account, ask.container, said, ask.headers.get("x-storage-policy") or None
-    )
+    said |= await _domain(ask, said)
+    policy = ask.headers.get("x-storage-policy") or None
+    made = await ask.service.make_container(ask.account, ask.container, said, policy, caller=ask.request.caller)
     await _set_versions(ask, state)
     return page(201 if made else 202)
 
@@ -74,7 +73,9 @@ async def post_container(ask: Ask) -> Reply:
     said = _said(ask, to_owner=owner)
     await _require_changes(ask, head, said)
     state = _versions(ask.headers, head.metadata, said)
-    await ask.service.describe_container(ask.account, ask.container, said | _domain(ask, said))
+    said |= await _domain(ask, said)
+    await ask.service.domains.learn(ask.account, ask.request.caller)
+    await ask.service.describe_container(ask.account, ask.container, said)
     await _set_versions(ask, state)
     return page(204)
 
@@ -135,10 +136,12 @@ def _said(ask: Ask, *, to_owner: bool) -> dict[str, str]:
     return {name: value for name, value in found.items() if to_owner or name not in views.OWNERS}
 
 
-def _domain(ask: Ask, said: Mapping[str, str]) -> dict[str, str]:
-    """What names in these ACLs go by."""
-    domain = domain_of(ask.account, ask.request.caller)
-    return {ACL_DOMAIN: domain} if domain and any(said.get(name) for name in _ACLS) else {}
+async def _domain(ask: Ask, said: Mapping[str, str]) -> dict[str, str]:
+    """What names in these ACLs go by: the account's domain, whoever sets them."""
+    if not any(said.get(name) for name in _ACLS):
+        return {}
+    domain = told_domain(ask.request.caller, ask.account) or await ask.service.domains.of(ask.account)
+    return {ACL_DOMAIN: domain} if domain else {}
 
 
 def _removed(name: str) -> str:

@@ -2,6 +2,9 @@
 
 The elements of an ACL are those of Swift: `.r:*`, `.r:.example.com`, `.r:-host`, `.rlistings`, `project:user`, with
 `*` for any, or the name of a role or a project.
+
+Names of users and projects are unique in a domain alone.  So they count only where all are of the default domain, the
+account that is asked for too: else whoever may make a domain could make the names that an ACL lets in.  Ids always do.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ ACCOUNT_PREFIX: Final = "AUTH_"
 DEFAULT_DOMAIN: Final = "default"
 RESELLER_ROLE: Final = "ResellerAdmin"
 ACL_DOMAIN: Final = "x-container-sysmeta-acl-domain"
-"""Of the project that set the container's ACLs, where that is not the default one."""
+"""Of the account's project, as it was known when an ACL was set: then who reads needs no look at the account."""
 
 
 def account_of(project_id: str) -> str:
@@ -34,22 +37,44 @@ def owns(caller: Caller | None, account: str, *, to_write: bool) -> bool:
 
 def is_owner(caller: Caller, account: str, *, to_write: bool) -> bool:
     """By the project that he acts for."""
-    if caller.project_id is None or account != account_of(caller.project_id):
+    if not acts_for(caller, account):
         return False
     return "member" in caller.roles or "swiftoperator" in caller.roles or (not to_write and "reader" in caller.roles)
 
 
-def domain_of(account: str, caller: Caller | None) -> str:
-    """Of the project whose account it is; empty for the default one, or where the caller acts for another project."""
-    if caller is None or caller.project_id is None or account != account_of(caller.project_id):
-        return ""
-    return caller.project_domain_id if caller.project_domain_id not in (None, DEFAULT_DOMAIN) else ""
+def acts_for(caller: Caller | None, account: str) -> bool:
+    """It is the account of his project."""
+    return caller is not None and caller.project_id is not None and account == account_of(caller.project_id)
+
+
+def told_domain(caller: Caller | None, account: str) -> str:
+    """Of the account's project, which a token of another project does not tell; empty then."""
+    return (caller.project_domain_id or "") if caller is not None and acts_for(caller, account) else ""
+
+
+def has_names(caller: Caller | None) -> bool:
+    """He and his project are of the default domain."""
+    return (
+        caller is not None
+        and caller.user_domain_id == DEFAULT_DOMAIN
+        and (caller.project_id is None or caller.project_domain_id == DEFAULT_DOMAIN)
+    )
 
 
 def acl_allows(
-    acl: str, caller: Caller | None, *, domain: str = "", referrer: str = "", listing: bool = False, public: bool = True
+    acl: str,
+    caller: Caller | None,
+    account: str,
+    *,
+    names: bool,
+    referrer: str = "",
+    listing: bool = False,
+    public: bool = True,
 ) -> bool:
-    """Without `public`, what everybody has counts as not there.  `domain`: of the account, as `domain_of` says it."""
+    """Whether an ACL in this account does.  `names`: the account is of the default domain.
+
+    Without `public`, what everybody has counts as not there.
+    """
     elements = [element.strip() for element in acl.split(",") if element.strip()]
     if not public:
         elements = [element for element in elements if not _is_public(element)]
@@ -58,27 +83,28 @@ def acl_allows(
         return True
     if caller is None:
         return False
-    users, projects = known_as(caller, domain)
-    users, projects = users | {"*"}, projects | {"*"}
+    users, projects = known_as(caller, names=names)
+    users, projects, roles = users | {"*"}, projects | {"*"}, roles_in(caller, account)
     for element in elements:
         if element.startswith("."):
             continue
         project, colon, user = element.partition(":")
         if colon and project in projects and user in users:
             return True
-        if not colon and (element in caller.roles or element in projects - {"*"}):
+        if not colon and (element in roles or element in projects - {"*"}):
             return True
     return False
 
 
-def known_as(caller: Caller, domain: str) -> tuple[set[str], set[str]]:
-    """Ids and names of the user and of his project, as an ACL may say them that was made in this domain.
+def roles_in(caller: Caller, account: str) -> frozenset[str]:
+    """Those that ACLs may name: everybody has some role in a project of his own."""
+    return caller.roles if acts_for(caller, account) else frozenset()
 
-    Names are unique in a domain alone.  So an ACL of the default one means those of the default one, that nobody gets
-    in who made a domain with the same names; and one of another domain has ids alone.
-    """
+
+def known_as(caller: Caller, *, names: bool) -> tuple[set[str], set[str]]:
+    """Ids of the user and of his project, as an ACL may say them; with `names` also what they are called."""
     users, projects = {caller.user_id}, {caller.project_id or ""}
-    if not domain and caller.user_domain_id == DEFAULT_DOMAIN and caller.project_domain_id in (None, DEFAULT_DOMAIN):
+    if names and has_names(caller):
         users.add(caller.user_name)
         projects.add(caller.project_name or "")
     return users - {""}, projects - {""}

@@ -1,22 +1,21 @@
 """`X-Account-Access-Control`: whom an account lets in besides its owner, and how far.
 
-Elements name a user or project by id or name, `PROJECT:USER`, or a role.
+Elements name a user or project by id, or by name in the default domain, `PROJECT:USER`, or a role in its own project.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
 
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid
-from apus.services.object.logic.access import known_as
+from apus.services.object.logic.access import known_as, roles_in
 
 ACCESS: Final = "x-account-sysmeta-access"
 DOMAIN: Final = "x-account-sysmeta-project-domain-id"
-"""Of the project whose account it is, where that is not the default one."""
+"""Of the project whose account it is, if whoever set something on the account could tell it."""
 Level = Literal["", "read-only", "read-write", "admin"]
 _LEVELS: Final[tuple[Level, ...]] = ("admin", "read-write", "read-only")
 
@@ -36,13 +35,11 @@ def clean_access(text: str) -> str:
     return msgspec.json.encode(kept).decode() if kept else ""
 
 
-def level_of(metadata: Mapping[str, str], caller: Caller) -> Level:
-    """The most that the account gives the caller."""
-    text = metadata.get(ACCESS, "")
-    if not text:
-        return ""
-    users, projects = known_as(caller, metadata.get(DOMAIN, ""))
-    named = users | projects | {f"{project}:{user}" for project in projects for user in users} | caller.roles
+def level_of(text: str, caller: Caller, account: str, *, names: bool) -> Level:
+    """The most that this document gives the caller.  `names`: the account is of the default domain."""
+    users, projects = known_as(caller, names=names)
+    pairs = {f"{project}:{user}" for project in projects for user in users}
+    named = users | projects | pairs | roles_in(caller, account)
     found = msgspec.json.decode(text, type=dict[str, list[str]])
     for level in _LEVELS:
         if any(element and element in named for element in found.get(level, ())):

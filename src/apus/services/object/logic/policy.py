@@ -15,6 +15,7 @@ import msgspec
 
 from apus.kernel.caller import Caller
 from apus.kernel.errors import Invalid
+from apus.services.object.logic.access import has_names
 from apus.services.object.logic.policy_conditions import Context, filled, holds, is_operator, like
 
 POLICY_BYTES_MAX: Final = 20 << 10
@@ -55,6 +56,8 @@ class Question:
     resource: str
     """`BUCKET` or `BUCKET/KEY`."""
     context: Context
+    names: bool = False
+    """Projects may be said by name."""
 
 
 def parse_policy(text: str | bytes, bucket: str) -> tuple[Statement, ...]:
@@ -181,21 +184,27 @@ def _speaks_of(statement: Statement, question: Question) -> bool:
     if any(like(pattern, action) for pattern in statement.actions) == statement.not_actions:
         return False
     context = question.context
-    named = any(like(filled(pattern, context), question.resource) for pattern in statement.resources)
-    if named == statement.not_resources:
+    about = any(like(filled(pattern, context), question.resource) for pattern in statement.resources)
+    if about == statement.not_resources:
         return False
-    if any(is_principal(kind, who, question.caller) for kind, who in statement.principals) == statement.not_principals:
+    named = question.names and has_names(question.caller)
+    named = named or (not statement.allows and not statement.not_principals)  # a doubt gives nothing away
+    spoken_of = any(is_principal(kind, who, question.caller, names=named) for kind, who in statement.principals)
+    if spoken_of == statement.not_principals:
         return False
     return all(holds(operator, key, values, context) for operator, key, values in statement.conditions)
 
 
-def is_principal(kind: str, who: str, caller: Caller | None) -> bool:
-    """`*`, a project (`arn:aws:iam::PROJECT:root`) or one of its users (`…:user/NAME`), by id or name."""
+def is_principal(kind: str, who: str, caller: Caller | None, *, names: bool) -> bool:
+    """`*`, a project (`arn:aws:iam::PROJECT:root`) or one of its users (`…:user/NAME`), by id or, with `names`, name.
+
+    Who acts in a project that is said by its id may always be said by name: that project chose whom it lets in.
+    """
     if who == "*":
         return kind in ("*", "AWS")
     if caller is None or caller.project_id is None:
         return False
-    projects = {caller.project_id, caller.project_name}
+    projects = {caller.project_id, caller.project_name} if names else {caller.project_id}
     if kind == "CanonicalUser":
         return who in (caller.project_id, caller.user_id)
     if kind != "AWS":
@@ -207,7 +216,10 @@ def is_principal(kind: str, who: str, caller: Caller | None) -> bool:
         return False
     if name == "root":
         return bool(project)
-    return name.startswith("user/") and name.removeprefix("user/") in ("*", caller.user_id, caller.user_name)
+    users = {"*", caller.user_id}
+    if names or project == caller.project_id:
+        users.add(caller.user_name)
+    return name.startswith("user/") and name.removeprefix("user/") in users
 
 
 def is_public(statements: Sequence[Statement]) -> bool:
