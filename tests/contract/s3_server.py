@@ -67,6 +67,7 @@ class S3Server(SwiftServer):
         self.door = S3Door(
             self.store.service,
             Authority(keyring, REGION, world.clock.now_s),
+            self.everybody,
             dice=random.Random(4),
             domains=("s3.test",),
         )

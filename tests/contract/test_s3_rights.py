@@ -14,6 +14,7 @@ import pytest
 
 from tests.contract.s3_server import S3Server, refusal
 
+_NAMED = ("Code", "Message", "ArgumentName", "ArgumentValue")
 PUBLIC = "http://acs.amazonaws.com/groups/global/AllUsers"
 
 
@@ -191,6 +192,47 @@ def test_explicit_acls(server: S3Server, s3: Any, bob: Any, bucket: str) -> None
         b"<x",
     ):
         assert server.signed("PUT", f"/{bucket}?acl", body)[0] == 400
+
+
+@pytest.mark.parametrize("who", ["nonsense", "n-b", "", "b" * 300])
+def test_a_grant_to_nobody(s3: Any, server: S3Server, bucket: str, who: str) -> None:
+    """Amazon names the argument by the way that it came."""
+
+    def refused(answer: tuple[int, dict[str, str], bytes]) -> tuple[int, str, str, str]:
+        found = [re.search(f"<{name}>([^<]*)</{name}>".encode(), answer[2]) for name in _NAMED]
+        assert all(found), answer[2]
+        code, message, name, value = (match[1].decode() for match in found if match is not None)
+        assert value == who
+        return answer[0], code, message, name
+
+    expected = 400, "InvalidArgument", "Invalid id"
+    headers = {"x_amz_grant_read": f'id="b", id="{who}"'}
+    asked = [("PUT", f"/{bucket}?acl"), ("PUT", f"/{bucket}/o?acl"), ("PUT", f"/{bucket}/o"), ("PUT", f"/{bucket}-new")]
+    for method, path in (*asked, ("POST", f"/{bucket}/o?uploads")):
+        assert refused(server.signed(method, path, **headers)) == (*expected, "id"), path
+    if who:
+        grants = "".join(
+            f"<Grant><Grantee><ID>{id}</ID></Grantee><Permission>READ</Permission></Grant>" for id in ("b", who)
+        )
+        text = f"<AccessControlPolicy><AccessControlList>{grants}</AccessControlList></AccessControlPolicy>".encode()
+        for _, path in asked[:2]:
+            assert refused(server.signed("PUT", path, text)) == (*expected, "CanonicalUser/ID"), path
+    assert [grant["Grantee"]["ID"] for grant in s3.get_bucket_acl(Bucket=bucket)["Grants"]] == ["a"]
+    assert s3.get_object(Bucket=bucket, Key="o")["Body"].read() == b"x"
+
+
+def test_grants_to_those_there_are(s3: Any, bob: Any, server: S3Server, bucket: str) -> None:
+    asked = server.everybody.asked
+    s3.put_bucket_acl(Bucket=bucket, GrantRead=f'uri="{PUBLIC}"', GrantFullControl="id=a")
+    s3.put_object(Bucket=bucket, Key="mine", Body=b"", ACL="public-read")
+    assert server.everybody.asked == asked, "who asks and who is everybody need not be asked for"
+    s3.put_bucket_acl(Bucket=bucket, GrantRead='id="u-b"')
+    assert bob.list_objects_v2(Bucket=bucket)["KeyCount"] == 2
+    server.everybody.silent = True
+    try:
+        s3.put_bucket_acl(Bucket=bucket, GrantRead='id="whoever"')
+    finally:
+        server.everybody.silent = False
 
 
 def test_the_owner_alone(s3: Any, server: S3Server, bucket: str) -> None:

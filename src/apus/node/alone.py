@@ -39,7 +39,7 @@ async def wire_alone(
     write_private(state_dir / "object.env", await _access(state_dir, settings, identity, control.projects))
     s3 = None
     if settings.s3_port:
-        s3 = s3_door(settings, objects.store, identity, identity.core.view, control.metrics)
+        s3 = s3_door(settings, objects.store, identity, identity, identity.core.view, control.metrics)
     return control, objects, s3
 
 

@@ -231,21 +231,27 @@ async def wire_objects(
     app = App(apis, Verifier(keys, view, world.clock), dice=world.dice, metrics=metrics)
     s3 = None
     if settings.s3_port:
-        s3 = s3_door(settings, objects.store, client(world.bus, SIGNING_KEYS, SigningKeys), view, metrics)
+        keys_source = client(world.bus, SIGNING_KEYS, SigningKeys)
+        s3 = s3_door(settings, objects.store, keys_source, principals, view, metrics)
     return ObjectProcess(objects, app, follow, world, metrics, s3)
 
 
 def s3_door(
-    settings: Settings, store: ObjectStore, keys: SigningKeys, view: RevocationView, metrics: Metrics
+    settings: Settings,
+    store: ObjectStore,
+    keys: SigningKeys,
+    principals: Principals,
+    view: RevocationView,
+    metrics: Metrics,
 ) -> S3Door:
-    """`keys` are identity's, here or across the bus; `view` is what ends those that are remembered."""
+    """`keys` and `principals` are identity's, here or across the bus; `view` is what ends keys that are remembered."""
     from apus.skins.s3.auth import Authority
     from apus.skins.s3.door import S3Door
     from apus.skins.s3.keyring import Keyring
 
     world = store.world
     authority = Authority(Keyring(keys, view, world.clock), settings.region, world.clock.now_s)
-    return S3Door(store.service, authority, dice=world.dice, domains=settings.s3_domains, metrics=metrics)
+    return S3Door(store.service, authority, principals, dice=world.dice, domains=settings.s3_domains, metrics=metrics)
 
 
 async def _token_keys(state_dir: Path, world: World) -> TokenKeys:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from apus.kernel.errors import Unavailable
 from apus.services.object.logic.grants import (
     CANNED,
     GRANTS_MAX,
@@ -35,6 +36,9 @@ _GRANT_HEADERS: Final = {
     "x-amz-grant-full-control": "FULL_CONTROL",
 }
 
+ID_MAX: Final = 255
+"""No id is longer, and identity is not asked about a book."""
+
 
 def bucket_owner(request: S3Request) -> str:
     return request.account.removeprefix("AUTH_")
@@ -46,7 +50,7 @@ def owner_of(head: Head, bucket: IndexHead) -> str:
     return mine if bucket.metadata.get(OWNERSHIP) == ENFORCED else head.headers.get(OWNER, mine)
 
 
-def sent_acl(request: S3Request, owner: str, bucket_owner_id: str) -> Acl | None:
+async def sent_acl(request: S3Request, owner: str, bucket_owner_id: str) -> Acl | None:
     """The list that a request's headers ask for; None when they ask for none.  Raise S3Error."""
     canned = request.headers.get("x-amz-acl")
     granted = {name: request.headers[name] for name in _GRANT_HEADERS if name in request.headers}
@@ -64,7 +68,7 @@ def sent_acl(request: S3Request, owner: str, bucket_owner_id: str) -> Acl | None
         for name, permission in _GRANT_HEADERS.items()
         for who in (granted[name].split(",") if name in granted else ())
     ]
-    return _checked(Acl(owner, tuple(grants)))
+    return await _checked(request, Acl(owner, tuple(grants)), "id")
 
 
 def _grantee(text: str) -> str:
@@ -79,12 +83,26 @@ def _grantee(text: str) -> str:
     return who
 
 
-def _checked(acl: Acl) -> Acl:
+async def _checked(request: S3Request, acl: Acl, argument: str) -> Acl:
+    """The list, if it names whom there is; `argument` is what Amazon calls an id that was sent this way."""
     if len(acl.grants) > GRANTS_MAX:
         raise S3Error("MalformedACLError", f"A list has {GRANTS_MAX} grants at most.")
-    if any(not grant.who for grant in acl.grants):
-        raise S3Error("InvalidArgument", "Invalid id")
+    ids = {grant.who for grant in acl.grants}.difference(GROUPS, [acl.owner])
+    unknown = ids.difference(await _there(request, sorted(ids)) if ids else ()) | (ids & {""})
+    if unknown:
+        fields = {"ArgumentName": argument, "ArgumentValue": min(unknown)}
+        raise S3Error("InvalidArgument", "Invalid id", fields=fields)
     return acl
+
+
+async def _there(request: S3Request, ids: Sequence[str]) -> Collection[str]:
+    """Those of projects and users; all of them while identity is silent: a grant to nobody gives nothing, so this
+    guards against slips alone, and no upload is to fail for it."""
+    ids = [id for id in ids if len(id) <= ID_MAX]
+    try:
+        return await request.door.principals.principals_among(ids)
+    except Unavailable:
+        return ids
 
 
 def check_settable(request: S3Request, acl: Acl | None) -> None:
@@ -106,7 +124,7 @@ def _says_nothing_new(request: S3Request, acl: Acl) -> bool:
     return acl.grants == (Grant(bucket_owner(request), "FULL_CONTROL"),)
 
 
-def object_acl(request: S3Request) -> dict[str, str]:
+async def object_acl(request: S3Request) -> dict[str, str]:
     """The headers that an upload keeps: who wrote it, when not the bucket's owner, and its list when not private."""
     owner = bucket_owner(request)
     metadata = request.head.metadata
@@ -116,7 +134,7 @@ def object_acl(request: S3Request) -> dict[str, str]:
         preferred = metadata.get(OWNERSHIP) == "BucketOwnerPreferred"
         if not (preferred and request.headers.get("x-amz-acl") == "bucket-owner-full-control"):
             kept[OWNER] = writer
-    acl = sent_acl(request, kept.get(OWNER, owner), owner)
+    acl = await sent_acl(request, kept.get(OWNER, owner), owner)
     check_settable(request, acl)
     if acl is None and OWNER in kept:
         acl = canned_acl("private", kept[OWNER], owner)
@@ -127,7 +145,7 @@ def object_acl(request: S3Request) -> dict[str, str]:
 
 async def document_acl(request: S3Request, owner: str) -> Acl:
     """From the body, or from headers when there are such.  Raise S3Error."""
-    acl = sent_acl(request, owner, bucket_owner(request))
+    acl = await sent_acl(request, owner, bucket_owner(request))
     data = await read_document(request)
     if acl is not None:
         if data.strip():
@@ -142,7 +160,8 @@ async def document_acl(request: S3Request, owner: str) -> Acl:
     said_owner = root.find("Owner")
     if said_owner is not None and said_owner.get("ID") not in (None, owner):
         raise S3Error("AccessDenied")
-    return _checked(Acl(owner, tuple(_grant_of(node) for node in listed.all("Grant"))))
+    acl = Acl(owner, tuple(_grant_of(node) for node in listed.all("Grant")))
+    return await _checked(request, acl, "CanonicalUser/ID")
 
 
 def _grant_of(node: Node) -> Grant:

@@ -70,7 +70,7 @@ async def create_bucket(request: S3Request) -> Reply:
     if not is_bucket_name(bucket):
         raise S3Error("InvalidBucketName", fields={"BucketName": bucket})
     await _check_location(request)
-    fields = _asked_of_new(request)
+    fields = await _asked_of_new(request)
     if caller.project_id is None or not owns(caller, account_of(caller.project_id), to_write=True):
         raise S3Error("AccessDenied")
     account = account_of(caller.project_id)
@@ -95,7 +95,7 @@ async def _check_location(request: S3Request) -> None:
         raise S3Error("InvalidLocationConstraint", fields={"LocationConstraint": region or ""})
 
 
-def _asked_of_new(request: S3Request) -> dict[str, str]:
+async def _asked_of_new(request: S3Request) -> dict[str, str]:
     owner = request.who.project_id or ""
     ownership = request.headers.get("x-amz-object-ownership")
     fields = {}
@@ -105,7 +105,7 @@ def _asked_of_new(request: S3Request) -> dict[str, str]:
                 "InvalidArgument", "Invalid x-amz-object-ownership header", fields={"ArgumentValue": ownership}
             )
         fields[OWNERSHIP] = ownership
-    acl = sent_acl(request, owner, owner)
+    acl = await sent_acl(request, owner, owner)
     if acl is not None:
         if ownership == ENFORCED and is_shared_acl(acl):
             raise S3Error("InvalidBucketAclWithObjectOwnership")

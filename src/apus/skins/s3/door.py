@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apus.kernel.errors import CloudError
 from apus.kernel.log import get_logger
+from apus.services.identity.contract import Principals
 from apus.services.object import consistency
 from apus.services.object.consistency import READING
 from apus.services.object.key_locks import KeyLocks
@@ -39,19 +40,20 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class S3Door:
-    """An ASGI application.  `domains`: below them, host names are those of buckets."""
+    """An ASGI application.  `domains`: below them, host names are those of buckets.  `principals`: identity."""
 
     def __init__(
         self,
         objects: Objects,
         authority: Authority,
+        principals: Principals,
         *,
         dice: Random,
         domains: tuple[str, ...] = (),
         metrics: Metrics | None = None,
     ) -> None:
         self.objects, self.authority, self.region = objects, authority, authority.region
-        self.names = BucketNames(objects)
+        self.names, self.principals = BucketNames(objects), principals
         self.domains = tuple(domain.lower() for domain in domains)
         self.key_locks = KeyLocks()
         self.dice, self._metrics = dice, metrics

@@ -49,7 +49,7 @@ async def post_object(request: S3Request) -> Reply:
     request.headers = {**_kept(request.headers), **{name: _raw(value) for name, value in sent.items()}}
     await rights.require(request, "s3:PutObject", "WRITE")
     place = request.account, request.bucket, request.key
-    said = {**said_of_object(request), **object_acl(request), **await said_of_lock(request)}
+    said = {**said_of_object(request), **await object_acl(request), **await said_of_lock(request)}
     intent = Intent(*place, content_type_of(request), said, None, content_md5(request))
     head = await store(request, intent, _bounded(form.data(), policy), cause=POST)
     return _done(request, fields, written_headers(request, head))

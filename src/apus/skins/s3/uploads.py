@@ -46,7 +46,7 @@ async def create(request: S3Request) -> Reply:
         shown = "This bucket copies what is overwritten to another (X-Versions-Location): it takes no uploads in parts."
         raise S3Error("InvalidRequest", shown)
     promise = _promise(request)
-    headers = {**said_of_object(request), **object_acl(request), **await said_of_lock(request)}
+    headers = {**said_of_object(request), **await object_acl(request), **await said_of_lock(request)}
     if promise.algorithm is not None:
         headers[PROMISED] = f"{promise.algorithm} {promise.kind}"
     headers.update(encryption.upload_headers(request, encryption.asked(request)))

@@ -60,7 +60,7 @@ async def put_object(request: S3Request) -> Reply:
         request.bucket,
         request.key,
         content_type_of(request),
-        {**said_of_object(request), **object_acl(request), **await said_of_lock(request)},
+        {**said_of_object(request), **await object_acl(request), **await said_of_lock(request)},
         size,
         content_md5(request),
     )
@@ -198,7 +198,7 @@ async def _copied(request: S3Request, found: Found) -> tuple[str, dict[str, str]
         said.pop(TAGS, None)
         if TAGS in source.shown_headers:
             said[TAGS] = source.shown_headers[TAGS]
-    return content_type, {**said, **object_acl(request), **await said_of_lock(request)}
+    return content_type, {**said, **await object_acl(request), **await said_of_lock(request)}
 
 
 def _more_changes(headers: Mapping[str, str]) -> bool:
