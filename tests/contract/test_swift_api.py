@@ -22,14 +22,47 @@ from tests.contract.swift_server import SwiftServer
 BIG = bytes(range(256)) * 12_289  # three strides and a bit
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "token", "status"),
+    [
+        ("GET", "/info", None, 200),
+        ("HEAD", "/healthcheck", None, 200),
+        ("GET", "/crossdomain.xml", None, 200),
+        ("GET", "/v1", "alice", 404),
+        ("GET", "/v1//c/o", "alice", 404),
+        ("PUT", "/v1/AUTH_a//o", "alice", 404),
+        ("GET", "/v1///o", None, 404),
+        ("GET", "/info/more", "alice", 404),
+        ("GET", "/recon/none", "boss", 404),
+        ("PUT", "/v1/AUTH_a/%00", "alice", 412),
+        ("PUT", "/v1/AUTH_a/%ff", "alice", 412),
+        ("LINK", "/v1/AUTH_a/c", "alice", 405),
+        ("POST", "/healthcheck", None, 405),
+        ("GET", "/recon/time", None, 401),
+        ("GET", "/recon/time", "alice", 403),
+        ("GET", "/v1/AUTH_a", None, 401),
+        ("GET", "/v1/AUTH_a", "alice", 200),
+    ],
+)
+def test_each_answer_names_its_transaction(
+    swift: SwiftServer, method: str, path: str, token: str | None, status: int
+) -> None:
+    """Those too that a path gets which names no account, and those that no handler sees."""
+    swift.ask("PUT", "/v1/AUTH_a/any")
+    got, headers, _ = swift.ask(method, path, token=token)
+    assert got == status
+    trans_id, digits = headers["x-trans-id"], headers["x-openstack-request-id"].removeprefix("req-").replace("-", "")
+    assert re.fullmatch("tx[0-9a-f]{21}-[0-9a-f]{10}", trans_id)
+    assert trans_id[2:23] == digits[:21], "one can be found by the other"
+    assert abs(int(trans_id[24:], 16) - time.time()) < 60
+
+
 def test_containers(swift: SwiftServer) -> None:
     assert swift.ask("HEAD", "/v1/AUTH_a/none")[0] == 404
     status, headers, body = swift.ask(
         "PUT", "/v1/AUTH_a/box", X_Container_Meta_Colour="r\u00e9d".encode().decode("latin-1")
     )
     assert (status, body) == (201, b"")
-    assert re.fullmatch("tx[0-9a-f]{21}-[0-9a-f]{10}", headers["x-trans-id"])
-    assert re.fullmatch("tx[0-9a-f]{21}-[0-9a-f]{10}", swift.ask("GET", "/healthcheck")[1]["x-trans-id"])
     assert swift.ask("PUT", "/v1/AUTH_a/box")[0] == 202
     status, headers, body = swift.ask("HEAD", "/v1/AUTH_a/box")
     assert (status, headers["content-length"], body) == (204, "0", b"")

@@ -64,7 +64,10 @@ class Answer(NamedTuple):
     stream: AsyncIterator[Chunk] | None
 
 
-def rendered(request: ApiRequest, reply: Reply, versions: VersionChain | None) -> Answer:
+def rendered(
+    request: ApiRequest, reply: Reply, versions: VersionChain | None, marks: Sequence[tuple[str, str]] = ()
+) -> Answer:
+    """`marks`: further headers, names in lower case."""
     status = reply.status or request.route.status
     bodiless = status in BODILESS
     data: Body = b""
@@ -74,7 +77,7 @@ def rendered(request: ApiRequest, reply: Reply, versions: VersionChain | None) -
             data = reply.body
         else:
             data, content_type = _encode(reply.body), content_type or "application/json"
-    headers = [("x-openstack-request-id", request.request_id)]
+    headers = [("x-openstack-request-id", request.request_id), *marks]
     if content_type is not None:
         headers.append(("content-type", content_type))
     if versions is not None and request.version is not None:

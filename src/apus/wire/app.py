@@ -45,6 +45,10 @@ class Replays(Protocol):
     async def around(self, request: ApiRequest, handle: Callable[[], Awaitable[Reply]]) -> Reply: ...
 
 
+def unmarked(request: ApiRequest) -> Sequence[tuple[str, str]]:
+    return ()
+
+
 class Api:
     """One service's door: its routes under a prefix."""
 
@@ -61,8 +65,11 @@ class Api:
         service_type: str | None = None,
         forgives_slash: bool = False,
         admits_nul: bool = False,
+        marks: Callable[[ApiRequest], Sequence[tuple[str, str]]] = unmarked,
     ) -> None:
         """`admits_nul`: its handlers say themselves where there may be none (%00).
+
+        `marks`: headers of all its answers, refusals too.
 
         `forgives_slash`: a slash at the end of a path changes nothing, as in Keystone and Neutron, whose clients
         send it.  Elsewhere it asks for a thing without a name.
@@ -70,7 +77,7 @@ class Api:
         self.service_type = service_type or name
         self.name, self.prefix, self.routes, self.service = name, prefix.rstrip("/"), routes, service
         self.policy, self.faults, self.versions, self.forgives_slash = policy, faults, versions, forgives_slash
-        self.admits_nul = admits_nul
+        self.admits_nul, self.marks = admits_nul, marks
         self.router = Router(routes)
         for route in routes:
             assert route.may is None or route.may in policy, f"{name}: no rule for {route.may}"
@@ -115,7 +122,7 @@ class App:
             try:
                 await send_answer(request, answer, send)
             except NotBegun as failed:
-                answer = rendered(request, self._fault(api, request, failed.error), api.versions)
+                answer = self._rendered(api, request, self._fault(api, request, failed.error))
                 await send_answer(request, answer, send)
         except ClientGone:
             _log.info("client gone", request_id=request.request_id, method=request.method, path=request.raw_path)
@@ -148,15 +155,18 @@ class App:
 
     async def _answer(self, api: Api, request: ApiRequest) -> Answer:
         try:
-            return rendered(request, await self._handle(api, request), api.versions)
+            return self._rendered(api, request, await self._handle(api, request))
         except CloudError as error:
-            return rendered(request, self._fault(api, request, error), api.versions)
+            return self._rendered(api, request, self._fault(api, request, error))
         except ClientGone:
             raise
         except Exception:
             _log.exception("unhandled", request_id=request.request_id, path=request.raw_path)
             ours = CloudError("wire.internal", f"An unexpected error happened; it is logged as {request.request_id}.")
-            return rendered(request, self._fault(api, request, ours), api.versions)
+            return self._rendered(api, request, self._fault(api, request, ours))
+
+    def _rendered(self, api: Api, request: ApiRequest, reply: Reply) -> Answer:
+        return rendered(request, reply, api.versions, api.marks(request))
 
     async def _handle(self, api: Api, request: ApiRequest) -> Reply:
         if api.versions is not None:

@@ -1,17 +1,18 @@
-"""What all answers of the Swift API have in common: signatures, web sites, origins, errors, a transaction's id."""
+"""What all answers of the Swift API have in common: signatures, web sites, origins, errors; and the id of a
+transaction, which refusals have too that no handler sees."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from apus.kernel.errors import CloudError
+from apus.kernel.world import Clock
 from apus.services.object import consistency
 from apus.services.object.api import bulk, cors, signed, web
 from apus.services.object.api.ask import Ask
 from apus.services.object.api.faults import FAULTS, HTML
 from apus.services.object.consistency import READING, Reading
-from apus.services.object.service import Objects
 from apus.wire.route import ApiRequest, Reply
 
 Handler = Callable[[Ask], Awaitable[Reply]]
@@ -24,7 +25,7 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
         try:
             ask = Ask.of(request)
         except CloudError as error:
-            return traced(request, refusal(request, error), {})
+            return refusal(request, error)
         reading: Reading | None = None
         try:
             reading = consistency.asked(ask.headers, of_object=bool(ask.name))
@@ -37,7 +38,8 @@ def door(handler: Handler) -> Callable[[ApiRequest], Awaitable[Reply]]:
         except CloudError as error:
             reply = refusal(request, error)
         told = _told(ask, reading, reply) if reading is not None else {}
-        return traced(request, await cors.with_origin(ask, reply), told)
+        reply = await cors.with_origin(ask, reply)
+        return reply.having(told) if told else reply
 
     handle.__name__ = getattr(handler, "__name__", "")
     return handle
@@ -49,16 +51,6 @@ def _told(ask: Ask, reading: Reading, reply: Reply) -> Mapping[str, str]:
         ask.service.directory.saw(reading, ask.account, ask.container)
     wrote = ask.method not in ("GET", "HEAD", "OPTIONS") and (reply.status or 200) < 300
     return reading.headers(wrote=wrote)
-
-
-def plain_door(handler: Callable[[ApiRequest], Awaitable[Reply]]) -> Callable[[ApiRequest], Awaitable[Reply]]:
-    """For a route that names none."""
-
-    async def handle(request: ApiRequest) -> Reply:
-        return traced(request, await handler(request), {})
-
-    handle.__name__ = getattr(handler, "__name__", "")
-    return handle
 
 
 def refusal(request: ApiRequest, error: CloudError) -> Reply:
@@ -75,10 +67,12 @@ def refusal(request: ApiRequest, error: CloudError) -> Reply:
     return Reply(FAULTS.render(status, error), status, headers, content_type=HTML)
 
 
-def traced(request: ApiRequest, reply: Reply, told: Mapping[str, str]) -> Reply:
-    """With these headers, and Swift's own name for the id of a request, beside OpenStack's, in its own form: 21 and 10
-    hex digits, the latter the time (tools that read logs, and Tempest, match on it)."""
-    objects: Objects = request.service
-    digits = request.request_id.removeprefix("req-").replace("-", "")
-    trans_id = f"tx{digits[:21]:0<21}-{int(objects.cluster.world.clock.now_s()):010x}"
-    return reply.having({**told, "x-trans-id": trans_id})
+def trans_ids(clock: Clock) -> Callable[[ApiRequest], Sequence[tuple[str, str]]]:
+    """Swift's own name for the id of a request, beside OpenStack's, in its own form: 21 and 10 hex digits, the latter
+    the time (tools that read logs, and Tempest, match on it)."""
+
+    def marks(request: ApiRequest) -> Sequence[tuple[str, str]]:
+        digits = request.request_id.removeprefix("req-").replace("-", "")
+        return (("x-trans-id", f"tx{digits[:21]:0<21}-{int(clock.now_s()):010x}"),)
+
+    return marks

@@ -19,7 +19,7 @@ from apus.services.object.api.bodies import (
     META_VALUE_MAX,
     OBJECT_NAME_MAX,
 )
-from apus.services.object.api.door import Handler, door, plain_door
+from apus.services.object.api.door import Handler, door, trans_ids
 from apus.services.object.api.faults import FAULTS, page
 from apus.services.object.engine import OBJECT_BYTES_MAX
 from apus.services.object.logic.signed import DIGESTS
@@ -159,14 +159,15 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
             "swift-info",
             "/info",
             (
-                Route("GET", "", plain_door(show_info), may="object:any"),
-                Route("OPTIONS", "", plain_door(info_options), may="object:any"),
+                Route("GET", "", show_info, may="object:any"),
+                Route("OPTIONS", "", info_options, may="object:any"),
             ),
         ),
-        ("swift-health", "/healthcheck", (Route("GET", "", plain_door(show_health), may="object:any"),)),
-        ("swift-domains", "/crossdomain.xml", (Route("GET", "", plain_door(show_cross_domain), may="object:any"),)),
-        ("swift-recon", "/recon", (Route("GET", "/{what:path}", plain_door(recon.show), may="object:recon"),)),
+        ("swift-health", "/healthcheck", (Route("GET", "", show_health, may="object:any"),)),
+        ("swift-domains", "/crossdomain.xml", (Route("GET", "", show_cross_domain, may="object:any"),)),
+        ("swift-recon", "/recon", (Route("GET", "/{what:path}", recon.show, may="object:recon"),)),
     )
+    marks = trans_ids(service.cluster.world.clock)
     return tuple(
         Api(
             name=name,
@@ -177,6 +178,7 @@ def swift_apis(service: Objects) -> tuple[Api, ...]:
             faults=FAULTS,
             service_type="object-store",
             admits_nul=True,
+            marks=marks,
         )
         for name, prefix, routes in doors
     )
