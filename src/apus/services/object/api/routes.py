@@ -20,7 +20,7 @@ from apus.services.object.api.bodies import (
     OBJECT_NAME_MAX,
 )
 from apus.services.object.api.door import Handler, door, trans_ids
-from apus.services.object.api.faults import FAULTS, page
+from apus.services.object.api.faults import FAULTS, HTML, page
 from apus.services.object.engine import OBJECT_BYTES_MAX
 from apus.services.object.logic.signed import DIGESTS
 from apus.services.object.logic.symlink import LINKS_MAX
@@ -123,6 +123,11 @@ async def show_health(request: ApiRequest) -> Reply:
     return Reply(b"OK", 200, content_type="text/plain")
 
 
+async def no_account(request: ApiRequest) -> Reply:
+    """Of a path that ends with the version."""
+    return Reply(b"Bad URL", 412, content_type=HTML)
+
+
 def _routes() -> tuple[Route, ...]:
     account, container = ("/{account}", "/{account}/"), ("/{account}/{container}", "/{account}/{container}/")
     table: tuple[tuple[tuple[str, ...], tuple[tuple[str, Handler], ...]], ...] = (
@@ -140,12 +145,14 @@ def _routes() -> tuple[Route, ...]:
             ("OPTIONS", cors.preflight),
         )),
     )  # fmt: skip
-    return tuple(
+    named = tuple(
         Route(method, path, door(handler), may="object:any")
         for paths, handlers in table
         for path in paths
         for method, handler in handlers
     )
+    methods = sorted({route.method for route in named})
+    return named + tuple(Route(method, path, no_account, may="object:any") for path in ("", "/") for method in methods)
 
 
 ROUTES: Final = _routes()
