@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -121,6 +122,22 @@ def test_it_stops_before_a_block_that_is_not_sound_or_not_there(tmp_path: Path) 
         good.close()
 
     asyncio.run(story())
+
+
+def test_it_does_not_wait_for_the_drive() -> None:
+    async def story(room: Path) -> None:
+        part, cold = Part(room / "file", DATA), Part(room / "cold", DATA)
+        async with _ready(part) as sender:
+            os.fsync(cold.handle)
+            os.posix_fadvise(cold.handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert await _sent(sender, cold) == (0, b"")
+            count, came = await _sent(sender, part)
+            assert came == (HEAD + DATA)[:count]
+        part.close()
+        cold.close()
+
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as room:  # on a drive: memory has nothing to wait for
+        asyncio.run(story(Path(room)))
 
 
 @contextlib.contextmanager

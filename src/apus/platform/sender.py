@@ -101,7 +101,11 @@ class _Job:
             self.buffer = buffers.pop() if buffers else bytearray(BLOCK_MAX_BYTES)
         block = memoryview(self.buffer)[: min(self._block_bytes, self._length - self._read_bytes)]
         index = self._read_bytes // self._block_bytes
-        if os.preadv(self._file, (block,), self._offset + self._read_bytes, os.RWF_NOWAIT) != len(block):
+        try:
+            count = os.preadv(self._file, (block,), self._offset + self._read_bytes, os.RWF_NOWAIT)
+        except OSError:  # not in the page cache, which is an EAGAIN too, but no client's
+            return False
+        if count != len(block):
             return False
         if zlib.crc32(block).to_bytes(4, "little") != self._checksums[4 * index : 4 * index + 4]:
             return False
