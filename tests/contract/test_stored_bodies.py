@@ -116,6 +116,26 @@ def test_all_of_it_comes_whoever_sends_it(tmp_path: Path, how: str, bad_block: i
     asyncio.run(story())
 
 
+class _Clinging(Part):
+    """Of a file that cannot be closed."""
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        raise OSError("not closed")
+
+
+def test_what_was_handed_over_is_sent_once(tmp_path: Path) -> None:
+    """Though something goes wrong just after."""
+
+    async def story() -> None:
+        part = _Clinging(tmp_path / "file", DATA)
+        async with _asked(_Server(part, _good), "beside") as client:
+            for _ in range(3):
+                assert (await client.ask("GET", "/thing/part")).body == DATA
+        part.close()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("how", ["beside", "ours", "plain"])
 def test_what_cannot_be_read_says_so_where_nothing_of_it_is_out(tmp_path: Path, how: str) -> None:
     async def story() -> None:

@@ -11,6 +11,7 @@ the next request with a new parser.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import httptools
@@ -218,12 +219,12 @@ class Answering:
         free = sender.free_for(part) if sender is not None and len(self._http.tasks) > 1 else None
         if free is None:
             return 0
-        try:
+        sending = None
+        with suppress(OSError, ValueError):  # who reads it finds out, and says so
             async with part as (file, offset):
                 handle = transport.handle
-                sending = None if handle is None else free.send(handle, head, part, file, offset)
-        except (OSError, ValueError):  # who reads it finds out, and says so
-            return 0
+                if handle is not None:
+                    sending = free.send(handle, head, part, file, offset)
         if sending is None:
             return 0
         cycle.response_started = True  # what goes wrong from here on ends the connection

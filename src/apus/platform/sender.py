@@ -147,7 +147,7 @@ class _Service:
                 self._turn(self._turns.popleft())
 
     def _receive(self) -> bool:
-        """One job, or several handles too few."""
+        """One job, given back at once if there is no room for it.  False: the other end is closed."""
         size, ancillary, _, _ = self._control.recvmsg_into([self._message], socket.CMSG_SPACE(_HANDLES.size))
         if not size:
             return False
@@ -161,7 +161,7 @@ class _Service:
         return True
 
     def _look(self) -> bool:
-        """Who can go on, who has waited too long, and what is new."""
+        """Who can go on, who has waited too long, and what is new.  False: the other end is closed."""
         for handle, _ in self._poll.poll(0 if self._turns else PATIENCE_S):
             if handle != self._control.fileno():
                 self._turns.append(self._waits_no_more(handle))
