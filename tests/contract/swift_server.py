@@ -108,7 +108,7 @@ class SwiftServer:
         app = App(swift_apis(self.store.service), self.tokens, dice=random.Random(3))
         listening = listen_on("127.0.0.1", 0)
         self.port = listening.getsockname()[1]
-        self.sender = Sender("test", processes=2)
+        self.sender = Sender("test", processes=3)  # so many that short ones are for them, too
         servers = [HttpServer(app, listening, self.sender), *self.begin()]
         self._servers = servers
         self._ready.set()

@@ -1,5 +1,5 @@
 """Many who read the same at once, by both doors: whole objects and ranges of them, from volumes and from files, sound
-and not; processes beside the server send what is long."""
+and not; processes beside the server send some of it."""
 
 from __future__ import annotations
 

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from apus.platform.sender import JOB_MAX_BYTES, JOBS_MAX
-from apus.platform.sending import MUCH_BYTES, WORTH_BYTES, Sender
+from apus.platform.sending import MUCH_BYTES, SHORT_BYTES, SOON_BYTES, WORTH_BYTES, Sender
 from tests.contract.file_parts import BLOCK_BYTES, Part
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
-DATA = os.urandom((1 << 20) - 77)
+DATA = os.urandom(SHORT_BYTES + (1 << 19) - 77)
+MANY = 3
+"""Processes, so that short ones are for them too."""
 
 
 @contextlib.asynccontextmanager
@@ -75,11 +77,11 @@ def _all_of(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize("size", [WORTH_BYTES, WORTH_BYTES + 1, 1 << 19, len(DATA)])
+@pytest.mark.parametrize("size", [WORTH_BYTES, WORTH_BYTES + 1, SHORT_BYTES, SHORT_BYTES + 1, len(DATA)])
 def test_head_and_data_go_out_as_far_as_is_said(tmp_path: Path, size: int) -> None:
     async def story() -> None:
         part = Part(tmp_path / "file", DATA[:size])
-        async with _ready(part) as sender:
+        async with _ready(part, MANY) as sender:
             for _ in range(3):
                 count, came = await _sent(sender, part)
                 assert count is not None
@@ -95,7 +97,7 @@ def test_pieces_begin_and_end_anywhere(tmp_path: Path) -> None:
         dice = random.Random(7)
         part = Part(tmp_path / "file", DATA)
         edges = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, len(DATA) - WORTH_BYTES]
-        async with _ready(part) as sender:
+        async with _ready(part, MANY) as sender:
             for start in edges + [dice.randrange(len(DATA) - WORTH_BYTES) for _ in range(10)]:
                 for length in (WORTH_BYTES, dice.randint(WORTH_BYTES, len(DATA) - start), len(DATA) - start):
                     count, came = await _sent(sender, part.piece(start, length))
@@ -109,13 +111,11 @@ def test_it_stops_before_a_block_that_is_not_sound_or_not_there(tmp_path: Path) 
     async def story() -> None:
         good = Part(tmp_path / "good", DATA)
         async with _ready(good) as sender:
-            for block in range(4):
+            for block in range(len(DATA) // BLOCK_BYTES):
                 part = Part(tmp_path / f"bad-{block}", DATA, bad_block=block)
                 count, came = await _sent(sender, part)
-                assert count is not None
-                assert count <= len(HEAD) + block * part.block_bytes
+                assert count == (len(HEAD) + block * BLOCK_BYTES if block else 0)
                 assert came == (HEAD + DATA)[:count]
-                assert bool(count) == bool(block)
                 part.close()
             os.truncate(tmp_path / "good", good.before_bytes + 100)
             assert await _sent(sender, good) == (0, b"")
@@ -229,6 +229,57 @@ def test_long_ones_are_spread_over_processes(tmp_path: Path) -> None:
                     server.shutdown(socket.SHUT_WR)
                     assert await came == HEAD + data
         part.close()
+
+    asyncio.run(story())
+
+
+def test_short_ones_are_for_who_has_little_to_do(tmp_path: Path) -> None:
+    async def story() -> None:
+        short, long = Part(tmp_path / "short", DATA[:SHORT_BYTES]), Part(tmp_path / "long", DATA)
+        async with _ready(short, MANY) as sender:
+            with contextlib.ExitStack() as stack:
+                sendings = []
+                for _ in range(SOON_BYTES // SHORT_BYTES):
+                    server, _ = stack.enter_context(_slow())
+                    sendings.append(await _send(sender, server, short))
+                assert sender.free_for(short) is None
+                assert sender.does(short)
+                assert sender.free_for(long) is not None
+                assert not sender.does(long)
+                assert all([sending is not None and await sending for sending in sendings])
+            assert sender.free_for(short) is not None
+        async with _ready(long, MANY - 1) as sender:  # few processors: they go out as soon from here
+            assert sender.free_for(short) is None
+        short.close()
+        long.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_sent_here_goes_out_as_far_as_the_connection_takes_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        sender = Sender(processes=0)
+        data = DATA[:SHORT_BYTES]
+        good, bad = Part(tmp_path / "good", data), Part(tmp_path / "bad", data, bad_block=2)
+        for part in (good, good.piece(1000, len(data) - 5000), bad):
+            with _connection() as (server, client):
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+                coming = asyncio.create_task(asyncio.to_thread(_all_of, client))
+                async with part as (file, offset):
+                    count = sender.send(server.fileno(), HEAD, part, file, offset)
+                server.shutdown(socket.SHUT_WR)
+                assert await coming == (HEAD + part.data)[:count]
+                assert count == (len(HEAD) + part.size_bytes if part.is_sound else 0)
+        with _slow() as (server, client):
+            async with good as (file, offset):
+                count = sender.send(server.fileno(), HEAD, good, file, offset)
+                assert 0 < count < len(data)
+                assert sender.send(server.fileno(), HEAD, good, file, offset) == 0
+            server.shutdown(socket.SHUT_WR)
+            assert _all_of(client) == (HEAD + data)[:count]
+        sender.close()
+        good.close()
+        bad.close()
 
     asyncio.run(story())
 

@@ -195,7 +195,7 @@ class Answering:
         if not await _writable(cycle):
             return True
         head = _head(cycle, status, fields)
-        sent = await self._sent_beside(cycle, head, body.part)
+        sent = await self._sent_uncopied(cycle, head, body.part)
         if not sent:
             data = body.part.read()
             if data is None:
@@ -213,22 +213,26 @@ class Answering:
         _complete(cycle)
         return True
 
-    async def _sent_beside(self, cycle: RequestResponseCycle, head: bytes, part: FilePart) -> int:
-        """How much of the answer the process beside sent.  It is of use when others wait for this one."""
+    async def _sent_uncopied(self, cycle: RequestResponseCycle, head: bytes, part: FilePart) -> int:
+        """How much of the answer went from the file to the connection.  Who does so beside us is of use when others
+        wait for this one."""
         sender, transport = self._http.sender, cast(Gathering, cycle.transport)
-        free = sender.free_for(part) if sender is not None and len(self._http.tasks) > 1 else None
-        if free is None:
+        if sender is None:
             return 0
-        sending = None
+        free = sender.free_for(part) if len(self._http.tasks) > 1 else None
+        if free is None and not sender.does(part):
+            return 0
+        sent, sending = 0, None
         with suppress(OSError, ValueError):  # who reads it finds out, and says so
             async with part as (file, offset):
                 handle = transport.handle
-                if handle is not None:
+                if handle is not None and free is not None:
                     sending = free.send(handle, head, part, file, offset)
-        if sending is None:
-            return 0
-        cycle.response_started = True  # what goes wrong from here on ends the connection
-        sent = await sending
+                elif handle is not None:
+                    sent = sender.send(handle, head, part, file, offset)
+        if sending is not None:
+            cycle.response_started = True  # what goes wrong from here on ends the connection
+            sent = await sending
         cycle.response_started = sent > 0
         return sent
 

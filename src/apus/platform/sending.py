@@ -1,4 +1,4 @@
-"""Hands answers to processes that send them (`sender.py`), so that other processors move the bytes.
+"""Hands answers to processes that send them (`sender.py`), so that other processors move the bytes, or sends them here.
 
 One is started when it is first of use, the next when those that run have much to do; and again, not at once, when one
 has ended.
@@ -17,15 +17,23 @@ from typing import Final
 
 from apus.kernel.buffers import FilePart
 from apus.kernel.log import get_logger
-from apus.platform.sender import BLOCK_MAX_BYTES, JOB, JOB_MAX_BYTES, SENT
+from apus.platform.cached_pages import HELD_MAX_BYTES, KEEP_S, CachedPages
+from apus.platform.piece import Piece
+from apus.platform.sender import JOB, JOB_MAX_BYTES, SENT
 
 WORTH_BYTES: Final = 256 << 10
 """Less is sent in the time that it takes to hand it over."""
+SHORT_BYTES: Final = HELD_MAX_BYTES
+"""So much is soon sent here: others wait for a fifth of a millisecond."""
+SOON_BYTES: Final = 2 << 20
+"""Who has less to do begins with a short one as soon as we would."""
 MUCH_BYTES: Final = 16 << 20
 """With so much to send one is busy for a while, and the next one is asked."""
 PROCESSES_MAX: Final = 4
 AGAIN_S: Final = 10.0
 """After one has ended."""
+_FEW: Final = 2
+"""With so many processors a short one is better sent here: who would send it waits for one of them."""
 
 _log: Final = get_logger("apus.http")
 
@@ -43,6 +51,8 @@ class Sender:
         """`name`: shown in the list of processes."""
         count = _processes() if processes is None else processes
         self.processes = [SendingProcess(name, again_s) for _ in range(count)]
+        self._pages = CachedPages()
+        self._look_after: asyncio.TimerHandle | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -54,22 +64,46 @@ class Sender:
 
     def free_for(self, part: FilePart) -> SendingProcess | None:
         """Who would send this now."""
-        if part.size_bytes < WORTH_BYTES or part.block_bytes > BLOCK_MAX_BYTES:
+        if part.size_bytes < WORTH_BYTES or part.block_bytes > HELD_MAX_BYTES:
+            return None
+        is_short = self.does(part)
+        if is_short and len(self.processes) <= _FEW:
             return None
         least: SendingProcess | None = None
         for process in self.processes:
             if not process.is_ready:
                 continue
-            if process.pending_bytes < MUCH_BYTES:
+            if process.pending_bytes < (SOON_BYTES if is_short else MUCH_BYTES):
                 return process
             if least is None or process.pending_bytes < least.pending_bytes:
                 least = process
+        if is_short and least is not None:
+            return None
         self._begin_another()
         return least
+
+    def does(self, part: FilePart) -> bool:
+        """Whether it is little enough for `send`."""
+        return part.size_bytes <= SHORT_BYTES and part.block_bytes <= HELD_MAX_BYTES
+
+    def send(self, connection: int, head: bytes, part: FilePart, file: int, offset: int) -> int:
+        """As `SendingProcess.send`, by ourselves: what goes out at once."""
+        piece = Piece(connection, head, file, offset, part)
+        piece.turn(self._pages, len(head) + part.size_bytes)
+        if self._look_after is None:
+            self._look_after = asyncio.get_running_loop().call_later(KEEP_S, self._close_unused)
+        return piece.sent_bytes
 
     def close(self) -> None:
         for process in self.processes:
             process.close()
+        if self._look_after is not None:
+            self._look_after.cancel()
+        self._pages.close()
+
+    def _close_unused(self) -> None:
+        left = self._pages.close_unused()
+        self._look_after = asyncio.get_running_loop().call_later(KEEP_S, self._close_unused) if left else None
 
     def _begin_another(self) -> None:
         """One at a time: perhaps it is all that is needed."""

@@ -1,0 +1,171 @@
+"""What goes from the page cache to a connection without a copy: which bytes, and what is held for how long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apus.platform.cached_pages import HELD_MAX_BYTES, WINDOW_BYTES, WINDOWS_MAX, CachedPages
+
+DATA = os.urandom(4 * HELD_MAX_BYTES)
+
+
+@contextlib.contextmanager
+def _file(path: Path, data: bytes = DATA) -> Iterator[int]:
+    path.write_bytes(data)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _pages(pipe_bytes: int | None = None) -> Iterator[CachedPages]:
+    before = len(os.listdir("/proc/self/fd"))
+    pages = CachedPages() if pipe_bytes is None else CachedPages(pipe_bytes)
+    try:
+        yield pages
+    finally:
+        pages.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+class _Reader:
+    """The other end of a connection, which a thread reads; `came` ends it."""
+
+    def __init__(self) -> None:
+        self.ours, self._theirs = socket.socketpair()
+        self._came = bytearray()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while data := self._theirs.recv(1 << 20):
+            self._came += data
+
+    def came(self) -> bytes:
+        self.ours.close()
+        self._thread.join()
+        self._theirs.close()
+        return bytes(self._came)
+
+
+def _all_given(pages: CachedPages, file: int, offset: int, length: int) -> bytes:
+    """With its first and last bytes looked at, but not sent."""
+    reader = _Reader()
+    skip = at = min(7, length - 1)
+    while at < length:
+        held = pages.hold(file, offset, length, at, length - at)
+        assert held is not None
+        view, count = held
+        with view:
+            assert view == DATA[offset : offset + length]
+        assert 0 < count <= length - at
+        at += pages.give(reader.ours.fileno())
+    assert not pages.give(reader.ours.fileno())
+    came = reader.came()
+    assert len(came) == length - skip
+    return came
+
+
+@pytest.mark.parametrize("pipe_bytes", [None, 16 << 10, 1 << 30])
+def test_the_bytes_that_were_looked_at_go_out(tmp_path: Path, pipe_bytes: int | None) -> None:
+    dice = random.Random(3)
+    with _file(tmp_path / "file") as file, _pages(pipe_bytes) as pages:
+        ranges = [(0, HELD_MAX_BYTES), (1, HELD_MAX_BYTES), (4095, 2), (len(DATA) - 1, 1), (4096, 4096)]
+        ranges += [(dice.randrange(HELD_MAX_BYTES), dice.randint(1, HELD_MAX_BYTES)) for _ in range(20)]
+        for offset, length in ranges:
+            assert _all_given(pages, file, offset, length) == DATA[offset + min(7, length - 1) : offset + length]
+
+
+def test_what_is_held_stays_as_it_was_looked_at(tmp_path: Path) -> None:
+    reader = _Reader()
+    with _pages() as pages:
+        with _file(tmp_path / "file") as file:
+            held = pages.hold(file, 5, HELD_MAX_BYTES, 0, HELD_MAX_BYTES)
+            assert held is not None
+            with held[0]:
+                pass
+            (tmp_path / "file").unlink()
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert pages.give(reader.ours.fileno()) == held[1] == HELD_MAX_BYTES
+    assert reader.came() == DATA[5 : 5 + HELD_MAX_BYTES]
+
+
+def test_what_was_not_given_is_let_go(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs, _file(tmp_path / "file") as file, _pages() as pages:
+        held = pages.hold(file, 0, HELD_MAX_BYTES, 0, HELD_MAX_BYTES)
+        assert held is not None
+        held[0].release()
+        given = pages.give(ours.fileno())  # nobody reads
+        assert 0 < given < HELD_MAX_BYTES
+        with pytest.raises(BlockingIOError):
+            pages.give(ours.fileno())
+        assert _all_given(pages, file, 100, 5000) == DATA[107:5100]
+
+
+def test_nothing_is_waited_for() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as room:  # on a drive: memory has nothing to wait for
+        with _file(Path(room) / "file") as file, _pages() as pages:
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert pages.hold(file, 0, HELD_MAX_BYTES, 0, HELD_MAX_BYTES) is None
+            os.pread(file, HELD_MAX_BYTES, 0)
+            assert _all_given(pages, file, 0, 1000) == DATA[7:1000]
+
+
+def test_what_is_not_there_is_not_held(tmp_path: Path) -> None:
+    with _file(tmp_path / "file", DATA[:10_000]) as file, _pages() as pages:
+        assert pages.hold(file, 9_000, 1_001, 0, 1) is None
+        assert pages.hold(file, 9_000, 1_000, 0, 1) is not None
+        os.truncate(tmp_path / "file", 9_999)
+        assert pages.hold(file, 9_000, 1_000, 0, 1) is None
+    assert CachedPages().hold(file, 0, 1, 0, 1) is None  # it is closed
+
+
+def test_files_that_grow(tmp_path: Path) -> None:
+    with _file(tmp_path / "file", b"") as file, _pages() as pages, (tmp_path / "file").open("ab") as growing:
+        for end in range(3000, len(DATA), 300_001):
+            growing.write(DATA[growing.tell() : end])
+            growing.flush()
+            assert _all_given(pages, file, end - 3000, 3000) == DATA[end - 2993 : end]
+
+
+def test_windows_are_no_more_than_there_is_room_for_and_go_when_nobody_uses_them(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with _file(path) as file, _pages() as pages:
+        size = (WINDOWS_MAX + 5) * WINDOW_BYTES
+        os.truncate(path, size)
+        with path.open("r+b") as writing:
+            for start in range(WINDOW_BYTES, size, WINDOW_BYTES):
+                writing.seek(start - 5000)
+                writing.write(DATA[:10_000])
+        assert not _maps(path)
+        for start in range(WINDOW_BYTES, size, WINDOW_BYTES):  # across the edge of two
+            held = pages.hold(file, start - 5000, 10_000, 0, 10_000)
+            assert held is not None
+            with held[0] as view:
+                assert view == DATA[:10_000]
+        assert _maps(path) == WINDOWS_MAX
+        assert pages.close_unused()
+        assert _maps(path) == WINDOWS_MAX
+        pages.hold(file, 0, 1, 0, 1)
+        assert pages.close_unused()
+        assert _maps(path) == 1
+        assert not pages.close_unused()
+        assert not _maps(path)
+
+
+def _maps(path: Path) -> int:
+    return Path("/proc/self/maps").read_text().count(str(path))
