@@ -118,7 +118,11 @@ class _Builder:
         self._tiers: list[Tier] = tiers_of(drives)
         self._share: Floats = shares(weights, self._tiers, self.copies, overload)
         self.wanted: Floats = self._share * parts
-        self._random = np.random.default_rng(len(drives))
+        self._random = self._draws()
+
+    def _draws(self) -> np.random.Generator:
+        """The same ones for each ring over so many drives."""
+        return np.random.default_rng(len(self._ids))
 
     # A new ring.
 
@@ -128,7 +132,11 @@ class _Builder:
         table = np.concatenate([self._block(int(last - first)) for first, last in pairwise(cuts)], 1)
         self._drop_doubles(table)
         for _ in range(SETTLES_MAX):  # what the blocks round up and down adds up
-            before = table.copy()
+            self._settle(table)
+            if not np.any(self._nearness(table)) and np.array_equal(self._held(table), self._whole(table)):
+                return table
+        for _ in range(SETTLES_MAX):  # it cannot be better, or is not easily: the same draws find nothing the next time
+            before, self._random = table.copy(), self._draws()
             self._settle(table)
             if np.array_equal(before, table):
                 break
