@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from apus.platform.cached_pages import HELD_MAX_BYTES, WINDOW_BYTES, WINDOWS_MAX, CachedPages
+from apus.platform.piece import After, Piece
+from tests.contract.file_parts import BLOCK_BYTES, Part
 
 DATA = os.urandom(4 * HELD_MAX_BYTES)
 
@@ -85,6 +87,25 @@ def test_the_bytes_that_were_looked_at_go_out(tmp_path: Path, pipe_bytes: int | 
         ranges += [(dice.randrange(HELD_MAX_BYTES), dice.randint(1, HELD_MAX_BYTES)) for _ in range(20)]
         for offset, length in ranges:
             assert _all_given(pages, file, offset, length) == DATA[offset + min(7, length - 1) : offset + length]
+
+
+@pytest.mark.parametrize("pipe_bytes", [None, 16 << 10])
+@pytest.mark.parametrize("size", [HELD_MAX_BYTES - 77, HELD_MAX_BYTES, HELD_MAX_BYTES + 1, len(DATA)])
+@pytest.mark.parametrize("bad_block", [None, 0, 3])
+def test_a_piece_is_sent_as_far_as_it_is_sound_and_a_short_one_as_a_whole(
+    tmp_path: Path, size: int, bad_block: int | None, pipe_bytes: int | None
+) -> None:
+    part, reader = Part(tmp_path / "file", DATA[:size], bad_block=bad_block), _Reader()
+    sound_bytes = size
+    if bad_block is not None:
+        sound_bytes = bad_block * BLOCK_BYTES if size > HELD_MAX_BYTES else 0
+    with _pages(pipe_bytes) as pages:
+        piece = Piece(reader.ours.fileno(), b"head", part.handle, part.offset, part)
+        while piece.turn(pages, 1 << 20) is not After.END:
+            pass
+    assert piece.sent_bytes == (4 + sound_bytes if sound_bytes else 0)
+    assert reader.came() == (b"head" + DATA[:sound_bytes] if sound_bytes else b"")
+    part.close()
 
 
 def test_what_is_held_stays_as_it_was_looked_at(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Piece:
             return 0
         view, held_bytes = held
         with view:
-            for place in range(0, skip + held_bytes, size):
+            for place in range(0, skip + held_bytes if self.sent_bytes else len(view), size):
                 with view[place : place + size] as block:
                     checksum = zlib.crc32(block).to_bytes(4, "little")
                 at = 4 * (first + place // size)
