@@ -4,7 +4,8 @@ Who checks what it sends has to read it, but needs no copy of it.  A range is ma
 pipe, which holds them (vmsplice(2)), are read through the map, and go on from the pipe to the connection (splice(2)).
 Pages that are held are neither given up nor read again: what was looked at is what goes out.  Nothing waits for the
 drive, since a page that is not in the page cache (mincore(2)) is nobody's here, and so an error of the drive, which for
-a map is the end of the process (SIGBUS), comes only to those who read.
+a map is the end of the process (SIGBUS), comes only to those who read.  (ADR 39 says what is left of that: bytes that
+are looked at and not held.)
 
 For files that are written once: what is written to a page on its way goes out with it.
 """
