@@ -8,12 +8,13 @@ import random
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from apus.platform.cached_pages import HELD_MAX_BYTES, WINDOW_BYTES, WINDOWS_MAX, CachedPages
+from apus.platform.cached_pages import HELD_MAX_BYTES, SETTLED_NS, WINDOW_BYTES, WINDOWS_MAX, CachedPages, Held
 from apus.platform.piece import After, Piece
 from tests.contract.file_parts import BLOCK_BYTES, Part
 
@@ -31,9 +32,9 @@ def _file(path: Path, data: bytes = DATA) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _pages(pipe_bytes: int | None = None) -> Iterator[CachedPages]:
+def _pages(pipe_bytes: int | None = None, locked_bytes: int | None = None) -> Iterator[CachedPages]:
     before = len(os.listdir("/proc/self/fd"))
-    pages = CachedPages() if pipe_bytes is None else CachedPages(pipe_bytes)
+    pages = CachedPages(locked_bytes=locked_bytes) if pipe_bytes is None else CachedPages(pipe_bytes, locked_bytes)
     try:
         yield pages
     finally:
@@ -68,10 +69,9 @@ def _all_given(pages: CachedPages, file: int, offset: int, length: int) -> bytes
     while at < length:
         held = pages.hold(file, offset, length, at, length - at)
         assert held is not None
-        view, count = held
-        with view:
+        with held.view as view:
             assert view == DATA[offset : offset + length]
-        assert 0 < count <= length - at
+        assert 0 < held.held_bytes <= length - at
         at += pages.give(reader.ours.fileno())
     assert not pages.give(reader.ours.fileno())
     came = reader.came()
@@ -114,11 +114,10 @@ def test_what_is_held_stays_as_it_was_looked_at(tmp_path: Path) -> None:
         with _file(tmp_path / "file") as file:
             held = pages.hold(file, 5, HELD_MAX_BYTES, 0, HELD_MAX_BYTES)
             assert held is not None
-            with held[0]:
-                pass
+            held.view.release()
             (tmp_path / "file").unlink()
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        assert pages.give(reader.ours.fileno()) == held[1] == HELD_MAX_BYTES
+        assert pages.give(reader.ours.fileno()) == held.held_bytes == HELD_MAX_BYTES
     assert reader.came() == DATA[5 : 5 + HELD_MAX_BYTES]
 
 
@@ -128,7 +127,7 @@ def test_what_was_not_given_is_let_go(tmp_path: Path) -> None:
     with ours, theirs, _file(tmp_path / "file") as file, _pages() as pages:
         held = pages.hold(file, 0, HELD_MAX_BYTES, 0, HELD_MAX_BYTES)
         assert held is not None
-        held[0].release()
+        held.view.release()
         given = pages.give(ours.fileno())  # nobody reads
         assert 0 < given < HELD_MAX_BYTES
         with pytest.raises(BlockingIOError):
@@ -176,7 +175,7 @@ def test_windows_are_no_more_than_there_is_room_for_and_go_when_nobody_uses_them
         for start in range(WINDOW_BYTES, size, WINDOW_BYTES):  # across the edge of two
             held = pages.hold(file, start - 5000, 10_000, 0, 10_000)
             assert held is not None
-            with held[0] as view:
+            with held.view as view:
                 assert view == DATA[:10_000]
         assert _maps(path) == WINDOWS_MAX
         assert pages.close_unused()
@@ -186,6 +185,150 @@ def test_windows_are_no_more_than_there_is_room_for_and_go_when_nobody_uses_them
         assert _maps(path) == 1
         assert not pages.close_unused()
         assert not _maps(path)
+
+
+NOTE = b"sound"
+
+
+def _held(pages: CachedPages, file: int, offset: int = 100, length: int = 300_000) -> Held:
+    held = pages.hold(file, offset, length, 0, length)
+    assert held is not None
+    held.view.release()
+    return held
+
+
+def _settle(file: int) -> None:
+    """Wait until its time of change can be told from the next one."""
+    time.sleep(max(0, os.fstat(file).st_ctime_ns + SETTLED_NS - time.time_ns() + 1) / 1e9)
+
+
+@pytest.fixture
+def drive() -> Iterator[Path]:
+    """What is in memory alone is not given up in any case."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as room:
+        yield Path(room)
+
+
+def test_what_was_noted_is_told_of_the_same_bytes_where_they_cannot_be_given_up(drive: Path) -> None:
+    with _file(drive / "file") as file, _pages() as pages:
+        os.fsync(file)
+        _settle(file)
+        assert _held(pages, file).noted is None
+        pages.note(NOTE)
+        assert _held(pages, file, 101).noted is None
+        pages.note(b"another")
+        assert _held(pages, file, 100, 299_999).noted is None
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert [_held(pages, file).noted, _held(pages, file, 101).noted] == [NOTE, b"another"]
+        assert _all_given(pages, file, 100, 300_000) == DATA[107:300_100]
+        pages.close_unused()
+        assert _held(pages, file).noted == NOTE
+        pages.close_unused()
+        pages.close_unused()
+        assert _held(pages, file).noted is None
+
+
+@pytest.mark.parametrize("how", ["written to", "cut off", "made longer", "moved there"])
+def test_a_note_ends_with_any_change_of_the_file(drive: Path, how: str) -> None:
+    path, file = drive / "file", -1
+    with contextlib.ExitStack() as stack:
+        file, pages = stack.enter_context(_file(path)), stack.enter_context(_pages())
+        _settle(file)
+        _held(pages, file)
+        pages.note(NOTE)
+        assert _held(pages, file).noted == NOTE
+        if how == "moved there":
+            (drive / "other").write_bytes(DATA)
+            (drive / "other").rename(path)
+            file = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, file)
+        else:
+            with path.open("r+b") as writing:
+                if how == "written to":
+                    writing.write(b"x")
+                else:
+                    writing.truncate(len(DATA) - 1 if how == "cut off" else len(DATA) + 1)
+        assert _held(pages, file).noted is None
+        pages.note(b"too early: the next change may look the same")
+        assert _held(pages, file).noted is None
+        _settle(file)
+        _held(pages, file)
+        pages.note(NOTE)
+        assert _held(pages, file).noted == NOTE
+
+
+def test_what_is_locked_is_what_was_used_and_no_more_than_there_is_room_for(drive: Path) -> None:
+    path = drive / "file"
+    with _file(path) as file, _pages(locked_bytes=2 * (WINDOW_BYTES + HELD_MAX_BYTES)) as pages:
+        os.truncate(path, 4 * WINDOW_BYTES)
+        os.pread(file, HELD_MAX_BYTES, 0)
+        _settle(file)
+        before_kib = _locked_kib()
+        known = []
+        for start in (0, WINDOW_BYTES, 2 * WINDOW_BYTES):
+            os.pread(file, 300_000, start)
+            _held(pages, file, start)
+            pages.note(NOTE)
+            known.append(_held(pages, file, start).noted)
+        assert known == [NOTE, NOTE, None]
+        assert 2 * 300_000 >> 10 <= _locked_kib() - before_kib < 8 << 10
+    assert _locked_kib() == before_kib
+
+
+def test_nothing_is_noted_where_nothing_can_be_locked(drive: Path) -> None:
+    with _file(drive / "file") as file, _pages(locked_bytes=0) as pages:
+        _settle(file)
+        _held(pages, file)
+        pages.note(NOTE)
+        assert _held(pages, file).noted is None
+
+
+@pytest.mark.parametrize("size", [BLOCK_BYTES, HELD_MAX_BYTES - 77, 3 * HELD_MAX_BYTES + 77])
+def test_a_sound_piece_is_checked_again_once_it_was_written_to(drive: Path, size: int) -> None:
+    part = Part(drive / "file", DATA[:size])
+    _settle(part.handle)
+    with _pages() as pages:
+        assert _sent(pages, part) == DATA[:size]
+        with (drive / "file").open("r+b") as writing:
+            writing.seek(part.offset + size - 1)
+            writing.write(bytes([DATA[size - 1] ^ 1]))
+        short = size <= HELD_MAX_BYTES
+        assert _sent(pages, part) == (b"" if short else DATA[: size // BLOCK_BYTES * BLOCK_BYTES])
+        with (drive / "file").open("r+b") as writing:
+            writing.seek(part.offset + size - 1)
+            writing.write(DATA[size - 1 : size])
+        assert _sent(pages, part) == DATA[:size]
+    part.close()
+
+
+@pytest.mark.parametrize("length", [BLOCK_BYTES // 2, HELD_MAX_BYTES, 2 * HELD_MAX_BYTES])
+def test_a_piece_that_was_found_sound_is_not_looked_at_again(drive: Path, length: int) -> None:
+    part = Part(drive / "file", DATA)
+    _settle(part.handle)
+    piece = part.piece(BLOCK_BYTES + 5, length)
+    with _pages() as pages:
+        assert _sent(pages, piece) == DATA[BLOCK_BYTES + 5 :][:length]
+        looked = []
+        pages.note = looked.append  # type: ignore[method-assign]
+        assert _sent(pages, piece) == DATA[BLOCK_BYTES + 5 :][:length]
+        assert not looked
+        piece.checksums = bytes(len(piece.checksums))  # what is there is not what is wanted, whatever was found
+        assert _sent(pages, piece) == b""
+    part.close()
+
+
+def _sent(pages: CachedPages, part: Part) -> bytes:
+    reader = _Reader()
+    piece = Piece(reader.ours.fileno(), b"", part.handle, part.offset, part)
+    while piece.turn(pages, 1 << 20) is not After.END:
+        pass
+    return reader.came()
+
+
+def _locked_kib() -> int:
+    """Of pages, not of what may be used."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Locked:"))
 
 
 def _maps(path: Path) -> int:

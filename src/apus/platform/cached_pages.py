@@ -7,6 +7,9 @@ drive, since a page that is not in the page cache (mincore(2)) is nobody's here,
 a map is the end of the process (SIGBUS), comes only to those who read.  (ADR 39 says what is left of that: bytes that
 are looked at and not held.)
 
+What was found of some bytes may be noted.  It is told to who holds them again, as long as they are in the very same
+memory, where they are locked (mlock2(2)), and nobody has written to the file (ADR 40).
+
 For files that are written once: what is written to a page on its way goes out with it.
 """
 
@@ -17,8 +20,11 @@ import ctypes
 import fcntl
 import mmap
 import os
+import time
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
+
+from apus.platform.memory import limit_bytes
 
 WINDOW_BYTES: Final = 32 << 20
 """Of a file, mapped at once."""
@@ -28,6 +34,11 @@ KEEP_S: Final = 1.0
 """A window that nobody used for so long is closed: it keeps a file's room after the file is removed, and its mount."""
 HELD_MAX_BYTES: Final = 1 << 20
 """At once."""
+LOCKED_SHARE: Final = 16
+"""Of all memory so much at most is locked: nobody else can have it meanwhile."""
+SETTLED_NS: Final = 100_000_000
+"""A file that was written to just before may be again without a later time of change: many file systems' clocks go by
+the timer's ticks."""
 
 _PAGE_BYTES: Final = mmap.PAGESIZE
 _PAGES_MAX: Final = HELD_MAX_BYTES // _PAGE_BYTES + 1
@@ -39,11 +50,13 @@ _PIPES: Final = 2
 _NONBLOCK: Final = 2  # SPLICE_F_NONBLOCK, fcntl.h
 _SET_PIPE_SIZE: Final = 1031  # F_SETPIPE_SZ, of which Python knows from 3.12 on
 _NO_RESERVE: Final = 0x4000  # MAP_NORESERVE
+_LOCK_ON_FAULT: Final = 1  # MLOCK_ONFAULT: what is used, and no page before
 
 _libc: Final = ctypes.PyDLL(None)  # calls that wait for nothing keep the interpreter
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 _libc.vmsplice.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_uint)
 _libc.vmsplice.restype = ctypes.c_ssize_t
+_libc.mlock2.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
 
 
 class _Range(ctypes.Structure):
@@ -61,6 +74,24 @@ class _Window:
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.view = memoryview(self._map).toreadonly()
         self.is_used = True
+        self.is_locked = False
+        """What was used of it stays in memory."""
+        self._changed_ns = 0
+        self._notes: dict[tuple[int, int], bytes] = {}
+        """By place and length; of the file as it was changed then."""
+
+    def lock(self) -> None:
+        """If this user may."""
+        self.is_locked = not _libc.mlock2(self.address, self.end - self.start, _LOCK_ON_FAULT)
+
+    def noted(self, place: int, length: int, changed_ns: int) -> bytes | None:
+        return self._notes.get((place, length)) if changed_ns == self._changed_ns else None
+
+    def note(self, place: int, length: int, changed_ns: int, found: bytes) -> None:
+        if changed_ns != self._changed_ns:
+            self._changed_ns = changed_ns
+            self._notes.clear()
+        self._notes[place, length] = found
 
     def close(self) -> None:
         self.view.release()
@@ -79,11 +110,24 @@ class _Pipe:
         os.close(self.into)
 
 
+class Held(NamedTuple):
+    view: memoryview
+    """All bytes that were asked for, until the next call: release it."""
+    held_bytes: int
+    """So many of them, from `skip` on."""
+    noted: bytes | None
+    """What was noted of just these bytes."""
+
+
 class CachedPages:
     """Of one thread."""
 
-    def __init__(self, pipe_bytes: int = _PIPE_BYTES) -> None:
-        """`pipe_bytes`: what is asked for; with less, less is held at once."""
+    def __init__(self, pipe_bytes: int = _PIPE_BYTES, locked_bytes: int | None = None) -> None:
+        """`pipe_bytes`: what is asked for; with less, less is held at once.  `locked_bytes`: at most; None: as there is
+        memory."""
+        if locked_bytes is None:
+            locked_bytes = limit_bytes() // LOCKED_SHARE
+        self._locked_max = locked_bytes // (WINDOW_BYTES + HELD_MAX_BYTES)
         self._windows: OrderedDict[tuple[int, int, int], _Window] = OrderedDict()
         """By device, inode and number in the file; who was used last is last."""
         self._pipe_bytes = pipe_bytes
@@ -92,27 +136,42 @@ class CachedPages:
         self._resident = ctypes.create_string_buffer(_PAGES_MAX)
         self._range = _Range()
         self._range_at = ctypes.addressof(self._range)
+        self._last: tuple[_Window, int, int, int] | None = None
+        """Which bytes were held: the window, place and length there, and when the file was changed."""
 
-    def hold(self, file: int, offset: int, length: int, skip: int, count: int) -> tuple[memoryview, int] | None:
-        """These bytes of the file, and how many of them, from `skip` on, are held for `give`: `count` at most.  None
-        where some are not in the page cache, or cannot be held.  The view is for before the next call: release it.
+    def hold(self, file: int, offset: int, length: int, skip: int, count: int) -> Held | None:
+        """These bytes of the file; from `skip` on, `count` of them at most are held for `give`.  None where some are
+        not in the page cache, or cannot be held.
 
         `length`: HELD_MAX_BYTES at most.
         """
         assert length <= HELD_MAX_BYTES
+        self._last = None
         if self._holds:
             self._let_go()
         try:
-            window = self._window(file, offset, length)
+            status = os.fstat(file)
+            window = self._window(file, status, offset, length)
             if window is None:
                 return None
-            place = offset - window.start
-            if not self._is_resident(window.address + place, length):
+            place, changed_ns = offset - window.start, status.st_ctime_ns
+            noted = window.noted(place, length, changed_ns)
+            if noted is None and not self._is_resident(window.address + place, length):
                 return None
             held = self._put(window.address + place + skip, count)
         except (OSError, ValueError):  # of the file, or there is no room for another handle
             return None
-        return (window.view[place : place + length], held) if held else None
+        if not held:
+            return None
+        self._last = window, place, length, changed_ns
+        return Held(window.view[place : place + length], held, noted)
+
+    def note(self, found: bytes) -> None:
+        """Of all bytes that `hold` has just shown, each of which was looked at since."""
+        assert self._last is not None
+        window, place, length, changed_ns = self._last
+        if window.is_locked and time.time_ns() - changed_ns > SETTLED_NS:
+            window.note(place, length, changed_ns, found)
 
     def give(self, connection: int) -> int:
         """How much of what is held the connection took.  Raise OSError, BlockingIOError when it takes nothing now."""
@@ -139,6 +198,7 @@ class CachedPages:
                 del self._windows[key]
                 window.close()
             window.is_used = False
+        self._last = None
         return bool(self._windows)
 
     def close(self) -> None:
@@ -146,9 +206,8 @@ class CachedPages:
             self._windows.popitem()[1].close()
         self._let_go()
 
-    def _window(self, file: int, offset: int, length: int) -> _Window | None:
+    def _window(self, file: int, status: os.stat_result, offset: int, length: int) -> _Window | None:
         """The one with these bytes; None when the file ends before."""
-        status = os.fstat(file)
         if offset + length > status.st_size:
             return None
         key = status.st_dev, status.st_ino, offset // WINDOW_BYTES
@@ -161,6 +220,8 @@ class CachedPages:
             self._windows[key] = window
             if len(self._windows) > WINDOWS_MAX:
                 self._windows.popitem(last=False)[1].close()
+            if sum(other.is_locked for other in self._windows.values()) < self._locked_max:
+                window.lock()
         else:
             self._windows.move_to_end(key)
         window.is_used = True

@@ -1,4 +1,7 @@
-"""A piece of a file on its way to a connection, behind a head: each block is checked, then sent."""
+"""A piece of a file on its way to a connection, behind a head: each block is checked, then sent.
+
+What was found sound is checked again as soon as it may be anything else: as it is read again, or was written to
+(`cached_pages.py`)."""
 
 from __future__ import annotations
 
@@ -106,12 +109,17 @@ class Piece:
         held = pages.hold(self.file, self._offset + start, end - start, skip, min(end, self._end) - self._at)
         if held is None:
             return 0
-        view, held_bytes = held
+        view, held_bytes, noted = held
+        sums = sums[4 * first : 4 * -(-end // size)]
         with view:
-            for place in range(0, skip + held_bytes if self.sent_bytes else len(view), size):
+            if noted == sums:
+                return held_bytes
+            starts = range(0, skip + held_bytes if self.sent_bytes else len(view), size)
+            for at, place in enumerate(starts):
                 with view[place : place + size] as block:
                     checksum = zlib.crc32(block).to_bytes(4, "little")
-                at = 4 * (first + place // size)
-                if checksum != sums[at : at + 4]:
+                if checksum != sums[4 * at : 4 * at + 4]:
                     return 0
+        if 4 * len(starts) == len(sums):
+            pages.note(sums)
         return held_bytes
