@@ -89,7 +89,7 @@ _PEERS = {
     "seaweed": ([*_S3, "http://127.0.0.1:8333"], "seaweed/run/*.pid"),
     "nginx": (
         ["--api", "swift", "--url", "http://127.0.0.1:7490", "--token", "none", "--storage-path", "/files",
-         "--verify", "0"],
+         "--plain-etags"],
         "nginx/run/nginx.pid",
     ),
 }  # fmt: skip
