@@ -273,3 +273,45 @@ def test_what_stand_ins_alone_have_is_not_forgotten_while_they_are_silent() -> N
             await one.until(one.is_whole, 120)
 
     run(story())
+
+
+@pytest.mark.parametrize("how", ["it stops", "the power is cut"])
+def test_what_stand_ins_alone_have_is_not_forgotten_when_the_process_begins_anew(how: str) -> None:
+    mark = ROOT / "stranded"
+
+    async def story() -> None:
+        async with running(6, keeps_indexes=True) as one:
+            disk = one.disk
+            await one.until(one.is_whole, 60)
+            await one.fill(1)
+            engine, place = one.store.service.engine, one.cluster.place("AUTH_a", "c", "o0")
+            homes = {ROOT / f"d{name.removeprefix('drive')}" for name in one.cluster.ring.primaries(place.part)}
+            others = set(drive_paths(ROOT, 6)) - homes
+            assert mark not in disk.files
+            disk.away |= homes
+            await asyncio.sleep(5)
+            await engine.put(intent("o0"), chunks(b"new"))
+            assert mark in disk.synced, "it is durable before the answer"
+            if how == "it stops":
+                await one.store.close()
+        if how == "the power is cut":
+            disk.power_cut()
+        disk.away = set(others)
+        async with running(6, disk, keeps_indexes=True) as one:
+            await asyncio.sleep(60)
+            READING.set(Reading(Level.STRONG))
+            with pytest.raises(Unavailable, match="may be on 3 drives that do not answer"):
+                await one.read("o0")
+            disk.away.clear()
+            await asyncio.sleep(5)
+            assert await one.read("o0") == b"new"
+            await one.until(one.is_whole, 120)
+            await asyncio.sleep(1)
+            assert mark not in disk.files
+            await one.store.close()
+        disk.away = set(others)
+        async with running(6, disk, keeps_indexes=True) as one:
+            await asyncio.sleep(60)
+            assert await one.read("o0") == b"new", "drives that are away refuse nothing where nothing was stranded"
+
+    run(story())

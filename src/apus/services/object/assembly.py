@@ -62,6 +62,7 @@ from apus.services.object.membership import (
 )
 from apus.services.object.pace import Wish
 from apus.services.object.service import DEFAULTS, Objects, Options
+from apus.services.object.stranded import StrandedMark
 
 PART_POWER: Final = 8
 """256 partitions: enough for a score of drives on one machine, and few directories."""
@@ -183,7 +184,8 @@ async def open_store(
     layout = await settled_layout(
         world, drives, home, sites, part_power=part_power, replicas=replicas, policies=policies
     )
-    cluster = Cluster(world, layout.ring, {}, layout.secret.encode(), node, layout.former, shared=shared is not None)
+    mark = StrandedMark(world.disk, layout_path.with_name("stranded")) if shared is None else None
+    cluster = await _begun(world, layout, node, mark)
     membership = Membership(world, cluster, layout, home, sites, replicas)
     await membership.start()
     cluster.pace.set(layout.wish or Wish())
@@ -221,6 +223,14 @@ async def open_store(
         world=world,
         shared=shared,
     )
+
+
+async def _begun(world: World, layout: Layout, node: str, mark: StrandedMark | None) -> Cluster:
+    """Without its drives.  `mark`: of the one process that writes; None where there are several."""
+    secret = layout.secret.encode()
+    cluster = Cluster(world, layout.ring, {}, secret, node, layout.former, shared=mark is None, stranded=mark)
+    await cluster.recall()
+    return cluster
 
 
 def only_here(here: Site, place: DrivePlace) -> Site:

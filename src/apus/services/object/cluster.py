@@ -23,6 +23,7 @@ from apus.services.object.logic.rings import Rings
 from apus.services.object.model import CorruptCopy, DriveFull, IndexHead, Place, ReplacedCopy
 from apus.services.object.pace import Pace
 from apus.services.object.repairs import ROOMS, Key, Repairs, Room, Urgency
+from apus.services.object.stranded import StrandedMark
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Drive)
@@ -50,10 +51,12 @@ class Cluster:
         former: Sequence[Rings] = (),
         *,
         shared: bool = False,
+        stranded: StrandedMark | None = None,
     ) -> None:
-        """`shared`: other proxies write too, and what they left short nobody knows here."""
+        """`shared`: other proxies write too, and what they left short nobody knows here.  `stranded`: where one process
+        that does know keeps that there is something."""
         self.world, self.ring, self.drives, self.node = world, the_ring, dict(drives), node
-        self.shared = shared
+        self.shared, self._stranded = shared, stranded
         self.equal_s: dict[Key, float] = {}
         """When a partition was last found to be where it shall be."""
         self._began_s = world.clock.monotonic_s()
@@ -80,10 +83,20 @@ class Cluster:
         self._late: set[asyncio.Future[Any]] = set()
         self._last_ticks = 0
 
+    async def recall(self) -> None:
+        """What the process before this one left undone."""
+        if self._stranded is not None and await self._stranded.load():
+            _log.warning("what was written while drives were away may be on others alone")
+            self.repairs.strand(self._every_key())
+
     def place(self, *names: str, policy: int = 0) -> Place:
         """Of an object, by its container's storage policy; of an account or container, by the first."""
         path_hash = ring.path_hash(self._secret, *names)
         return Place(self.ring.part_of(path_hash, policy), path_hash)
+
+    def hash_of(self, *names: str) -> str:
+        """Of a path, as `place` has it."""
+        return ring.path_hash(self._secret, *names)
 
     def stamp(self) -> str:
         self._last_ticks = merge.next_ticks(self.world.clock.now_s(), self._last_ticks)
@@ -266,9 +279,10 @@ class Cluster:
         short = attempt.running or len(results) < copies
         self.freshness.writes += 1
         if short or not self._wished(room, part, attempt.asked):
-            self.short(room, part, attempt.succeeded, Urgency.SHORT if short else Urgency.DOUBT)
+            await self.short(room, part, attempt.succeeded, Urgency.SHORT if short else Urgency.DOUBT)
         elif self._failed_s and self._is_loosening(part, attempt.succeeded):
             self.repairs.loosen(room, part)
+            await self._mark_stranded()
         if not self.is_enough(part, attempt.succeeded):
             shown = f"{len(results)} of {copies} copies could be written; {self.needed(part)} are needed."
             raise too_few(shown, attempt.errors)
@@ -279,10 +293,34 @@ class Cluster:
         hosts = self.hosts_needed(part)
         return f"{self.quorum(part)} on {hosts} hosts" if hosts > 1 else str(self.quorum(part))
 
-    def short(self, room: Room, part: int, held_by: Iterable[str], urgency: Urgency = Urgency.SHORT) -> None:
-        """A write was acknowledged, or may be, by these drives, which are not all primaries."""
+    async def short(self, room: Room, part: int, held_by: Iterable[str], urgency: Urgency = Urgency.SHORT) -> None:
+        """A write may be acknowledged, once this returns, that these drives have, which are not all primaries.
+
+        Raise Unavailable.
+        """
         self.freshness.short += 1
-        self.repairs.add(room, part, urgency, loose=self._is_loosening(part, held_by))
+        loose = self._is_loosening(part, held_by)
+        self.repairs.add(room, part, urgency, loose=loose)
+        if loose:
+            await self._mark_stranded()
+
+    async def _mark_stranded(self) -> None:
+        if self._stranded is None:
+            return
+        try:
+            await self._stranded.set()
+        except OSError as error:
+            shown = "It cannot be noted that what is written now is on drives that only stand in for others."
+            raise Unavailable("object.not_noted", shown, hidden=str(error)) from error
+
+    async def look_stranded(self) -> None:
+        """Is anything still where it may not be found?  Called now and then."""
+        if self._stranded is None:
+            return
+        try:
+            await self._stranded.clear(lambda: not self.repairs.any_stranded())
+        except OSError as error:
+            _log.warning("the mark of what is on stand-ins stays", why=str(error))
 
     def _is_loosening(self, part: int, held_by: Iterable[str]) -> bool:
         """Whether these are fewer primaries than a quorum."""

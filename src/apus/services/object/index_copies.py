@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeVar
 
 from apus.kernel.errors import Unavailable
 from apus.services.object.cluster import Cluster, ask_each
@@ -18,6 +19,9 @@ from apus.services.object.model import Change, IndexHead, IndexKind, ListingAsk,
 from apus.services.object.repair import heal_index
 
 T = TypeVar("T")
+
+HASHES_MAX: Final = 4096
+"""Of names, remembered: few indexes are asked for, each many times, one in shards four times for one request."""
 
 
 class Noted(NamedTuple):
@@ -31,11 +35,11 @@ class Noted(NamedTuple):
 class IndexCopies:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._hash_of = lru_cache(HASHES_MAX)(cluster.hash_of)
 
     def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
-        if container:
-            return "containers", self.cluster.place(account, container)
-        return "accounts", self.cluster.place(account)
+        path_hash = self._hash_of(account, container) if container else self._hash_of(account)
+        return "containers" if container else "accounts", Place(self.cluster.ring.part_of(path_hash, 0), path_hash)
 
     async def apply(self, change: Change) -> IndexHead:
         """Make the change on a quorum; raise Unavailable without one."""

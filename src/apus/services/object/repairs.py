@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
@@ -126,6 +126,12 @@ class Repairs:
         doubt = self._doubts[room].get(part)
         return doubt is not None and doubt.settled
 
+    def strand(self, keys: Collection[Key]) -> None:
+        """Something may have been acknowledged by fewer primaries than a quorum, in any of these."""
+        self.doubt(keys, loose=True)
+        for room, part in keys:
+            self._doubts[room][part].stranded = True
+
     def loosen(self, room: Room, part: int) -> None:
         """Something was acknowledged by fewer primaries than a quorum."""
         doubt = self._doubts[room].get(part)
@@ -141,6 +147,9 @@ class Repairs:
         """Whether something was, for all we know: then it may be on as many silent drives as a quorum has."""
         doubt = self._doubts[room].get(part)
         return doubt is not None and doubt.stranded
+
+    def any_stranded(self) -> bool:
+        return any(doubt.stranded for doubts in self._doubts.values() for doubt in doubts.values())
 
     def since_s(self, room: Room, part: int) -> float | None:
         """When this partition came into doubt (monotonic); None when it is not, or is settled."""
@@ -195,14 +204,18 @@ class Repairs:
             self._held = False
             self._filled.set()
 
-    def reset(self, keys: Iterable[Key]) -> None:
-        """These are the partitions from now on."""
+    def reset(self, keys: Collection[Key]) -> None:
+        """These are the partitions from now on.  What was on stand-ins alone may be in any of them."""
+        stranded = self.any_stranded()
         for room in ROOMS:
             self._doubts[room].clear()
         for queue in self._queues.values():
             queue.clear()
         self._soon.clear()
-        self.doubt(keys, loose=True)
+        if stranded:
+            self.strand(keys)
+        else:
+            self.doubt(keys, loose=True)
 
     def mark(self, room: Room, part: int) -> int:
         """Taken before a repair, given back to `done` after it."""

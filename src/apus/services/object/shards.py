@@ -160,8 +160,9 @@ class Shards:
         The index of their totals adds them up itself: its head says what its rows count and weigh.  That is enough for
         a container once it was seen to have a row for each shard and no other, while it has as many.
         """
-        with suppress(Unavailable):
-            await self._report(owner)
+        if owner in self._changed:
+            with suppress(Unavailable):
+                await self._report(owner)
         others = shards.bounds[1:]
         if self._told_of.get(owner) == shards.generation:
             head = await self.indexes.head(SHARDS, owner_text(*owner))

@@ -58,7 +58,7 @@ class Upload:
         """What is not where it belongs then is left to repair."""
         await self.on_each(act)
         if set(self._writers) != set(self._cluster.ring.primaries(self._part)):
-            self._cluster.short("objects", self._part, self._writers)
+            await self._cluster.short("objects", self._part, self._writers)
 
     async def close(self) -> None:
         """Leave nothing of what was not committed."""

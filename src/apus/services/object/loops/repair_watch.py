@@ -45,6 +45,7 @@ class RepairWatch:
                 await self._tell("object.drive.returned", name)
         self._away = away
         await self._repair()
+        await self._cluster.look_stranded()
         if self._leads() and self._membership.moving and self._membership.settled:
             await self._membership.moved()
             await self._tell("object.ring.moved", "ring")
