@@ -94,10 +94,6 @@ class Cluster:
         path_hash = ring.path_hash(self._secret, *names)
         return Place(self.ring.part_of(path_hash, policy), path_hash)
 
-    def hash_of(self, *names: str) -> str:
-        """Of a path, as `place` has it."""
-        return ring.path_hash(self._secret, *names)
-
     def stamp(self) -> str:
         self._last_ticks = merge.next_ticks(self.world.clock.now_s(), self._last_ticks)
         return merge.make_stamp(self._last_ticks, self.node)

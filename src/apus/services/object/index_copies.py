@@ -20,8 +20,8 @@ from apus.services.object.repair import heal_index
 
 T = TypeVar("T")
 
-HASHES_MAX: Final = 4096
-"""Of names, remembered: few indexes are asked for, each many times, one in shards four times for one request."""
+PLACES_MAX: Final = 4096
+"""Remembered: few indexes are asked for, each many times, one in shards four times for one request."""
 
 
 class Noted(NamedTuple):
@@ -35,11 +35,16 @@ class Noted(NamedTuple):
 class IndexCopies:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._hash_of = lru_cache(HASHES_MAX)(cluster.hash_of)
+        self._placed = lru_cache(PLACES_MAX)(self._place)
 
     def place(self, account: str, container: str) -> tuple[IndexKind, Place]:
-        path_hash = self._hash_of(account, container) if container else self._hash_of(account)
-        return "containers" if container else "accounts", Place(self.cluster.ring.part_of(path_hash, 0), path_hash)
+        return self._placed(account, container, self.cluster.ring.part_power)
+
+    def _place(self, account: str, container: str, part_power: int) -> tuple[IndexKind, Place]:
+        """`part_power`: what else of the ring it hangs on."""
+        if container:
+            return "containers", self.cluster.place(account, container)
+        return "accounts", self.cluster.place(account)
 
     async def apply(self, change: Change) -> IndexHead:
         """Make the change on a quorum; raise Unavailable without one."""
