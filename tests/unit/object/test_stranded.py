@@ -54,6 +54,31 @@ async def test_one_that_could_not_be_written_is_written_again() -> None:
     assert MARK in disk.synced
 
 
+@awaited
+async def test_one_that_could_not_be_removed_is_removed_later_and_may_be_set_meanwhile() -> None:
+    disk = _Stubborn()
+    mark = StrandedMark(disk, MARK)
+    await mark.set()
+    with pytest.raises(OSError, match="it stays"):
+        await mark.clear(lambda: True)
+    disk.files.pop(MARK)
+    disk.synced.pop(MARK)  # or was it removed, and only not said so?
+    await mark.set()
+    assert MARK in disk.synced
+    disk.is_stubborn = False
+    await mark.clear(lambda: True)
+    assert MARK not in disk.files
+
+
+class _Stubborn(FaultyDisk):
+    is_stubborn = True
+
+    async def remove(self, path: Path) -> None:
+        if self.is_stubborn:
+            raise OSError("it stays")
+        await super().remove(path)
+
+
 class _SlowDisk(FaultyDisk):
     """Each call lets others go on."""
 

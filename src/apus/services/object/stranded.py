@@ -17,6 +17,9 @@ class StrandedMark:
     def __init__(self, disk: Disk, path: Path) -> None:
         self._disk, self._path = disk, path
         self._is_there = False
+        """For sure."""
+        self._is_left = False
+        """Perhaps: what could not be removed is tried again."""
         self._turns = asyncio.Lock()
 
     async def load(self) -> bool:
@@ -25,7 +28,7 @@ class StrandedMark:
             await self._disk.read(self._path)
         except FileNotFoundError:
             return False
-        self._is_there = True
+        self._is_there = self._is_left = True
         return True
 
     async def set(self) -> None:
@@ -34,14 +37,16 @@ class StrandedMark:
             return
         async with self._turns:
             if not self._is_there:
+                self._is_left = True
                 await self._disk.write_synced(self._path, b"")
                 self._is_there = True
 
     async def clear(self, if_none: Callable[[], bool]) -> None:
         """Unless there is something.  Raise OSError."""
-        if not self._is_there or not if_none():
+        if not self._is_left or not if_none():
             return
         async with self._turns:
             if if_none():
                 self._is_there = False  # who strands something from here on waits, and sets it anew
                 await self._disk.remove(self._path)
+                self._is_left = False
